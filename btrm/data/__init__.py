@@ -1,0 +1,1 @@
+"""Preference sets: one file a source, all of them yielding PreferencePair."""

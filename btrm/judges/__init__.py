@@ -1,0 +1,1 @@
+"""Judges: what writes a Judgement for one side of a pair."""

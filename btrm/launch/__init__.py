@@ -1,0 +1,1 @@
+"""Where and how stages run: sites, executors, plans."""

@@ -1,0 +1,1 @@
+"""Metrics over judgements, numpy only."""

