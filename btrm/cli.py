@@ -1,0 +1,141 @@
+"""The `btrm` command. Its help answers at once: everything is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit status (2: the request was wrong)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["submit"]:
+        from btrm.submit import main as submit
+
+        return submit(words[1:])
+    args = _parser().parse_args(words or ["--help"])
+    try:
+        return args.function(args)
+    except BrokenPipeError:  # `btrm show RUN | head` is no error
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        from btrm.config import ConfigError
+
+        if not isinstance(error, ConfigError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="btrm", description="Preference data to an evaluated generative reward model.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands.add_parser("submit", help="run a stage or a whole experiment (same as python -m btrm.submit)")
+    run = _command(commands, "show", _show, "what a run holds, and how far it is")
+    run.add_argument("run", type=Path)
+    run = _command(commands, "verify", _verify, "rehash everything that a run's manifests claim")
+    run.add_argument("run", type=Path)
+    prompts = _command(commands, "prompts", _prompts, "list the judge's prompts, or show one filled in")
+    prompts.add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    prompts.add_argument("name", nargs="?", help="a prompt's name, or FILE.py:NAME")
+    prompts.add_argument("--dataset", default="toy", help="a data set's name, or FILE.py:function")
+    prompts.add_argument("--split", default="train")
+    prompts.add_argument("--row", type=int, default=0, help="which pair, from 0")
+    prompts.add_argument("--data-files", "--data_files", nargs="*", default=(), help="files instead of the hub")
+    experiments = _command(commands, "experiments", _experiments, "list the experiments, or show one's plan")
+    experiments.add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    experiments.add_argument("name", nargs="?")
+    _command(commands, "sites", _sites, "list the site profiles")
+    rewards = _command(commands, "rewards", _rewards, "score batches of completions with a published reward")
+    rewards.add_argument("--batches", required=True, metavar="F.jsonl", help="rows as in the README; - is stdin")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, function: object, text: str):  # pyright: ignore[reportPrivateUsage]
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(function=function)
+    return parser
+
+
+def _show(args: argparse.Namespace) -> int:
+    from btrm.show import show
+
+    print(show(args.run))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from btrm.runs import MANIFEST, verify
+
+    problems = verify(args.run)
+    if not problems:
+        count = len(list(args.run.rglob(MANIFEST)))
+        print(f"{args.run}: {count} manifests, every file as claimed")
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
+
+
+def _prompts(args: argparse.Namespace) -> int:
+    from btrm.prompts import PAIRWISE_TEACHER, PROMPTS, get_prompt
+
+    if args.action == "list":
+        for spec in PROMPTS.values():
+            print(f"{spec.name:<22}{spec.parser.name:<16}{spec.summary}")
+        print(f"{PAIRWISE_TEACHER.name:<22}{'':<16}{PAIRWISE_TEACHER.summary}")
+        return 0
+    from itertools import islice
+
+    from btrm.config import ConfigError
+    from btrm.data.sources import iter_pairs
+
+    if args.name is None:
+        raise ConfigError("btrm prompts show NAME: which prompt? (btrm prompts lists them)")
+    prompt = get_prompt(args.name)
+    pairs = iter_pairs(args.dataset, args.split, limit=args.row + 1, data_files=args.data_files)
+    pair = next(islice(pairs, args.row, None), None)
+    if pair is None:
+        raise ConfigError(f"--row {args.row}: {args.dataset} {args.split} has fewer pairs")
+    for side, response in enumerate(pair.responses):
+        for message in prompt.messages(pair.context, response):
+            print(f"--- {pair.label_id} side {side}, {message['role']}\n{message['content']}")
+    return 0
+
+
+def _experiments(args: argparse.Namespace) -> int:
+    from btrm.launch.plan import experiment_table, get_experiment
+
+    if args.action == "list":
+        for name, function in experiment_table().items():
+            print(f"{name:<64}{function().summary}")
+        return 0
+    from btrm.config import ConfigError
+    from btrm.launch.site import load_site
+    from btrm.submit import dry_run
+
+    if args.name is None:
+        raise ConfigError("btrm experiments show NAME: which experiment? (btrm experiments lists them)")
+    experiment = get_experiment(args.name)
+    print(dry_run(experiment, Path("runs") / experiment.name, load_site("local")))
+    return 0
+
+
+def _sites(_: argparse.Namespace) -> int:
+    from btrm.launch.site import load_site, site_files
+
+    for name in site_files():
+        print(f"{name:<16}{load_site(name).executor}")
+    return 0
+
+
+def _rewards(args: argparse.Namespace) -> int:
+    from btrm.rewards.cli import main as rewards
+
+    return rewards(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Running a plan on this machine: in the foreground, or in the background by submitit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from btrm.config import Config, ConfigError
+from btrm.launch.site import Site
+from btrm.runs import REQUEST, Resources, RunManifest, exclusive, write_json
+from btrm.stages import Prepared, execute, get_stage, prepare
+
+_LOG = logging.getLogger(__name__)
+PLAN = "plan.json"
+
+
+class PlannedStep(Config):
+    """One step of a plan on disk."""
+
+    name: str
+    stage: str
+    config: dict[str, object]
+    resources: Resources
+
+
+class Plan(Config):
+    """What a background job is handed: everything it needs, by path."""
+
+    root: str
+    steps: tuple[PlannedStep, ...]
+    env: dict[str, str]
+
+
+def run_step(step: PlannedStep, root: Path) -> RunManifest | None:
+    """Bring one step to completion; return its manifest, or None where it was complete already."""
+    config = get_stage(step.stage).config.build(step.config)
+    prepared = prepare(step.name, config, step.resources, root, step.stage)
+    if prepared.done:
+        _LOG.info("%-10s complete, skipped", step.name)
+        return None
+    _LOG.info("%-10s %s", step.name, {"new": "starts", "resume": "resumes", "extend": "is extended"}[prepared.note])
+    started = time.monotonic()
+    manifest = execute(write_request(prepared))
+    _LOG.info("%-10s done in %.1f s", step.name, time.monotonic() - started)
+    return manifest
+
+
+def write_request(prepared: Prepared) -> Path:
+    """Write what is asked of a stage; the job reads nothing else. Refused while another process works there."""
+    path = prepared.directory / REQUEST
+    with exclusive(prepared.directory):
+        write_json(path, prepared.request.model_dump(mode="json"))
+    return path
+
+
+def run_plan(path: str) -> None:
+    """Run the steps of a plan in order; complete ones are skipped. This is what a background job calls."""
+    plan = Plan.build(_read(Path(path)), path)
+    with environment(plan.env):
+        for step in plan.steps:
+            run_step(step, Path(plan.root))
+
+
+def start_background(plan: Path, time_min: int) -> str:
+    """Start a plan as a local submitit job and return the path of its log."""
+    import submitit
+
+    folder = plan.parent / ".jobs"
+    executor = submitit.LocalExecutor(folder=folder)
+    executor.update_parameters(timeout_min=time_min, name="btrm")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    job = executor.submit(run_background, str(plan), visible)
+    return str(job.paths.stdout)
+
+
+def run_background(plan: str, visible_gpus: str | None) -> None:
+    """Run a plan in submitit's child, which has hidden the GPUs: give back those that the launcher saw."""
+    if visible_gpus is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus
+    run_plan(plan)
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Set a site's environment for the time of a run, then put back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _read(path: Path) -> dict[str, object]:
+    import json
+
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such plan")
+    return json.loads(path.read_text())
+
+
+def write_plan(site: Site, steps: tuple[PlannedStep, ...], root: Path) -> Path:
+    """Write the plan of a run; return its path."""
+    plan = Plan(root=str(root), steps=steps, env=site.env)
+    write_json(root / PLAN, plan.model_dump(mode="json"))
+    return root / PLAN

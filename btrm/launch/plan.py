@@ -1,0 +1,160 @@
+"""A plan: the steps of an experiment in order, each a stage with its config. Experiments are functions that return one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from btrm.config import Config, ConfigError, flat_fields, nearest, published_name, read_env_file, role
+from btrm.plugins import load_object, shipped
+from btrm.runs import Resources, RunPaths, StageConfig, read_manifest
+from btrm.stages import STAGES, get_stage
+
+DEFAULT_EXPERIMENT = "hh.baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage of a plan. `name` is its directory in the run, and the stage's own name unless one runs twice."""
+
+    stage: str
+    config: StageConfig
+    resources: Resources | None = None
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """The step's name."""
+        return self.name or self.stage
+
+    @property
+    def needs(self) -> Resources:
+        """The step's resources, the stage's usual ones where it does not say."""
+        return self.resources or get_stage(self.stage).resources
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A whole study: steps in an order in which each finds its inputs."""
+
+    name: str
+    summary: str
+    steps: tuple[Step, ...]
+
+    def step(self, name: str) -> Step:
+        """Return a step by name; raise ConfigError with the nearest valid one."""
+        for step in self.steps:
+            if step.key == name:
+                return step
+        raise ConfigError(f"{self.name} has no step {name!r}{nearest(name, [s.key for s in self.steps])}")
+
+    def override(self, assignments: Iterable[str]) -> Experiment:
+        """Apply `STEP.field=value`, and published names (BT_DELTA_TEMP=20) to every step that has them."""
+        changed = {step.key: step for step in self.steps}
+        problems: list[str] = []
+        for assignment in assignments:
+            name = assignment.partition("=")[0]
+            head, _, rest = assignment.partition(".")
+            try:
+                if head in changed and "." in name:
+                    step = changed[head]
+                    changed[head] = replace(step, config=step.config.override([rest]))
+                    continue
+                targets = [s for s in changed.values() if name in published_names(type(s.config))]
+                if not targets:
+                    valid = [*(f"{s.key}.{f}" for s in self.steps for f in flat_fields(type(s.config)))]
+                    raise ConfigError(f"--set {name}: no such STEP.field or published name{nearest(name, valid)}")
+                for step in targets:
+                    changed[step.key] = replace(step, config=step.config.override([assignment]))
+            except ConfigError as error:
+                problems.append(str(error))
+        if problems:
+            raise ConfigError("\n".join(problems))
+        return replace(self, steps=tuple(changed[step.key] for step in self.steps))
+
+    def check(self, paths: RunPaths) -> None:
+        """Raise ConfigError for inputs that neither an earlier step nor the run's directory provides."""
+        made: set[str] = set()
+        problems: list[str] = []
+        for step in self.steps:
+            for reference in references(step.config):
+                stage = reference[1:].partition("/")[0] if reference.startswith("@") else None
+                if stage and stage not in made and read_manifest(paths.stage(stage)) is None:
+                    problems.append(f"{step.key}: {reference}: no earlier step makes it")
+            made.add(step.key)
+        if problems:
+            raise ConfigError("\n".join(problems))
+
+
+def references(config: Config) -> list[str]:
+    """Return the input references in a config's source and members fields."""
+    found: list[str] = []
+    for name, info in flat_fields(type(config)).items():
+        value = getattr(config, name, None) if role(info) in {"source", "members"} else None
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, Mapping):
+            found += cast(Mapping[str, str], value).values()
+        elif value is not None:
+            found += cast(Iterable[str], value)
+    return found
+
+
+def published_names(config: type[Config]) -> dict[str, str]:
+    """Return {published name: field} of a config class."""
+    return {alias: path for path, info in flat_fields(config).items() if (alias := published_name(info))}
+
+
+def preset_assignments(values: Mapping[str, str], where: str) -> list[str]:
+    """Turn a published preset into assignments; raise ConfigError for a name that no stage publishes.
+
+    EXTRA_ARGS holds trainer flags: those that a GRPO field publishes or is named like go there, the rest to `--swift`.
+    """
+    grpo = get_stage("grpo").config
+    known = {name for stage in STAGES.values() for name in published_names(stage.config)}
+    problems = [f"{where}: {name}: no such published name{nearest(name, known)}" for name in values if
+                name not in known and name != "EXTRA_ARGS"]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    assignments = [f"{name}={value}" for name, value in values.items() if name != "EXTRA_ARGS"]
+    words = values.get("EXTRA_ARGS", "").split()
+    if len(words) % 2 or not all(flag.startswith("--") for flag in words[::2]):
+        raise ConfigError(f"{where}: EXTRA_ARGS: expected --flag value pairs, got {values['EXTRA_ARGS']!r}")
+    fields, aliases = flat_fields(grpo), published_names(grpo)
+    for flag, value in zip(words[::2], words[1::2], strict=True):
+        name = flag.removeprefix("--")
+        field = name if name in fields else aliases.get(name, f"swift.{name}")
+        assignments.append(f"grpo.{field}={value}")
+    return assignments
+
+
+def read_preset(path: Path) -> list[str]:
+    """Return a preset file's assignments."""
+    if not path.is_file():
+        raise ConfigError(f"--preset {path}: no such file")
+    return preset_assignments(read_env_file(path), str(path))
+
+
+def experiment_table() -> dict[str, Callable[[], Experiment]]:
+    """Return {FILE.KEY: function} of the experiments that ship; each file lists its own in EXPERIMENTS."""
+    table: dict[str, Callable[[], Experiment]] = {}
+    for path in sorted(shipped("experiments").glob("*.py")):
+        for key, function in load_object(f"{path}:EXPERIMENTS").items():
+            table[f"{path.stem}.{key}"] = function
+    return table
+
+
+def get_experiment(name: str) -> Experiment:
+    """Return an experiment by name (`toy.demo`, or `demo` where one file alone has it) or by `FILE.py:function`."""
+    if ".py:" in name:
+        made = load_object(name)()
+        if not isinstance(made, Experiment):
+            raise ConfigError(f"experiment {name}: expected an Experiment, got {type(made).__name__}")
+        return made
+    table = experiment_table()
+    matches = [key for key in table if key == name or key.partition(".")[2] == name]
+    if len(matches) != 1:
+        raise ConfigError(f"experiment {name!r}: no such experiment{nearest(name, table)}")
+    return table[matches[0]]()

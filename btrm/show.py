@@ -1,0 +1,37 @@
+"""What a run holds, from its disk alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from btrm.config import ConfigError
+from btrm.runs import MANIFEST, REQUEST, read_manifest, read_request
+
+
+def show(directory: Path) -> str:
+    """Return a run's stages, a line each, and the results of the complete ones."""
+    found = sorted({path.parent for name in (REQUEST, MANIFEST) for path in directory.rglob(name)}, key=_started)
+    if not found:
+        raise ConfigError(f"{directory}: no run here ({REQUEST} and {MANIFEST} not found)")
+    return "\n".join(_line(folder, directory) for folder in found)
+
+
+def _started(directory: Path) -> tuple[bool, str, str]:
+    manifest = read_manifest(directory)
+    return (manifest is None, manifest.started if manifest else "", str(directory))
+
+
+def _line(directory: Path, root: Path) -> str:
+    manifest, request = read_manifest(directory), read_request(directory)
+    if manifest is None:
+        name = request.name if request else directory.name
+        return f"{name:<12} not complete       {directory}"
+    files = len(manifest.outputs)
+    size = sum(output.bytes for output in manifest.outputs.values()) / 1e6
+    results = json.dumps(manifest.results, ensure_ascii=False)
+    where = directory.relative_to(root) if directory != root else Path()
+    return (
+        f"{manifest.name:<12} complete {manifest.seconds:8.1f} s  {manifest.finished}  {manifest.fingerprint}  "
+        f"{files} files, {size:.1f} MB in {where}\n{'':<13}{results}"
+    )

@@ -1,0 +1,191 @@
+"""Run a stage, or a whole experiment: `python -m btrm.submit STAGE|pipeline [flags]`.
+
+One path for every stage and every executor: flags -> validated config -> request on disk -> the job reads the request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from btrm.config import ConfigError
+from btrm.launch.environment import load_environment
+from btrm.launch.flags import Parser, add_config_flags, assignments, normalise
+from btrm.launch.local import PlannedStep, run_plan, start_background, write_plan
+from btrm.launch.plan import (
+    DEFAULT_EXPERIMENT,
+    Experiment,
+    Step,
+    get_experiment,
+    published_names,
+    read_preset,
+)
+from btrm.launch.site import Site, check_resources, load_site
+from btrm.runs import Resources, RunPaths, read_manifest, write_json
+from btrm.stages import STAGES, get_stage, prepare
+
+_ORIGIN = "experiment.json"
+_LOG = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Submit; return the exit status: 0 done, 2 the request was wrong, 1 a stage failed."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        for note in load_environment(os.environ, Path(".env")):
+            _LOG.info("%s", note)
+        return _submit(normalise(sys.argv[1:] if argv is None else argv))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _submit(argv: list[str]) -> int:
+    if not argv or argv[0] in {"-h", "--help"}:
+        print(_usage())
+        return 0 if argv else 2
+    stage = argv[0].replace("-", "_")
+    if stage != "pipeline":
+        get_stage(stage)
+    args = _parser(stage).parse_args(argv[1:])
+    root, experiment = _experiment(args)
+    steps = experiment.steps if stage == "pipeline" else (_one_step(stage, experiment, args),)
+    chosen = replace(experiment, steps=_with_resources(steps, args))
+    if stage == "pipeline":
+        chosen = chosen.override(_assigned(args))
+    site = load_site(args.site or os.environ.get("BTRM_SITE", "local"))
+    chosen.check(RunPaths(root))
+    if args.dry_run:
+        print(dry_run(chosen, root, site))
+        return 0
+    _refuse_what_cannot_run(chosen, site)
+    return _run(chosen, root, site, args)
+
+
+def _run(experiment: Experiment, root: Path, site: Site, args: argparse.Namespace) -> int:
+    planned = tuple(
+        PlannedStep(name=s.key, stage=s.stage, config=s.config.model_dump(mode="json"), resources=s.needs)
+        for s in experiment.steps
+    )
+    if len(planned) == 1:  # everything that can be known is checked before anything is written or started
+        step = experiment.steps[0]
+        if prepare(step.key, step.config, step.needs, root, step.stage).done:
+            print(f"{RunPaths(root).stage(step.key)}: complete with these settings, nothing to do")
+            return 0
+    write_json(root / _ORIGIN, {"experiment": experiment.name})
+    plan = write_plan(site, planned, root)
+    if (args.executor or site.executor) == "local":
+        log = start_background(plan, sum(step.needs.time_min for step in experiment.steps))
+        print(f"started in the background; log: {log}\nwatch:   btrm show {root}")
+        return 0
+    run_plan(str(plan))
+    print(f"{root}: done. See: btrm show {root}")
+    return 0
+
+
+def _experiment(args: argparse.Namespace) -> tuple[Path, Experiment]:
+    """Return the run's directory and its experiment: the one named, the one the run was made by, or the default."""
+    recorded = Path(args.run) / _ORIGIN if args.run else None
+    name = args.experiment
+    if name is None and recorded is not None and recorded.is_file():
+        name = json.loads(recorded.read_text())["experiment"]
+    experiment = get_experiment(name or DEFAULT_EXPERIMENT)
+    return Path(args.run or f"runs/{experiment.name}").resolve(), experiment
+
+
+def _one_step(stage: str, experiment: Experiment, args: argparse.Namespace) -> Step:
+    """Return one stage's step: the experiment's own where it has one, else the stage's defaults; flags win."""
+    found = next((step for step in experiment.steps if step.key == (args.name or stage)), None)
+    config = found.config if found else get_stage(stage).config.build({}, stage)
+    mine = published_names(type(config))
+    preset = [item for item in _preset(args) if item.partition("=")[0] in mine or item.startswith(f"{stage}.")]
+    preset = [item.removeprefix(f"{stage}.") for item in preset]
+    config = config.override([*preset, *args.set, *assignments(args)], stage)
+    return Step(stage, config, found.resources if found else None, args.name or "")
+
+
+def _preset(args: argparse.Namespace) -> list[str]:
+    return [item for path in args.preset for item in read_preset(Path(path))]
+
+
+def _assigned(args: argparse.Namespace) -> list[str]:
+    return [*_preset(args), *args.set]
+
+
+def _with_resources(steps: Sequence[Step], args: argparse.Namespace) -> tuple[Step, ...]:
+    given = {"nodes": args.nodes, "gpus": args.gpus, "cpus": args.cpus, "mem_gb": args.mem_gb, "time_min": args.time}
+    update = {name: value for name, value in given.items() if value is not None}
+    return tuple(replace(s, resources=Resources.build({**s.needs.model_dump(), **update})) for s in steps)
+
+
+def _refuse_what_cannot_run(experiment: Experiment, site: Site) -> None:
+    """Raise ConfigError where this machine cannot give what a step still to be run asks for."""
+    problems = [f"{step.key}: {problem}" for step in experiment.steps for problem in check_resources(step.needs)]
+    if problems:
+        raise ConfigError(f"site {site.name}:\n" + "\n".join(problems))
+
+
+def dry_run(experiment: Experiment, root: Path, site: Site) -> str:
+    """Return the plan as text: a line a step, each step's config, and what could not be checked. Starts nothing."""
+    paths = RunPaths(root)
+    lines = [f"{experiment.name} in {root}, site {site.name}", ""]
+    lines.append(f"{'step':<12}{'stage':<12}{'nodes':>6}{'gpus':>6}{'cpus':>6}{'min':>7}  state")
+    unchecked: list[str] = []
+    for step in experiment.steps:
+        need = step.needs
+        try:
+            state = prepare(step.key, step.config, need, root, step.stage).note
+        except ConfigError as error:
+            state = "waits for earlier steps"
+            unchecked.append(f"{step.key}: {error}")
+        if read_manifest(paths.stage(step.key)) is not None and state == "waits for earlier steps":
+            state = "refused, see below"
+        lines.append(
+            f"{step.key:<12}{step.stage:<12}{need.nodes:>6}{need.gpus:>6}{need.cpus:>6}{need.time_min:>7}  {state}"
+        )
+    for step in experiment.steps:
+        lines += ["", f"[{step.key}]", json.dumps(step.config.model_dump(mode="json"), ensure_ascii=False, indent=1)]
+    resources = [f"{s.key}: {problem}" for s in experiment.steps for problem in check_resources(s.needs)]
+    for title, items in (("could not be checked:", unchecked), ("this machine cannot give:", resources)):
+        lines += ["", title, *(f"  {line}" for item in items for line in item.splitlines())] if items else []
+    return "\n".join(lines)
+
+
+def _parser(stage: str) -> Parser:
+    summary = "every step of an experiment" if stage == "pipeline" else get_stage(stage).summary
+    parser = Parser(prog=f"python -m btrm.submit {stage}", description=summary, allow_abbrev=False)
+    run = parser.add_argument_group("run")
+    run.add_argument("--run", metavar="DIR", help="the run's directory (default: runs/EXPERIMENT)")
+    run.add_argument("--experiment", metavar="NAME", help=f"where settings come from (default: {DEFAULT_EXPERIMENT})")
+    run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override; published names too")
+    run.add_argument("--preset", metavar="FILE.env", action="append", default=[], help="published names from a file")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and the configs, start nothing")
+    where = parser.add_argument_group("resources")
+    where.add_argument("--site", metavar="NAME", help="a site profile (default: $BTRM_SITE, else local)")
+    where.add_argument("--executor", choices=("inline", "local"), help="foreground, or background by submitit")
+    where.add_argument("--nodes", type=int, metavar="N")
+    where.add_argument("--gpus", type=int, metavar="M", help="per node")
+    where.add_argument("--cpus", type=int, metavar="N")
+    where.add_argument("--mem-gb", type=int, metavar="N")
+    where.add_argument("--time", type=int, metavar="MINUTES")
+    if stage != "pipeline":
+        run.add_argument("--name", metavar="NAME", help="the step's directory in the run, where a stage runs twice")
+        add_config_flags(parser, get_stage(stage).config)
+    return parser
+
+
+def _usage() -> str:
+    lines = ["usage: python -m btrm.submit STAGE|pipeline [flags]   (STAGE --help lists a stage's flags)", "", "stages:"]
+    lines += [f"  {name:<11}{stage.summary}" for name, stage in STAGES.items()]
+    lines += [f"  {'pipeline':<11}every step of an experiment (btrm experiments lists them)"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

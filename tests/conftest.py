@@ -1,0 +1,56 @@
+"""Fixtures for all tests. A component named in BTRM_REQUIRE that is missing fails; elsewhere its tests are skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REQUIRED = {name for name in os.environ.get("BTRM_REQUIRE", "").split(",") if name}
+
+
+def missing(component: str, what: str) -> None:
+    """Skip the test, or fail it where the component must be there."""
+    if component in REQUIRED:
+        pytest.fail(f"BTRM_REQUIRE names {component}, but {what}")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real preference data that stands beside the project in its CI."""
+    path = Path(__file__).parent.parent.parent / "shared" / "data"
+    if not path.is_dir():
+        missing("shared", f"{path} is not here")
+    return path
+
+
+@pytest.fixture
+def need_vllm() -> None:
+    """Skip, or fail where required, without vLLM."""
+    _need("vllm", "vllm")
+
+
+@pytest.fixture
+def need_swift() -> None:
+    """Skip, or fail where required, without ms-swift."""
+    _need("swift", "swift")
+
+
+def _need(component: str, module: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(module) is None:
+        missing(component, f"{module} is not installed")
+
+
+@pytest.fixture(autouse=True)
+def quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads the developer's own site, .env or hub."""
+    monkeypatch.delenv("BTRM_SITE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in [n for n in os.environ if n.startswith(("BT_", "WANDB_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
