@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="btrm", description="Preference data to an evaluated generative reward model.")
+    parser = argparse.ArgumentParser(prog="btrm", description="From preference data to an evaluated judge.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     commands.add_parser("submit", help="run a stage or a whole experiment (same as python -m btrm.submit)")
     run = _command(commands, "show", _show, "what a run holds, and how far it is")

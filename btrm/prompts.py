@@ -60,7 +60,7 @@ _SUMMARY_ASPECTS = (
     "Weigh these aspects: coverage of the main points, faithfulness to the post, coherence, and concision."
 )
 _DIALOG_CRITERIA = (
-    "Weigh these criteria: helpfulness to what was asked, honesty and accuracy, avoidance of harm, and clear expression."
+    "Weigh these criteria: helpfulness to what was asked, honesty and accuracy, avoidance of harm, clear expression."
 )
 _RUBRIC = (
     "Rubric: 5.0 complete, faithful and well put; 4.0 good with a small gap; 3.0 usable but something important is "
@@ -148,8 +148,14 @@ PROMPTS: dict[str, PromptSpec] = {
         ),
         _spec("hh_score100_scoreonly", "the tag alone", "score100", "last", _DIALOG_TASK, _ALONE),
         # The toy task's prompt is as short as its tiny model's context.
-        PromptSpec("toy_score100", "the tag alone, for the toy task", SCALES["score100"], "last", False,
-                   "{context}\n{response}\nScore:"),
+        PromptSpec(
+            "toy_score100",
+            "the tag alone, for the toy task",
+            SCALES["score100"],
+            "last",
+            False,
+            "{context}\n{response}\nScore:",
+        ),
     )
 }
 

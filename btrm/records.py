@@ -156,11 +156,10 @@ def write_judgements(path: Path, judgements: Iterable[Judgement]) -> int:
 
 def read_judgements(path: Path) -> pa.Table:
     """Return the judgements as an Arrow table; raise ConfigError for another schema version."""
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     table = cast("pa.Table", pq.read_table(path))
-    versions = set(pc.unique(table["schema_version"]).to_pylist())
+    versions = set(table["schema_version"].unique().to_pylist())
     if versions - {SCHEMA_VERSION}:
         raise ConfigError(f"{path}: judgements of schema version {sorted(versions)}, this btrm reads {SCHEMA_VERSION}")
     return table

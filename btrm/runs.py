@@ -17,7 +17,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -254,7 +254,7 @@ def verify(directory: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
+def exclusive(directory: Path) -> Generator[None]:
     """Hold a stage directory for this process; raise ConfigError where another live process holds it.
 
     The lock is the kernel's and goes with the process, so kill -9 leaves nothing to clean.

@@ -1,6 +1,6 @@
 """The stages and one dict of them; how any stage is prepared, executed and committed.
 
-    python -m btrm.stages RUN/STAGE/stage.json      # what a job runs: the request is all that it reads
+python -m btrm.stages RUN/STAGE/stage.json      # what a job runs: the request is all that it reads
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ from btrm.runs import (
 _LOG = logging.getLogger(__name__)
 
 
+_LIGHT = Resources()
+_GPU = Resources(gpus=1, cpus=8, mem_gb=64, time_min=24 * 60)
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One arrow of the path: its config class and function by name (imported when used), and usual resources.
@@ -55,7 +59,7 @@ class Stage:
     config_name: str
     function_name: str
     summary: str
-    resources: Resources = Resources()
+    resources: Resources = _LIGHT
     frozen_inputs: bool = False
 
     @property
@@ -66,12 +70,11 @@ class Stage:
     @property
     def run(self) -> Callable[[StageConfig, StageRun], StageResult]:
         """The stage's function."""
-        return cast(Any, getattr(importlib.import_module(self.module), self.function_name))
+        return getattr(importlib.import_module(self.module), self.function_name)
 
 
-_GPU = Resources(gpus=1, cpus=8, mem_gb=64, time_min=24 * 60)
 STAGES: dict[str, Stage] = {
-    "toy_model": Stage("btrm.train.toy_model", "ToyModelConfig", "run_toy_model", "make the tiny model of the toy task"),
+    "toy_model": Stage("btrm.train.toy_model", "ToyModelConfig", "run_toy_model", "the tiny model of the toy task"),
     "pairs": Stage("btrm.data.pairs", "PairsConfig", "run_pairs", "preference set -> pairs.parquet and rows.jsonl"),
     "teacher": Stage("btrm.judges.teacher", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements"),
     "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),
@@ -184,21 +187,28 @@ def _inputs(config: StageConfig, paths: RunPaths) -> tuple[dict[str, str], dict[
     inputs: dict[str, str] = {}
     lineage: dict[str, str] = {}
     problems: list[str] = []
-    values = config.model_dump(mode="json")
-    for name, info in flat_fields(type(config)).items():
-        value = values.get(name)
-        if role(info) not in {"source", "members"} or value is None:
-            continue
-        for reference in [value] if isinstance(value, str) else list(value.values() if isinstance(value, dict) else value):
-            try:
-                inputs[reference], origin = _input(reference, paths)
-                if role(info) == "source":
-                    lineage[name] = f"{lineage[name]} {origin}" if name in lineage else origin
-            except ConfigError as error:
-                problems.append(f"{name}: {error}")
+    known = flat_fields(type(config))
+    for name, reference in references(config):
+        try:
+            inputs[reference], origin = _input(reference, paths)
+            if role(known[name]) == "source":
+                lineage[name] = f"{lineage[name]} {origin}" if name in lineage else origin
+        except ConfigError as error:
+            problems.append(f"{name}: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
     return inputs, lineage
+
+
+def references(config: StageConfig) -> list[tuple[str, str]]:
+    """Return (field, reference) for every input that a config names, whichever shape its field has."""
+    found: list[tuple[str, str]] = []
+    values = config.model_dump(mode="json")
+    for name, info in flat_fields(type(config)).items():
+        value = _value(values, name) if role(info) in {"source", "members"} else None
+        many = value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else value or []
+        found += [(name, str(reference)) for reference in many]
+    return found
 
 
 def _input(reference: str, paths: RunPaths) -> tuple[str, str]:
@@ -245,9 +255,7 @@ def _changes(before: StageRequest | RunManifest, after: StageRequest) -> str:
         for name, info in known.items()
         if role(info) in {"setting", "source"} and _value(before.config, name) != _value(after.config, name)
     ]
-    lines += [
-        f"{name} has other content" for name, sha in after.inputs.items() if before.inputs.get(name, sha) != sha
-    ]
+    lines += [f"{name} has other content" for name, sha in after.inputs.items() if before.inputs.get(name, sha) != sha]
     lines = lines or ["an input was made with other settings"]
     return "; ".join(lines) + ". Take the old settings, another --run, or remove the directory."
 

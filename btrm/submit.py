@@ -181,7 +181,7 @@ def _parser(stage: str) -> Parser:
 
 
 def _usage() -> str:
-    lines = ["usage: python -m btrm.submit STAGE|pipeline [flags]   (STAGE --help lists a stage's flags)", "", "stages:"]
+    lines = ["usage: python -m btrm.submit STAGE|pipeline [flags]   (STAGE --help lists its flags)", "", "stages:"]
     lines += [f"  {name:<11}{stage.summary}" for name, stage in STAGES.items()]
     lines += [f"  {'pipeline':<11}every step of an experiment (btrm experiments lists them)"]
     return "\n".join(lines)

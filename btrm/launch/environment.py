@@ -18,7 +18,7 @@ def load_environment(environ: MutableMapping[str, str], dotenv: Path) -> list[st
     left_over = sorted(name for name in {*environ, *values} if name.startswith("BT_"))
     if left_over:
         raise ConfigError(
-            f"settings in the environment: {', '.join(left_over)}; unset them and pass --set NAME=value or --preset FILE"
+            f"settings in the environment: {', '.join(left_over)}; unset them, pass --set NAME=value or --preset FILE"
         )
     notes: list[str] = []
     for name, value in values.items():

@@ -68,7 +68,13 @@ def _metavar(info: FieldInfo) -> str:
     if choices and all(isinstance(choice, str) for choice in choices):
         return "|".join(choices)
     kinds = str(info.annotation)
-    for mark, name in (("dict[", "KEY=VALUE,…"), ("tuple[", "A,B,…"), ("bool", "true|false"), ("float", "X"), ("int", "N")):
+    for mark, name in (
+        ("dict[", "KEY=VALUE,…"),
+        ("tuple[", "A,B,…"),
+        ("bool", "true|false"),
+        ("float", "X"),
+        ("int", "N"),
+    ):
         if mark in kinds:
             return name
     return "TEXT"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def run_background(plan: str, visible_gpus: str | None) -> None:
 
 
 @contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Generator[None]:
     """Set a site's environment for the time of a run, then put back what was there."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -102,8 +103,6 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, object]:
-    import json
-
     if not path.is_file():
         raise ConfigError(f"{path}: no such plan")
     return json.loads(path.read_text())

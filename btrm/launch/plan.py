@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
-from btrm.config import Config, ConfigError, flat_fields, nearest, published_name, read_env_file, role
+from btrm.config import Config, ConfigError, flat_fields, nearest, published_name, read_env_file
 from btrm.plugins import load_object, shipped
 from btrm.runs import Resources, RunPaths, StageConfig, read_manifest
-from btrm.stages import STAGES, get_stage
+from btrm.stages import STAGES, get_stage, references
 
 DEFAULT_EXPERIMENT = "hh.baseline"
 
@@ -79,27 +78,13 @@ class Experiment:
         made: set[str] = set()
         problems: list[str] = []
         for step in self.steps:
-            for reference in references(step.config):
+            for _, reference in references(step.config):
                 stage = reference[1:].partition("/")[0] if reference.startswith("@") else None
                 if stage and stage not in made and read_manifest(paths.stage(stage)) is None:
                     problems.append(f"{step.key}: {reference}: no earlier step makes it")
             made.add(step.key)
         if problems:
             raise ConfigError("\n".join(problems))
-
-
-def references(config: Config) -> list[str]:
-    """Return the input references in a config's source and members fields."""
-    found: list[str] = []
-    for name, info in flat_fields(type(config)).items():
-        value = getattr(config, name, None) if role(info) in {"source", "members"} else None
-        if isinstance(value, str):
-            found.append(value)
-        elif isinstance(value, Mapping):
-            found += cast(Mapping[str, str], value).values()
-        elif value is not None:
-            found += cast(Iterable[str], value)
-    return found
 
 
 def published_names(config: type[Config]) -> dict[str, str]:
@@ -114,8 +99,11 @@ def preset_assignments(values: Mapping[str, str], where: str) -> list[str]:
     """
     grpo = get_stage("grpo").config
     known = {name for stage in STAGES.values() for name in published_names(stage.config)}
-    problems = [f"{where}: {name}: no such published name{nearest(name, known)}" for name in values if
-                name not in known and name != "EXTRA_ARGS"]
+    problems = [
+        f"{where}: {name}: no such published name{nearest(name, known)}"
+        for name in values
+        if name not in known and name != "EXTRA_ARGS"
+    ]
     if problems:
         raise ConfigError("\n".join(problems))
     assignments = [f"{name}={value}" for name, value in values.items() if name != "EXTRA_ARGS"]
