@@ -21,10 +21,8 @@ def progress(items: Iterable[T], total: int | None, what: str, unit: str = "it")
         yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
         return
     started = last = time.monotonic()
-    count = 0
-    for item in items:
+    for count, item in enumerate(items, 1):
         yield item
-        count += 1
         now = time.monotonic()
         if now - last >= _LOG_EVERY_S:
             last = now

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from btrm.config import ConfigError, read_env_file
+from btrm.config import read_env_file
+from btrm.rewards.config import refuse_environment
 
 
 def load_environment(environ: MutableMapping[str, str], dotenv: Path) -> list[str]:
-    """Read `.env` into `environ` (what is set already wins), refuse settings there, and return notes for people.
+    """Read `.env` into `environ` (what is set already wins) and return notes for people.
 
-    Settings in the environment would leak from one experiment into the next that is started from the same shell, so
-    BT_* names are refused wherever they stand.
+    Raises ConfigError for settings in either: they would leak from one experiment into the next.
     """
     values = read_env_file(dotenv) if dotenv.is_file() else {}
-    left_over = sorted(name for name in {*environ, *values} if name.startswith("BT_"))
-    if left_over:
-        raise ConfigError(
-            f"settings in the environment: {', '.join(left_over)}; unset them, pass --set NAME=value or --preset FILE"
-        )
+    refuse_environment({**values, **environ})
     notes: list[str] = []
     for name, value in values.items():
         environ.setdefault(name, value)

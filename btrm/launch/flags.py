@@ -67,17 +67,11 @@ def _metavar(info: FieldInfo) -> str:
     choices = get_args(info.annotation)
     if choices and all(isinstance(choice, str) for choice in choices):
         return "|".join(choices)
+    if info.annotation is bool:
+        return "true|false"
     kinds = str(info.annotation)
-    for mark, name in (
-        ("dict[", "KEY=VALUE,…"),
-        ("tuple[", "A,B,…"),
-        ("bool", "true|false"),
-        ("float", "X"),
-        ("int", "N"),
-    ):
-        if mark in kinds:
-            return name
-    return "TEXT"
+    names = {"dict[": "KEY=VALUE,…", "tuple[": "A,B,…", "float": "X", "int": "N"}
+    return next((name for mark, name in names.items() if mark in kinds), "TEXT")
 
 
 def _help(info: FieldInfo) -> str:

@@ -1,4 +1,4 @@
-"""A plan: the steps of an experiment in order, each a stage with its config. Experiments are functions that return one."""
+"""Experiments: functions that return a whole plan, the steps in order, each a stage with its config."""
 
 from __future__ import annotations
 
