@@ -6,9 +6,11 @@ by at least 3. Labels of the training split can be flipped with a given probabil
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
+from btrm.data.reading import Item, Query
 from btrm.records import PreferencePair
 
 GOOD = ("clear", "exact", "honest", "useful", "lively", "neat", "wise", "warm")
@@ -48,3 +50,9 @@ def toy_pair(seed: int, split: str, index: int, label_noise: float = 0.0) -> Pre
 def toy_pairs(split: str, n_pairs: int, *, seed: int = 0, label_noise: float = 0.0) -> Iterator[PreferencePair]:
     """Yield the first `n_pairs` pairs of a split."""
     return (toy_pair(seed, split, index, label_noise) for index in range(n_pairs))
+
+
+def toy_items(query: Query) -> Iterator[Item]:
+    """Yield a split's pairs without end, or the query's limit: the caller says how many there are."""
+    indices = itertools.count() if query.limit is None else range(query.limit)
+    return (toy_pair(query.seed, query.split, index, query.label_noise) for index in indices)

@@ -1,0 +1,237 @@
+"""What every source needs: the query it answers, rows with their place, drops with a reason, and unique labels."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+from btrm.config import ConfigError
+from btrm.records import PreferencePair, stable_hash
+
+MALFORMED = "malformed"
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of a source. `limit` is a hint: the caller stops at it, a source may stop earlier.
+
+    `data_files` empty means the hub. `columns` and `options` are the source's own (mapping, choices).
+    """
+
+    split: str
+    limit: int | None = None
+    data_files: tuple[Path, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    seed: int = 0
+    label_noise: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """One raw row and where it stands (`file:line`); `value` is None where `problem` says why it could not be read."""
+
+    where: str
+    value: dict[str, Any] | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that became no pair. Malformed ones are errors unless skipping was asked for; other reasons are counts."""
+
+    where: str
+    reason: str
+    detail: str
+    row: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it is written to dropped.jsonl."""
+        return {"where": self.where, "reason": self.reason, "detail": self.detail, "row": self.row}
+
+
+Item = PreferencePair | Dropped
+
+
+def malformed(row: SourceRow, detail: str) -> Dropped:
+    """Return the drop of a row that is not what its format promises."""
+    return Dropped(row.where, MALFORMED, detail, row.value)
+
+
+def expand_files(references: Mapping[str, Path] | tuple[Path, ...]) -> tuple[Path, ...]:
+    """Open folders into their data files, sorted by name; raise ConfigError for what is missing or of no known kind."""
+    paths = references.values() if isinstance(references, Mapping) else references
+    found: list[Path] = []
+    problems: list[str] = []
+    for path in paths:
+        inside = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+        if not path.exists():
+            problems.append(f"{path}: no such file")
+        elif not inside or not all(p.name.endswith(SUFFIXES) for p in inside):
+            problems.append(f"{path}: expected files ending in {', '.join(SUFFIXES)}")
+        found += inside
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return tuple(found)
+
+
+def read_source_rows(files: tuple[Path, ...]) -> Iterator[SourceRow]:
+    """Stream the rows of data files, bad lines included with their problem."""
+    for path in files:
+        if path.name.endswith(".parquet"):
+            yield from _parquet_rows(path)
+        elif path.name.endswith((".json", ".json.gz")):
+            yield from _json_rows(path)
+        else:
+            yield from _jsonl_rows(path)
+
+
+def hub_rows(name: str, config: str | None, split: str, revision: str | None = None) -> Iterator[SourceRow]:
+    """Stream a split from the hub; `datasets` is imported here, so that files need it not."""
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError(f"{name}: the hub needs `pip install btrm[data]`; or give --data-files") from None
+    rows = cast(Any, datasets).load_dataset(name, config, split=split, revision=revision, streaming=True)
+    for index, value in enumerate(rows):
+        yield SourceRow(f"{name}[{split}]:{index + 1}", dict(value))
+
+
+def _open_binary(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb")
+
+
+def _jsonl_rows(path: Path) -> Iterator[SourceRow]:
+    with _open_binary(path) as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _parse_line(f"{path}:{number}", line)
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise ConfigError(f"{path}:{number + 1}: broken gzip file: {error}") from None
+
+
+def _parse_line(where: str, line: bytes) -> SourceRow:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        return SourceRow(where, None, f"not JSON: {error.msg} at column {error.colno}")
+    except UnicodeDecodeError as error:
+        return SourceRow(where, None, f"not UTF-8: {error.reason} at byte {error.start}")
+    if not isinstance(value, dict):
+        return SourceRow(where, None, f"expected a JSON object, got {type(value).__name__}")
+    return SourceRow(where, cast("dict[str, Any]", value))
+
+
+def _json_rows(path: Path) -> Iterator[SourceRow]:
+    """Read a JSON array whole; places are element numbers."""
+    with _open_binary(path) as file:
+        try:
+            values = json.loads(file.read())
+        except ValueError as error:
+            raise ConfigError(f"{path}: not JSON: {error}") from None
+    if not isinstance(values, list):
+        raise ConfigError(f"{path}: expected a JSON array of objects, got {type(values).__name__}")
+    for number, value in enumerate(cast("list[Any]", values), 1):
+        where = f"{path}:{number}"
+        if isinstance(value, dict):
+            yield SourceRow(where, cast("dict[str, Any]", value))
+        else:
+            yield SourceRow(where, None, f"expected a JSON object, got {type(value).__name__}")
+
+
+def _parquet_rows(path: Path) -> Iterator[SourceRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{path}: not a Parquet file: {error}") from None
+    number = 0
+    with file:
+        for batch in file.iter_batches(batch_size=1024):
+            for value in batch.to_pylist():
+                number += 1
+                yield SourceRow(f"{path}:{number}", value)
+
+
+def ordered(chosen: str, rejected: str) -> tuple[tuple[str, str], int]:
+    """Return (responses, preferred side), on sides that the texts decide, so that the label is not always side 0.
+
+    The order does not depend on which one was chosen: contradicting labels of one pair share its pair_id.
+    """
+    first, second = (chosen, rejected) if chosen < rejected else (rejected, chosen)
+    if zlib.crc32((first + second).encode("utf-8", "surrogatepass")) & 1:
+        first, second = second, first
+    return (first, second), 0 if first is chosen else 1
+
+
+class Occurrences:
+    """Counts how often an id came before, in 16 bytes an id: a set of strings would grow with the data.
+
+    Ids are 64-bit (16 hex digits); the table is an open-addressed array that starts with room for 262,144.
+    """
+
+    def __init__(self, bits: int = 19) -> None:
+        self._table = array("Q", bytes(8 << bits))
+        self._mask = (1 << bits) - 1
+        self._used = 0
+        self._again: dict[int, int] = {}
+
+    def pair(
+        self,
+        context: str,
+        responses: tuple[str, str],
+        preferred: int | None,
+        *,
+        source: str,
+        split: str,
+        label: str = "",
+        meta: Mapping[str, Any] | None = None,
+    ) -> PreferencePair:
+        """Return a pair whose label_id ends in its label (an annotator), if any, and its occurrence."""
+        pair_id = stable_hash(source, split, context, *responses)
+        key = stable_hash(pair_id, label) if label else pair_id
+        name = f"{label}." if label else ""
+        label_id = f"{pair_id}-{name}{self.count(key)}"
+        return PreferencePair(pair_id, label_id, context, responses, preferred, source, split, meta or {})
+
+    def count(self, hex_id: str) -> int:
+        """Return how many times this id was counted before, and count it."""
+        key = int(hex_id[:16], 16) or 1  # 0 marks an empty slot
+        if self._insert(key):
+            return 0
+        self._again[key] = self._again.get(key, 0) + 1
+        return self._again[key]
+
+    def _insert(self, key: int) -> bool:
+        """Put a key into the table; return False where it was there already."""
+        table, mask = self._table, self._mask
+        slot = key & mask
+        while (held := table[slot]) != 0:
+            if held == key:
+                return False
+            slot = (slot + 1) & mask
+        table[slot] = key
+        self._used += 1
+        if self._used * 2 > mask:
+            self._grow()
+        return True
+
+    def _grow(self) -> None:
+        keys = self._table
+        self._table = array("Q", bytes(16 * len(keys)))
+        self._mask = 2 * len(keys) - 1
+        self._used = 0
+        for key in keys:
+            if key:
+                self._insert(key)

@@ -1,0 +1,148 @@
+"""The preference sets by name, and a user's own by path; pairs are sifted from what could not become one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from btrm.config import ConfigError, nearest
+from btrm.data.anthropic_hh import SPLITS as HH_SPLITS
+from btrm.data.anthropic_hh import anthropic_hh
+from btrm.data.mapped import mapped
+from btrm.data.reading import MALFORMED, Dropped, Item, Occurrences, Query
+from btrm.data.summarize_from_feedback import SPLITS as SFF_SPLITS
+from btrm.data.summarize_from_feedback import summarize_from_feedback
+from btrm.data.toy import toy_items
+from btrm.plugins import load_object
+from btrm.records import PreferencePair, stable_hash
+
+Adapter = Callable[[Query], Iterator[Item]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One preference set. `splits` is empty where the data files' keys say which there are."""
+
+    read: Adapter
+    splits: tuple[str, ...]
+    prompt: str | None
+    options: tuple[str, ...] = ()
+
+
+SOURCES: dict[str, Source] = {
+    "toy": Source(toy_items, ("train", "validation", "test"), "toy_score100"),
+    "summarize_from_feedback": Source(summarize_from_feedback, SFF_SPLITS, "score100_v1", ("domain",)),
+    "anthropic_hh": Source(anthropic_hh, HH_SPLITS, "hh_score100_v1"),
+    "mapped": Source(mapped, (), None),
+}
+
+
+def get_source(dataset: str) -> Source:
+    """Return a preference set by name or from `FILE.py:function`; raise ConfigError with the nearest valid name.
+
+    A user's function has the signature `function(split: str, limit: int | None, data_files: tuple[Path, ...])` and
+    yields PreferencePair (PreferencePair.make derives the ids); every label_id must be unique within a split.
+    """
+    if dataset in SOURCES:
+        return SOURCES[dataset]
+    if ".py:" in dataset:
+        return Source(_user_adapter(dataset), (), None)
+    raise ConfigError(f"dataset {dataset!r}: no such data set{nearest(dataset, SOURCES)} (or FILE.py:function)")
+
+
+def _user_adapter(reference: str) -> Adapter:
+    function = load_object(reference)
+    if not callable(function):
+        raise ConfigError(f"dataset {reference}: expected a function, found {type(function).__name__}")
+
+    def read(query: Query) -> Iterator[Item]:
+        seen = Occurrences()
+        pairs = cast("Iterator[Any]", function(query.split, query.limit, query.data_files))
+        for index, pair in enumerate(pairs):
+            where = f"{reference} item {index}"
+            if not isinstance(pair, PreferencePair):
+                raise ConfigError(f"{where}: expected a PreferencePair, got {type(pair).__name__}")
+            if pair.preferred not in (0, 1, None):
+                raise ConfigError(f"{where}: preferred: expected 0, 1 or None, got {pair.preferred!r}")
+            if seen.count(stable_hash(pair.label_id)):
+                raise ConfigError(f"{where}: label_id {pair.label_id} stands twice; it must tell labels apart")
+            yield pair
+
+    return read
+
+
+def check_query(dataset: str, query: Query) -> Source:
+    """Return the source; raise ConfigError for a split or an option that it does not have."""
+    source = get_source(dataset)
+    problems: list[str] = []
+    if source.splits and query.split not in source.splits:
+        problems.append(f"dataset {dataset}: no split {query.split!r}; it has {', '.join(source.splits)}")
+    for option in query.options:
+        if option not in source.options:
+            valid = nearest(option, source.options) if source.options else "; it takes none"
+            problems.append(f"dataset {dataset}: no option {option!r}{valid}")
+    if query.columns and dataset != "mapped":
+        problems.append(f"dataset {dataset}: takes no columns; only mapped does")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return source
+
+
+@dataclass(slots=True)
+class Sift:
+    """Lets pairs through up to a limit; counts everything else and hands it to `on_drop`."""
+
+    on_error: str = "raise"
+    limit: int | None = None
+    on_drop: Callable[[Dropped], None] = lambda _: None
+    counts: Counter[str] = field(default_factory=Counter[str])
+
+    def pairs(self, items: Iterator[Item]) -> Iterator[PreferencePair]:
+        """Yield the pairs; raise ConfigError at a malformed row unless on_error is skip."""
+        if self.limit == 0:
+            return
+        for item in items:
+            if isinstance(item, Dropped):
+                self._drop(item)
+                continue
+            self._count(item)
+            yield item
+            if self.counts["pairs"] == self.limit:
+                return
+
+    def _drop(self, item: Dropped) -> None:
+        if item.reason == MALFORMED and self.on_error != "skip":
+            raise ConfigError(f"{item.where}: {item.detail} (on_error=skip leaves such rows out, counted)")
+        self.counts[f"dropped_{item.reason}"] += 1
+        self.on_drop(item)
+
+    def _count(self, pair: PreferencePair) -> None:
+        self.counts["pairs"] += 1
+        self.counts["ties"] += pair.preferred is None
+        repaired = pair.meta.get("repaired")
+        if repaired:
+            self.counts[f"repaired_{repaired}"] += 1
+
+
+def iter_pairs(
+    dataset: str,
+    split: str,
+    *,
+    limit: int | None = None,
+    data_files: tuple[Path, ...] = (),
+    columns: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
+    seed: int = 0,
+    label_noise: float = 0.0,
+    on_error: str = "raise",
+) -> Iterator[PreferencePair]:
+    """Yield the pairs of a split, the first `limit` where given; drops are passed over.
+
+    Raises ConfigError for an unknown data set, split or option, and (on_error raise) for a malformed row.
+    """
+    query = Query(split, limit, data_files, columns or {}, options or {}, seed, label_noise)
+    source = check_query(dataset, query)
+    return Sift(on_error, limit).pairs(source.read(query))
