@@ -7,11 +7,13 @@ names resolve to texts of our own in the published styles.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from btrm.config import ConfigError, nearest
-from btrm.scores import PARSERS, SCALES, Parser, Position, Scale, score_tag
+from btrm.scores import PARSERS, SCALES, Parser, Scale, score_tag
 
 Message = dict[str, str]
+Style = Literal["score_first", "reason_first", "score_only"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +21,20 @@ class PromptSpec:
     """One way to ask for a score.
 
     `template` holds {context} and {response}; it is filled by replacement, never by str.format, so that braces in data
-    are only text. `reason_first` says whether prose stands before the tag (and so which tag counts: the last).
+    are only text. `style` says where prose stands: after the tag, before it (so the last tag counts), or nowhere.
     """
 
     name: str
     summary: str
     scale: Scale
-    score_position: Position
-    reason_first: bool
+    style: Style
     template: str
     system: str | None = None
 
     @property
     def parser(self) -> Parser:
         """The parser that this prompt's answers are read with."""
-        return PARSERS[f"{self.scale.name}_{self.score_position}"]
+        return PARSERS[f"{self.scale.name}_{'first' if self.style == 'score_first' else 'last'}"]
 
     def messages(self, context: str, response: str) -> list[Message]:
         """Return the chat messages that ask for a score of `response` in `context`."""
@@ -45,9 +46,9 @@ class PromptSpec:
     def target(self, value: float, reason: str = "") -> str:
         """Return the answer that a student of this prompt should learn: the tag once, on the prompt's own side."""
         tag = score_tag(value, self.scale)
-        if not reason.strip():
+        if self.style == "score_only" or not reason.strip():
             return tag
-        return f"{reason.strip()}\n{tag}" if self.reason_first else f"{tag}\n{reason.strip()}"
+        return f"{reason.strip()}\n{tag}" if self.style == "reason_first" else f"{tag}\n{reason.strip()}"
 
 
 _SUMMARY_TASK = "You are grading a summary of a post. Judge only what the summary says about the post."
@@ -77,12 +78,11 @@ def _tag_line(scale: Scale, example: float) -> str:
     return f"The score is {kind}, written as {score_tag(example, scale)}."
 
 
-def _spec(name: str, summary: str, scale: str, position: Position, task: str, ask: str) -> PromptSpec:
+def _spec(name: str, summary: str, scale: str, style: Style, task: str, ask: str) -> PromptSpec:
     dialog = name.startswith("hh_")
     line = _tag_line(SCALES[scale], 4.2 if scale == "score5" else 73)
     template = f"{task} {ask} {line}" + (_DIALOG_BODY if dialog else _SUMMARY_BODY)
-    reason_first = position == "last" and "alone" not in summary
-    return PromptSpec(name, summary, SCALES[scale], position, reason_first, template)
+    return PromptSpec(name, summary, SCALES[scale], style, template)
 
 
 _SCORE_LINE_FIRST = "Write the score on the first line, then one short sentence of justification."
@@ -96,21 +96,21 @@ _ALONE = "Answer with the score tag and nothing else."
 PROMPTS: dict[str, PromptSpec] = {
     spec.name: spec
     for spec in (
-        _spec("score5_v1", "analysis first, score last", "score5", "last", _SUMMARY_TASK, _SCORE_LINE_LAST),
+        _spec("score5_v1", "analysis first, score last", "score5", "reason_first", _SUMMARY_TASK, _SCORE_LINE_LAST),
         _spec(
             "score5_v2",
             "score first, with aspects",
             "score5",
-            "first",
+            "score_first",
             _SUMMARY_TASK,
             f"{_SUMMARY_ASPECTS} {_SCORE_LINE_FIRST}",
         ),
-        _spec("score5_v3", "score first, bare", "score5", "first", _SUMMARY_TASK, _SCORE_LINE_FIRST),
+        _spec("score5_v3", "score first, bare", "score5", "score_first", _SUMMARY_TASK, _SCORE_LINE_FIRST),
         _spec(
             "score5_v4",
             "score first, with a rubric",
             "score5",
-            "first",
+            "score_first",
             _SUMMARY_TASK,
             f"{_RUBRIC} {_SCORE_LINE_FIRST}",
         ),
@@ -118,7 +118,7 @@ PROMPTS: dict[str, PromptSpec] = {
             "score100_v1",
             "score first, with aspects",
             "score100",
-            "first",
+            "score_first",
             _SUMMARY_TASK,
             f"{_SUMMARY_ASPECTS} {_SCORE_LINE_FIRST}",
         ),
@@ -130,30 +130,31 @@ PROMPTS: dict[str, PromptSpec] = {
                     f"hh_{scale}_v1",
                     "score first, with criteria",
                     scale,
-                    "first",
+                    "score_first",
                     _DIALOG_TASK,
                     f"{_DIALOG_CRITERIA} {_SCORE_LINE_FIRST}",
                 ),
-                _spec(f"hh_{scale}_v2", "score first, concise", scale, "first", _DIALOG_TASK, _SCORE_LINE_FIRST),
-                _spec(f"hh_{scale}_v3", "reason first, score last", scale, "last", _DIALOG_TASK, _SCORE_LINE_LAST),
+                _spec(f"hh_{scale}_v2", "score first, concise", scale, "score_first", _DIALOG_TASK, _SCORE_LINE_FIRST),
+                _spec(
+                    f"hh_{scale}_v3", "reason first, score last", scale, "reason_first", _DIALOG_TASK, _SCORE_LINE_LAST
+                ),
                 _spec(
                     f"hh_{scale}_v4",
                     "arguments for high and for low, then the score",
                     scale,
-                    "last",
+                    "reason_first",
                     _DIALOG_TASK,
                     (f"{_HH_RUBRIC} " if scale == "score5" else "") + _BOTH_ARGUMENTS,
                 ),
             )
         ),
-        _spec("hh_score100_scoreonly", "the tag alone", "score100", "last", _DIALOG_TASK, _ALONE),
+        _spec("hh_score100_scoreonly", "the tag alone", "score100", "score_only", _DIALOG_TASK, _ALONE),
         # The toy task's prompt is as short as its tiny model's context.
         PromptSpec(
             "toy_score100",
             "the tag alone, for the toy task",
             SCALES["score100"],
-            "last",
-            False,
+            "score_only",
             "{context}\n{response}\nScore:",
         ),
     )
