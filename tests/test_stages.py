@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from counting_stage import CountingConfig
+
+from btrm import stages
+from btrm.config import ConfigError
+from btrm.launch.local import write_request
+from btrm.runs import MANIFEST, Resources, RunManifest, exclusive, read_manifest, verify
+
+
+@pytest.fixture(autouse=True)
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = stages.Stage("counting_stage", "CountingConfig", "run_counting", "counts")
+    trainer = stages.Stage("counting_stage", "CountingConfig", "run_counting", "counts", frozen_inputs=True)
+    monkeypatch.setitem(stages.STAGES, "counting", stage)
+    monkeypatch.setitem(stages.STAGES, "training", trainer)
+
+
+def run(root: Path, stage: str = "counting", name: str | None = None, **fields: object) -> RunManifest | None:
+    prepared = stages.prepare(name or stage, CountingConfig.build(fields), Resources(), root, stage)
+    return None if prepared.done else stages.execute(write_request(prepared))
+
+
+def test_a_complete_stage_is_skipped_and_a_runtime_knob_changes_nothing(tmp_path: Path) -> None:
+    manifest = run(tmp_path)
+    assert manifest is not None and manifest.results == {"total": 3}
+    assert manifest.outputs["total.txt"].rows == 1 and "parts/2" in manifest.outputs
+    assert run(tmp_path, batch=7) is None
+    assert verify(tmp_path) == []
+
+
+def test_a_raised_extent_extends_and_keeps_what_was_won(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = (tmp_path / "counting/parts/1").stat()
+    manifest = run(tmp_path, count=5)
+    assert manifest is not None and manifest.results == {"total": 10}
+    assert (tmp_path / "counting/parts/1").stat().st_ino == before.st_ino
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(ConfigError, match=r"complete with other settings; factor was 1, now 2"):
+        run(tmp_path, factor=2)
+
+
+def test_kill_and_rerun_completes_with_nothing_twice(tmp_path: Path) -> None:
+    prepared = stages.prepare("counting", CountingConfig(kill_at=2), Resources(), tmp_path)
+    request = write_request(prepared)
+    code = "import counting_stage, sys; from btrm import stages; from pathlib import Path\n"
+    code += "stages.STAGES['counting'] = stages.Stage('counting_stage', 'CountingConfig', 'run_counting', '')\n"
+    code += "stages.execute(Path(sys.argv[1]))"
+    here = str(Path(__file__).parent)
+    killed = subprocess.run([sys.executable, "-c", code, str(request)], env={"PYTHONPATH": here}, check=False)
+    assert killed.returncode == -9
+    assert read_manifest(tmp_path / "counting") is None
+    with pytest.raises(ConfigError, match="half-done with other settings; factor"):
+        run(tmp_path, factor=3)
+    manifest = run(tmp_path)
+    assert manifest is not None and manifest.results == {"total": 3}
+    writers = [(tmp_path / f"counting/parts/{n}").read_text().split()[1] for n in range(3)]
+    assert writers[0] == writers[1] != writers[2]
+    assert not (tmp_path / "counting/.attempts").exists()
+
+
+def test_inputs_that_grew_extend_a_stage_but_not_a_trainer(tmp_path: Path) -> None:
+    run(tmp_path)
+    run(tmp_path, "counting", "second", base="@counting/total.txt")
+    run(tmp_path, "training", base="@counting/total.txt")
+    run(tmp_path, count=4)
+    assert run(tmp_path, "counting", "second", base="@counting/total.txt") is not None
+    with pytest.raises(ConfigError, match=r"trained on other inputs; @counting/total\.txt has other content"):
+        run(tmp_path, "training", base="@counting/total.txt")
+
+
+def test_missing_inputs_say_what_to_run_first(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"python -m btrm\.submit pairs --run"):
+        run(tmp_path, base="@pairs/train.rows.jsonl")
+    run(tmp_path)
+    with pytest.raises(ConfigError, match=r"not an output of counting; did you mean total\.txt\?"):
+        run(tmp_path, "training", base="@counting/totals.txt")
+
+
+def test_a_directory_is_held_by_one_process(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "counting"), pytest.raises(ConfigError, match=r"another process is working here \(pid"):
+        run(tmp_path)
+
+
+def test_verify_names_what_was_changed_or_lost(tmp_path: Path) -> None:
+    run(tmp_path)
+    (tmp_path / "counting/total.txt").write_text("4")
+    (tmp_path / "counting/parts/0").unlink()
+    problems = "\n".join(verify(tmp_path))
+    assert "total.txt: sha256 differs" in problems and "parts/0: missing" in problems
+    (tmp_path / "counting" / MANIFEST).unlink()
+    assert "nothing is complete" in verify(tmp_path)[0]
+
+
+def test_every_stage_has_its_config_and_function() -> None:
+    for stage in [s for s in stages.STAGES.values() if s.module != "counting_stage"]:
+        assert stage.config.model_fields and callable(stage.run)
+
+
+def test_an_unknown_stage_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean judge"):
+        stages.get_stage("juge")
