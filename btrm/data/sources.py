@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -132,7 +132,7 @@ def iter_pairs(
     split: str,
     *,
     limit: int | None = None,
-    data_files: tuple[Path, ...] = (),
+    data_files: Iterable[str | Path] = (),
     columns: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
     seed: int = 0,
@@ -143,6 +143,7 @@ def iter_pairs(
 
     Raises ConfigError for an unknown data set, split or option, and (on_error raise) for a malformed row.
     """
-    query = Query(split, limit, data_files, columns or {}, options or {}, seed, label_noise)
+    files = tuple(Path(file) for file in data_files)
+    query = Query(split, limit, files, columns or {}, options or {}, seed, label_noise)
     source = check_query(dataset, query)
     return Sift(on_error, limit).pairs(source.read(query))
