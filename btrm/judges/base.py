@@ -1,0 +1,82 @@
+"""What a judge is: requests in, completions out, one answer for each request and in their order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from btrm.prompts import Message, PromptSpec
+from btrm.records import PreferencePair
+
+FinishReason = Literal["stop", "length", "prompt_too_long"]
+_SEED_SPACING = 1024  # sample j of a request is drawn with seed + j, so requests keep this far apart
+MAX_SAMPLES = _SEED_SPACING
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """`n_samples` answers about one side of one pair; sample j is drawn with `seed + j`."""
+
+    pair: PreferencePair
+    side: int
+    messages: list[Message]
+    n_samples: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled text. `tokens` counts what was generated, the end token included."""
+
+    text: str
+    finish_reason: FinishReason
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeAnswer:
+    """The completions of one request, in the order of their samples."""
+
+    completions: tuple[Completion, ...]
+    prompt_tokens: int
+
+
+class Judge(Protocol):
+    """Anything that answers requests; an answer must not depend on which others stand beside it."""
+
+    def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
+        """Return one answer a request, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn. Temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int
+
+
+def request_seed(cell_seed: int, label_id: str, side: int) -> int:
+    """Return a request's seed, from what it asks about and never from its place.
+
+    So order, batching and resume change nothing. Multiples of the spacing below 2**62: samples of different requests
+    share a seed only where 52 bits of sha256 collide.
+    """
+    digest = hashlib.sha256(f"{cell_seed}/{side}/{label_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 2**52 * _SEED_SPACING
+
+
+def make_request(pair: PreferencePair, side: int, prompt: PromptSpec, n_samples: int, cell_seed: int) -> JudgeRequest:
+    """Return the request for one side of a pair."""
+    messages = prompt.messages(pair.context, pair.responses[side])
+    return JudgeRequest(pair, side, messages, n_samples, request_seed(cell_seed, pair.label_id, side))
+
+
+def too_long(n_samples: int, prompt_tokens: int) -> JudgeAnswer:
+    """Return the answer to a prompt that leaves no room: an outcome like any other, not a crash and not a drop."""
+    return JudgeAnswer((Completion("", "prompt_too_long", 0),) * n_samples, prompt_tokens)

@@ -1,0 +1,75 @@
+"""From messages to token ids and back, with the model's own tokenizer and chat template: the same for each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from btrm.config import ConfigError
+from btrm.judges.base import Completion, JudgeRequest
+from btrm.score_text import CLOSE, OPEN, close_tag
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A tokenizer, the tokens that end an answer, and the longest sequence that the model takes."""
+
+    tokenizer: Any
+    end_ids: frozenset[int]
+    hidden: frozenset[int]
+    max_length: int
+
+    @classmethod
+    def open(cls, model: str, max_length: int) -> Chat:
+        """Read the tokenizer of a model; raise ConfigError where it has no chat template."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        if not tokenizer.chat_template:
+            raise ConfigError(f"{model}: its tokenizer has no chat template; take an instruction-tuned model")
+        config: Any = AutoConfig.from_pretrained(model)
+        end_ids = _end_ids(model, tokenizer, config)
+        longest = getattr(config, "max_position_embeddings", None) or max_length
+        return cls(tokenizer, end_ids, _hidden_ids(tokenizer), min(max_length, longest))
+
+    def encode(self, requests: Sequence[JudgeRequest]) -> list[list[int]]:
+        """Return each request's prompt as token ids, up to where the answer begins."""
+        texts = [
+            self.tokenizer.apply_chat_template(r.messages, tokenize=False, add_generation_prompt=True) for r in requests
+        ]
+        return cast("list[list[int]]", self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+    def fits(self, prompt: Sequence[int], max_new_tokens: int) -> bool:
+        """Say whether a whole answer has room after the prompt."""
+        return len(prompt) + max_new_tokens <= self.max_length
+
+    def completion(self, token_ids: Sequence[int]) -> Completion:
+        """Return a generated sequence as text; one that no end token closes ended because of its length."""
+        end = next((i for i, token in enumerate(token_ids) if token in self.end_ids), None)
+        ended_by = None if end is None else str(self.tokenizer.convert_ids_to_tokens(token_ids[end]))
+        kept = [token for token in token_ids[:end] if token not in self.hidden]
+        text = str(self.tokenizer.decode(kept, skip_special_tokens=False, spaces_between_special_tokens=False))
+        tokens = len(token_ids) if end is None else end + 1
+        return Completion(close_tag(text, ended_by, end is not None), "length" if end is None else "stop", tokens)
+
+
+def _hidden_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the special tokens that are no text: all but the two halves of a score tag."""
+    ids: list[int] = tokenizer.all_special_ids
+    return frozenset(i for i in ids if tokenizer.convert_ids_to_tokens(i) not in (OPEN, CLOSE))
+
+
+def _end_ids(model: str, tokenizer: Any, config: Any) -> frozenset[int]:
+    """Return the tokenizer's end token and those of the model's generation config (Qwen and Llama 3 have several)."""
+    from transformers import GenerationConfig
+
+    has_file = not Path(model).is_dir() or (Path(model) / "generation_config.json").exists()
+    try:
+        declared = GenerationConfig.from_pretrained(model).eos_token_id if has_file else None
+    except OSError:  # a hub model without one
+        declared = None
+    declared = declared if declared is not None else getattr(config, "eos_token_id", None)
+    ids = [declared] if isinstance(declared, int) else list(declared or [])
+    return frozenset(i for i in [*ids, tokenizer.eos_token_id] if i is not None)

@@ -1,0 +1,113 @@
+"""What stands behind a checkpoint's name, told apart by files: a full model, a LoRA adapter, or neither."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from btrm.checkpoints import check_adapter_base, checkpoint_kind
+from btrm.config import ConfigError
+from btrm.judges.adapter import check_adapter
+from btrm.runs import StageRun, sha256_file, sha256_path
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Something to judge: a model, or an adapter on one. `model` is a folder or a hub's name."""
+
+    label: str
+    model: str
+    model_hash: str
+    adapter: Path | None = None
+    adapter_hash: str | None = None
+    adapter_rank: int = 0
+
+
+def find_checkpoints(run: StageRun, members: Mapping[str, str], base: str | None) -> list[Checkpoint]:
+    """Return the checkpoints behind {label: reference}; a glob gives one a folder, by its name, in numeric order.
+
+    Raises ConfigError, with all that is wrong in one message, before any model is loaded.
+    """
+    problems: list[str] = []
+    found: dict[str, Checkpoint] = {}
+    hashes: dict[str, str] = {}
+    base_model = run.model(base) if base is not None else None
+    for label, reference in members.items():
+        for name, path in _expand(run, label, reference, problems):
+            if name in found:
+                problems.append(f"checkpoints: two are called {name!r}; name them one by one")
+            elif isinstance(checkpoint := _inspect(name, path, base_model, hashes), Checkpoint):
+                found[name] = checkpoint
+            else:
+                problems += checkpoint
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return list(found.values())
+
+
+def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a sort key that puts checkpoint-50 before checkpoint-100."""
+    pieces = re.split(r"(\d+)", text)
+    return tuple((1, int(piece)) if piece.isdigit() else (0, piece) for piece in pieces)
+
+
+def _expand(run: StageRun, label: str, reference: str, problems: list[str]) -> list[tuple[str, str]]:
+    """Return (label, path) of a reference, of each folder behind it where it is a glob."""
+    if not _LABEL.match(label):
+        problems.append(f"checkpoints: label {label!r}: letters, digits, dot, dash and underscore only")
+        return []
+    if glob.has_magic(reference):
+        pattern = str(run.paths.resolve(reference) or Path(reference).expanduser())
+        paths = sorted((str(path) for path in _glob(pattern) if path.is_dir()), key=natural_key)
+        if not paths:
+            problems.append(f"checkpoints: {label}: no folder matches {pattern}")
+        return [(Path(path).name, path) for path in paths]
+    return [(label, run.model(reference))]
+
+
+def _glob(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+    return list(fixed.glob(str(path.relative_to(fixed))))
+
+
+def _inspect(label: str, path: str, base: str | None, hashes: dict[str, str]) -> Checkpoint | list[str]:
+    """Return the checkpoint at `path`, or what is wrong with it."""
+    folder = Path(path)
+    try:
+        if not folder.exists() and _is_hub_name(path):
+            return Checkpoint(label, path, path)
+        if checkpoint_kind(folder) == "full":
+            return Checkpoint(label, path, _model_hash(path, hashes))
+        return _adapter(label, folder, base, hashes)
+    except ConfigError as error:
+        return [f"checkpoints: {label}: {error}"]
+
+
+def _adapter(label: str, folder: Path, base: str | None, hashes: dict[str, str]) -> Checkpoint:
+    if base is None:
+        raise ConfigError(f"{folder} is a LoRA adapter; set base to the model that it was trained on")
+    if Path(base).exists() or not _is_hub_name(base):
+        checkpoint_kind(Path(base))
+    check_adapter_base(folder, base)
+    rank = check_adapter(folder, base)
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("adapter_*")):  # not the optimizer's state beside them
+        digest.update(sha256_file(file).encode())
+    return Checkpoint(label, base, _model_hash(base, hashes), folder, digest.hexdigest(), rank)
+
+
+def _model_hash(path: str, hashes: dict[str, str]) -> str:
+    if path not in hashes:
+        hashes[path] = sha256_path(Path(path)) if Path(path).exists() else path
+    return hashes[path]
+
+
+def _is_hub_name(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None

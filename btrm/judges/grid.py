@@ -1,0 +1,157 @@
+"""The `judge` stage: checkpoint x seed cells, each won part by part, into one judgements.parquet."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Literal, Self, cast
+
+from pydantic import field_validator, model_validator
+
+from btrm.config import ConfigError, extent, members, runtime, setting, source
+from btrm.judges.ask import Cell, ask_missing, missing_pairs, rebuild
+from btrm.judges.base import MAX_SAMPLES, Sampling
+from btrm.judges.checkpoints import Checkpoint, find_checkpoints
+from btrm.judges.engine import EngineSpec, OpenEngine
+from btrm.progress import progress
+from btrm.prompts import get_prompt
+from btrm.records import PreferencePair, read_pairs
+from btrm.runs import StageConfig, StageResult, StageRun
+
+_LOG = logging.getLogger(__name__)
+ENGINES = {
+    "transformers": "btrm.judges.transformers:open_transformers",
+    "vllm": "btrm.judges.vllm:open_vllm",
+}
+
+
+class JudgeConfig(StageConfig):
+    """Which checkpoints judge which pairs, how often, and how."""
+
+    checkpoints: dict[str, str] = members(
+        default={"sft": "@merge/model", "grpo": "@grpo/checkpoints/checkpoint-*"},
+        help="{label: model or LoRA folder}; a glob gives one checkpoint a folder, by its name",
+    )
+    base: str | None = source("@merge/model", "the model that the LoRA checkpoints stand on (none: no LoRA here)")
+    pairs: str = source("@pairs/test.pairs.parquet", "the pairs to judge")
+    n_pairs: int | None = extent(2000, "judge the first n pairs (none: all)", ge=1, published="N_PAIRS")
+    seeds: tuple[int, ...] = extent((0, 1, 2), "one cell for each seed and checkpoint", min_length=1)
+    prompt: str = setting("toy_score100", "the prompt; its parser reads the answers", published="EVAL_PROMPT")
+    engine: Literal["transformers", "vllm"] = setting("transformers", "what generates")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "the weights' type")
+    n_samples: int = setting(2, "answers a side", ge=1, le=MAX_SAMPLES)
+    temperature: float = setting(0.7, "0 is greedy", ge=0)
+    top_p: float = setting(0.9, "nucleus: the smallest set of tokens with this mass", gt=0, le=1)
+    top_k: int = setting(50, "most likely tokens kept (0: all)", ge=0)
+    max_new_tokens: int = setting(128, "longest answer, in tokens", ge=1, published="MAX_NEW_TOKENS")
+    max_length: int = setting(4096, "longest prompt and answer together, in tokens", ge=2)
+    part_pairs: int = runtime(500, "pairs a part; what is done survives a kill part by part", ge=1)
+    batch_size: int = runtime(32, "prompts (transformers) or sequences (vllm: x n_samples) at a time", ge=1)
+    kv_cache_mb: int = runtime(256, "vllm on CPU: memory of the key-value cache", ge=1)
+    gpu_memory_utilization: float = runtime(0.9, "vllm on GPU: share of the memory to take", gt=0, le=1)
+    tensor_parallel: int = runtime(1, "vllm on GPU: GPUs that share one model", ge=1)
+
+    @field_validator("prompt")
+    @classmethod
+    def _known_prompt(cls, value: str) -> str:
+        return get_prompt(value) and value
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("the same seed twice would be the same cell twice")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.temperature == 0 and (self.n_samples > 1 or len(self.seeds) > 1):
+            raise ValueError("temperature 0 gives one answer: take n_samples 1 and one seed")
+        if self.max_new_tokens >= self.max_length:
+            raise ValueError(f"max_new_tokens {self.max_new_tokens} leaves no room in max_length {self.max_length}")
+        return self
+
+    @property
+    def sampling(self) -> Sampling:
+        """How completions are drawn."""
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens)
+
+
+def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:
+    """Judge what is missing of each checkpoint x seed cell, then rebuild judgements.parquet.
+
+    Raises ConfigError, before any model is loaded, for checkpoints that cannot be what they are said to be.
+    """
+    pairs = list(read_pairs(run.input(config.pairs), config.n_pairs))
+    if not pairs:
+        raise ConfigError(f"{config.pairs}: no pairs to judge")
+    checkpoints = find_checkpoints(run, config.checkpoints, config.base)
+    cells = {checkpoint.label: _cells(config, checkpoint) for checkpoint in checkpoints}
+    directory = run.dir / "cells"
+    todo = [c for c in checkpoints if any(missing_pairs(directory, cell, pairs) for cell in cells[c.label])]
+    total = sum(len(missing_pairs(directory, cell, pairs)) for c in todo for cell in cells[c.label])
+    asked = sum(_advance(_judge(config, run, todo, cells, pairs), total))
+    rows = rebuild(run, directory, [cell for label in cells for cell in cells[label]], pairs)
+    results = {"checkpoints": list(cells), "pairs": len(pairs), "seeds": list(config.seeds), "asked_now": asked}
+    return StageResult({"judgements.parquet": rows, "cells": None}, results)
+
+
+def _cells(config: JudgeConfig, checkpoint: Checkpoint) -> list[Cell]:
+    prompt = get_prompt(config.prompt)
+    return [
+        Cell(
+            name=f"{checkpoint.label}_seed{seed}",
+            judge=checkpoint.label,
+            model_hash=checkpoint.model_hash,
+            adapter_hash=checkpoint.adapter_hash,
+            prompt=prompt,
+            sampling=config.sampling,
+            n_samples=config.n_samples,
+            seed=seed,
+        )
+        for seed in config.seeds
+    ]
+
+
+def _judge(
+    config: JudgeConfig,
+    run: StageRun,
+    todo: Sequence[Checkpoint],
+    cells: dict[str, list[Cell]],
+    pairs: Sequence[PreferencePair],
+) -> Iterator[int]:
+    """Judge cell after cell; yield the number of pairs after each part. Each model is loaded once."""
+    for model in dict.fromkeys(checkpoint.model for checkpoint in todo):
+        group = [checkpoint for checkpoint in todo if checkpoint.model == model]
+        with _opener(config.engine)(_spec(config, model, group)) as engine:
+            for checkpoint in group:
+                _LOG.info("judging %s", checkpoint.label)
+                engine.select(checkpoint.adapter)
+                for cell in cells[checkpoint.label]:
+                    yield from ask_missing(run, run.dir / "cells", cell, engine, pairs, config.part_pairs)
+
+
+def _opener(engine: str) -> OpenEngine:
+    module, _, name = ENGINES[engine].partition(":")
+    return cast(OpenEngine, getattr(importlib.import_module(module), name))
+
+
+def _spec(config: JudgeConfig, model: str, group: Sequence[Checkpoint]) -> EngineSpec:
+    return EngineSpec(
+        model=model,
+        adapter_rank=max(checkpoint.adapter_rank for checkpoint in group),
+        sampling=config.sampling,
+        dtype=config.dtype,
+        max_length=config.max_length,
+        batch_size=config.batch_size,
+        kv_cache_mb=config.kv_cache_mb,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        tensor_parallel=config.tensor_parallel,
+    )
+
+
+def _advance(parts: Iterator[int], total: int) -> Iterator[int]:
+    """Show progress in pairs while passing on the number of pairs in each part."""
+    for _ in progress((size for size in parts for _ in range(size)), total, "judge", "pair"):
+        yield 1

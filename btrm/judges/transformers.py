@@ -1,0 +1,101 @@
+"""The `transformers` engine: needs no more than torch and transformers, on CPU or GPU."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from btrm.judges.base import Completion, JudgeAnswer, JudgeRequest, too_long
+from btrm.judges.chat import Chat
+from btrm.judges.decode import Family, generate
+from btrm.judges.engine import EngineSpec
+
+
+@contextmanager
+def open_transformers(spec: EngineSpec) -> Generator[TransformersEngine]:
+    """Load a model on the GPU where there is one; free it at the end."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    chat = Chat.open(spec.model, spec.max_length)
+    model: Any = AutoModelForCausalLM.from_pretrained(spec.model, dtype=spec.dtype)
+    engine = TransformersEngine(spec, chat, model.to("cuda" if torch.cuda.is_available() else "cpu").eval())
+    try:
+        yield engine
+    finally:
+        del engine, model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class TransformersEngine:
+    """Batches of prompts of similar length; a pair's shared prefix is read once."""
+
+    def __init__(self, spec: EngineSpec, chat: Chat, model: Any) -> None:
+        self._spec = spec
+        self._chat = chat
+        self._model: Any = model
+        self._adapted = False
+
+    def select(self, adapter: Path | None) -> None:
+        """Answer as this adapter from now on; None is the model itself."""
+        if self._adapted:
+            self._model = self._model.unload()  # the base as it was: nothing was merged into it
+        self._adapted = adapter is not None
+        if adapter is not None:
+            from peft import PeftModel
+
+            self._model = PeftModel.from_pretrained(self._model, str(adapter)).eval()
+
+    def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
+        """Return one answer a request, in order."""
+        prompts = self._chat.encode(requests)
+        fits = [self._chat.fits(prompt, self._spec.sampling.max_new_tokens) for prompt in prompts]
+        answers = [too_long(r.n_samples, len(p)) for r, p in zip(requests, prompts, strict=True)]
+        families = [
+            list(places)
+            for _, places in groupby(
+                (i for i in range(len(requests)) if fits[i]), key=lambda i: requests[i].pair.label_id
+            )
+        ]
+        families.sort(key=lambda places: max(len(prompts[i]) for i in places))
+        for batch in _batches(families, self._spec.batch_size):
+            for place, completions in self._generate(batch, requests, prompts):
+                answers[place] = JudgeAnswer(completions, len(prompts[place]))
+        return answers
+
+    def _generate(
+        self, batch: list[list[int]], requests: Sequence[JudgeRequest], prompts: list[list[int]]
+    ) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+        families = [
+            Family(
+                tuple(prompts[i] for i in places),
+                tuple(requests[i].n_samples for i in places),
+                tuple(requests[i].seed for i in places),
+            )
+            for places in batch
+        ]
+        chat = self._chat
+        pad_id = chat.tokenizer.pad_token_id
+        pad_id = next(iter(chat.end_ids), 0) if pad_id is None else pad_id
+        results = generate(self._model, families, self._spec.sampling, sorted(chat.end_ids), pad_id)
+        for places, family in zip(batch, results, strict=True):
+            for place, samples in zip(places, family, strict=True):
+                yield place, tuple(chat.completion(ids) for ids in samples)
+
+
+def _batches(families: list[list[int]], size: int) -> Iterator[list[list[int]]]:
+    """Cut families into batches of at most `size` prompts, of one family at least."""
+    batch: list[list[int]] = []
+    for places in families:
+        if batch and sum(map(len, batch)) + len(places) > size:
+            yield batch
+            batch = []
+        batch.append(places)
+    if batch:
+        yield batch

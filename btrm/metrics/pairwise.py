@@ -1,0 +1,111 @@
+"""Pairwise metrics of one judge's scores. Shapes: P pairs, S samples; side 0 and 1 are columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+UnparsedAs = Literal["wrong", "tie", "drop"]
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class PairOutcomes:
+    """What a judge did with each pair, in the pairs' order.
+
+    credit_P: 1 agrees with the label, 0 disagrees, 1/2 a tie; NaN where an unparsed pair is dropped.
+    margin_P: the preferred side's score less the other's; NaN where a side has no score.
+    loss_P: Bradley-Terry log-loss in nats; NaN where the pair is dropped.
+    """
+
+    credit_P: Floats
+    margin_P: Floats
+    loss_P: Floats
+
+    @property
+    def unparsed_P(self) -> NDArray[np.bool_]:
+        """Whether a side of the pair has no score."""
+        return np.isnan(self.margin_P)
+
+
+def side_scores(score_R: Floats, pair_R: NDArray[np.int64], side_R: NDArray[np.int64], n_pairs: int) -> Floats:
+    """Return score_P2: the mean of each side's parsed samples, NaN where there is none. R rows (judgements)."""
+    cell_R = pair_R * 2 + side_R
+    parsed_R = ~np.isnan(score_R)
+    total = np.bincount(cell_R[parsed_R], weights=score_R[parsed_R], minlength=2 * n_pairs)
+    count = np.bincount(cell_R[parsed_R], minlength=2 * n_pairs)
+    with np.errstate(invalid="ignore"):
+        return (total / np.where(count > 0, count, np.nan)).reshape(n_pairs, 2)
+
+
+def pair_outcomes(
+    score_P2: Floats,
+    preferred_P: NDArray[np.int64],
+    bt_temp: float,
+    unparsed: UnparsedAs = "wrong",
+    worst_margin: float = 100.0,
+) -> PairOutcomes:
+    """Compare the sides of each pair.
+
+    loss = log(1 + exp(-margin / bt_temp)) (Bradley and Terry 1952; margins in units of bt_temp). An unparsed pair
+    counts against the judge: `wrong` gives it no credit and the loss of the worst margin that the scale allows; `tie`
+    half the credit and a margin of 0; `drop` leaves it out, which flatters a judge that fails on hard pairs.
+    """
+    row_P = np.arange(len(preferred_P))
+    margin_P = score_P2[row_P, preferred_P] - score_P2[row_P, 1 - preferred_P]
+    credit = {"wrong": 0.0, "tie": 0.5, "drop": np.nan}[unparsed]
+    assumed = {"wrong": -worst_margin, "tie": 0.0, "drop": np.nan}[unparsed]
+    missing_P = np.isnan(margin_P)
+    credit_P = np.where(missing_P, credit, 0.5 + 0.5 * np.sign(margin_P))
+    loss_P = np.logaddexp(0.0, -np.where(missing_P, assumed, margin_P) / bt_temp)
+    return PairOutcomes(credit_P, margin_P, loss_P)
+
+
+def metric_columns(outcomes: PairOutcomes) -> dict[str, tuple[Floats, Floats]]:
+    """Return {metric: (numerator_P, denominator_P)}: each metric is a ratio of sums over pairs.
+
+    So one matrix product gives all of them for all bootstrap resamples.
+    """
+    credit_P, kept_P = outcomes.credit_P, ~np.isnan(outcomes.credit_P)
+    tie_P = credit_P == 0.5
+    decided_P = kept_P & ~tie_P
+    ones_P = np.ones(len(credit_P))
+    return {
+        "accuracy": (_where(kept_P, credit_P), kept_P.astype(np.float64)),
+        "tie_rate": (tie_P.astype(np.float64), kept_P.astype(np.float64)),
+        "nontie_accuracy": (_where(decided_P, credit_P), decided_P.astype(np.float64)),
+        "bt_log_loss": (_where(kept_P, outcomes.loss_P), kept_P.astype(np.float64)),
+        "nontie_bt_log_loss": (_where(decided_P, outcomes.loss_P), decided_P.astype(np.float64)),
+        "unparsed_pair_rate": (outcomes.unparsed_P.astype(np.float64), ones_P),
+    }
+
+
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Return numerator / denominator, NaN where there is nothing to divide by."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(denominator > 0, numerator / denominator, np.nan)
+
+
+def metrics(outcomes: PairOutcomes) -> dict[str, float]:
+    """Return the value of each metric; NaN where no pair defines it."""
+    columns = metric_columns(outcomes)
+    return {name: float(ratio(top.sum(), bottom.sum())) for name, (top, bottom) in columns.items()}
+
+
+def margin_quantiles(outcomes: PairOutcomes) -> dict[str, float]:
+    """Return quantiles of the margin over all scored pairs, over the right and over the wrong ones."""
+    margin_P = outcomes.margin_P[~outcomes.unparsed_P]
+    groups = {"margin": margin_P, "margin_correct": margin_P[margin_P > 0], "margin_wrong": margin_P[margin_P < 0]}
+    return {
+        f"{name}_q{round(100 * q)}": float(np.quantile(values, q)) if len(values) else float("nan")
+        for name, values in groups.items()
+        for q in QUANTILES
+    }
+
+
+def _where(mask: NDArray[np.bool_], values: Floats) -> Floats:
+    return np.where(mask, values, 0.0)

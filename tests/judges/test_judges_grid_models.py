@@ -1,0 +1,41 @@
+"""The grid on real, tiny models: one load for all adapters, the same answers whatever the order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from btrm.judges.grid import JudgeConfig
+from btrm.records import read_judgements
+from btrm.runs import Resources, RunManifest, write_json
+from btrm.stages import execute, prepare
+
+
+def judge(root: Path, **values: Any) -> RunManifest:
+    config = JudgeConfig.build({"max_new_tokens": 8, "seeds": [0, 1], "dtype": "float32", **values})
+    prepared = prepare("judge", config, Resources(), root)
+    write_json(prepared.directory / "stage.json", prepared.request.model_dump(mode="json"))
+    return execute(prepared.directory / "stage.json")
+
+
+def rows(root: Path) -> list[dict[str, Any]]:
+    return read_judgements(root / "judge" / "judgements.parquet").to_pylist()
+
+
+@pytest.mark.slow
+def test_one_grid_over_a_model_and_its_adapters(
+    tiny_model: Path, adapters: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    checkpoints = {"base": str(tiny_model), "grpo": f"{adapters}/checkpoint-*"}
+    manifest = judge(tmp_path, base=str(tiny_model), pairs=str(pairs_file), checkpoints=checkpoints)
+    assert manifest.results["checkpoints"] == ["base", "checkpoint-5", "checkpoint-10", "checkpoint-100"]
+    found = rows(tmp_path)
+    assert len(found) == 4 * 2 * 12 * 2 * 2
+    assert len({(r["judge"], r["seed"], r["label_id"], r["side"], r["sample"]) for r in found}) == len(found)
+    labels = manifest.results["checkpoints"]
+    texts = {label: [r["completion"] for r in found if r["judge"] == label] for label in labels}
+        label: [r["completion"] for r in found if r["judge"] == label] for label in manifest.results["checkpoints"]
+    }
+    assert len({tuple(t) for t in texts.values()}) == 4
