@@ -20,11 +20,8 @@ SCHEMA_VERSION = 1
 
 def stable_hash(*parts: str, length: int = 16) -> str:
     """Return a hex digest of the parts; a length prefix keeps ("ab", "c") apart from ("a", "bc")."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(f"{len(data)}:".encode() + data)
-    return digest.hexdigest()[:length]
+    data = [part.encode("utf-8", "surrogatepass") for part in parts]
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in data)).hexdigest()[:length]
 
 
 @dataclass(frozen=True, slots=True)

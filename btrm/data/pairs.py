@@ -119,7 +119,7 @@ def _write_split(
     pairs = progress(sift.pairs(check_query(config.dataset, query).read(query)), query.limit, f"pairs {split}", "pair")
     rows_path = run.scratch(f"{split}.rows.jsonl")
     pairs_path = rows_path.with_name(f"{split}.pairs.parquet")
-    with rows_path.open("w", encoding="utf-8") as rows:
+    with rows_path.open("wb") as rows:
         write_pairs(pairs_path, _with_rows(pairs, RowEncoder(get_prompt(config.prompt)), rows), config.batch)
     for path in (pairs_path, rows_path):
         replace(path, run.dir / path.name)
@@ -128,7 +128,7 @@ def _write_split(
     return {**sift.counts, "rows": 2 * (sift.counts["pairs"] - sift.counts["ties"])}
 
 
-def _with_rows(pairs: Iterator[PreferencePair], encoder: RowEncoder, rows: IO[str]) -> Iterator[PreferencePair]:
+def _with_rows(pairs: Iterator[PreferencePair], encoder: RowEncoder, rows: IO[bytes]) -> Iterator[PreferencePair]:
     """Pass pairs on while writing their rows: one pass over the source feeds both files."""
     for pair in pairs:
         rows.write(encoder.lines(pair))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping
@@ -11,10 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+import orjson
+
 from btrm.config import ConfigError
 from btrm.records import PreferencePair, stable_hash
 
 MALFORMED = "malformed"
+_BOM = b"\xef\xbb\xbf"  # some editors put it at the start of a file
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
 
@@ -110,22 +112,20 @@ def _open_binary(path: Path) -> IO[bytes]:
 
 def _jsonl_rows(path: Path) -> Iterator[SourceRow]:
     with _open_binary(path) as file:
-        number = 0
+        number, prefix = 0, f"{path}:"
         try:
             for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield _parse_line(f"{path}:{number}", line)
+                if not line.isspace():
+                    yield _parse_line(f"{prefix}{number}", line.removeprefix(_BOM) if number == 1 else line)
         except (EOFError, gzip.BadGzipFile) as error:
             raise ConfigError(f"{path}:{number + 1}: broken gzip file: {error}") from None
 
 
 def _parse_line(where: str, line: bytes) -> SourceRow:
     try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
         return SourceRow(where, None, f"not JSON: {error.msg} at column {error.colno}")
-    except UnicodeDecodeError as error:
-        return SourceRow(where, None, f"not UTF-8: {error.reason} at byte {error.start}")
     if not isinstance(value, dict):
         return SourceRow(where, None, f"expected a JSON object, got {type(value).__name__}")
     return SourceRow(where, cast("dict[str, Any]", value))
@@ -135,8 +135,8 @@ def _json_rows(path: Path) -> Iterator[SourceRow]:
     """Read a JSON array whole; places are element numbers."""
     with _open_binary(path) as file:
         try:
-            values = json.loads(file.read())
-        except ValueError as error:
+            values = orjson.loads(file.read().removeprefix(_BOM))
+        except orjson.JSONDecodeError as error:
             raise ConfigError(f"{path}: not JSON: {error}") from None
     if not isinstance(values, list):
         raise ConfigError(f"{path}: expected a JSON array of objects, got {type(values).__name__}")

@@ -67,11 +67,21 @@ def _user_adapter(reference: str) -> Adapter:
                 raise ConfigError(f"{where}: expected a PreferencePair, got {type(pair).__name__}")
             if pair.preferred not in (0, 1, None):
                 raise ConfigError(f"{where}: preferred: expected 0, 1 or None, got {pair.preferred!r}")
+            if not all(_is_text(text) for text in (pair.context, *pair.responses)):
+                raise ConfigError(f"{where}: context and responses: expected valid Unicode text")
             if seen.count(stable_hash(pair.label_id)):
                 raise ConfigError(f"{where}: label_id {pair.label_id} stands twice; it must tell labels apart")
             yield pair
 
     return read
+
+
+def _is_text(text: Any) -> bool:
+    """Say whether this is a str that UTF-8 can write: half of a surrogate pair cannot be."""
+    try:
+        return isinstance(text, str) and text.encode("utf-8") is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def check_query(dataset: str, query: Query) -> Source:
