@@ -36,6 +36,4 @@ def test_one_grid_over_a_model_and_its_adapters(
     assert len({(r["judge"], r["seed"], r["label_id"], r["side"], r["sample"]) for r in found}) == len(found)
     labels = manifest.results["checkpoints"]
     texts = {label: [r["completion"] for r in found if r["judge"] == label] for label in labels}
-        label: [r["completion"] for r in found if r["judge"] == label] for label in manifest.results["checkpoints"]
-    }
     assert len({tuple(t) for t in texts.values()}) == 4

@@ -1,0 +1,45 @@
+"""The learning curve: held-out accuracy over training steps, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from btrm.report.rows import SummaryRow
+
+_STYLES = ("--", ":", "-.")
+
+
+def draw_curve(rows: Sequence[SummaryRow], path: Path) -> None:
+    """Write a PNG with one panel a split: checkpoints by step, what has no step (base, sft) as a line across."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    splits = list(dict.fromkeys(row.split for row in rows))
+    figure = Figure(figsize=(6.4 * len(splits), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)  # no pyplot: nothing global, no display
+    for axes, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
+        _panel(axes, [row for row in rows if row.split == split], split)
+    figure.savefig(path, dpi=150, format="png")
+
+
+def _panel(axes: Any, rows: Sequence[SummaryRow], split: str) -> None:
+    steps = [row for row in rows if row.step is not None]
+    if steps:
+        x = [row.step for row in steps]
+        axes.fill_between(x, [r.accuracy.low for r in steps], [r.accuracy.high for r in steps], alpha=0.25, lw=0)
+        axes.plot(x, [row.mean("accuracy") for row in steps], marker="o", label="checkpoints (95 % interval)")
+    for number, row in enumerate(row for row in rows if row.step is None):
+        color = f"C{number + 1}"
+        axes.axhline(row.mean("accuracy"), ls=_STYLES[number % 3], color=color, label=row.checkpoint)
+        axes.axhspan(row.accuracy.low, row.accuracy.high, color=color, alpha=0.08, lw=0)
+    axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
+    axes.set(xlabel="training step", ylabel="accuracy", title=f"Held-out accuracy, {split} split", ylim=(0.4, 1.01))
+    lowest = min((row.accuracy.low for row in rows), default=0.5)
+    if lowest < 0.42:
+        axes.set_ylim(max(0.0, lowest - 0.05), 1.01)
+    if not steps:
+        axes.set_xticks([])
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", fontsize=9)
