@@ -1,0 +1,34 @@
+"""From generated tokens to the text that is parsed, so that a score tag survives every tokenizer.
+
+In Llama's and Mistral's tokenizers `<s>` and `</s>` are special tokens, and `</s>` is also what ends an answer: skipping
+special tokens removes the tag, and cutting the end token removes its closing half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+OPEN, CLOSE = "<s>", "</s>"
+
+
+def close_tag(text: str, eos: str | None, finished: bool) -> str:
+    """Give back the `</s>` that ended an answer as its end token, where a tag stands open.
+
+    `finished` says that the model ended the answer itself; one cut by its length keeps its open tag.
+    """
+    if finished and eos == CLOSE and text.rfind(OPEN) > text.rfind(CLOSE):
+        return text + CLOSE
+    return text
+
+
+def completion_text(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """Decode one completion with its special tokens, less the end and padding tokens behind the answer."""
+    ids = list(token_ids)
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    finished = False
+    while ids and ids[-1] in (eos, pad):
+        finished = finished or ids[-1] == eos
+        ids.pop()
+    text = tokenizer.decode(ids, skip_special_tokens=False, spaces_between_special_tokens=False)
+    return close_tag(text, tokenizer.eos_token, finished)

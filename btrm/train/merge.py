@@ -1,0 +1,75 @@
+"""The merge stage: an adapter and its base become one model folder, through ms-swift's export."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Literal
+
+from btrm.checkpoints import base_identity, check_adapter_base, checkpoint_kind
+from btrm.config import ConfigError, setting, source
+from btrm.runs import StageConfig, StageResult, StageRun, replace, write_json
+from btrm.train.launch import Job, die_with_parent, run_job
+from btrm.train.options import ORDER, Order, read_order, refuse_adapter
+from btrm.train.swift_options import to_argv
+
+
+class MergeConfig(StageConfig):
+    """What is merged."""
+
+    model: str = source("Qwen/Qwen2.5-7B-Instruct", "the adapter's base", published="MODEL")
+    adapter: str = source("@sft/adapter", "the adapter")
+    model_type: str | None = setting(None, "ms-swift's model_type, where it cannot tell from the model")
+    template: str | None = setting(None, "ms-swift's chat template, where it cannot tell from the model")
+    dtype: Literal["bfloat16", "float16", "float32"] = setting("bfloat16", "number format of the merged weights")
+
+
+def run_merge(config: MergeConfig, run: StageRun) -> StageResult:
+    """Merge and publish `model/`; raise ConfigError for an adapter of another base."""
+    model, adapter = run.model(config.model), run.input(config.adapter)
+    refuse_adapter(model)
+    check_adapter_base(adapter, model)
+    target = run.scratch("model")  # a folder that does not exist: ms-swift keeps old weights in one that does
+    order = Order(
+        argv=to_argv(_options(config, model, adapter, target), {}),
+        directory=str(run.dir),
+        base=base_identity(model),
+        config=config.model_dump(mode="json"),
+        world_size=1,
+    )
+    write_json(run.dir / ORDER, order.model_dump(mode="json"))
+    cpu = run.resources.gpus == 0
+    one = run.resources.model_copy(update={"nodes": 1})
+    run_job(Job("btrm.train.merge", run.dir / ORDER, 1, cpu, run.dir / "logs" / "merge.log", None), one)
+    if not target.is_dir() or checkpoint_kind(target) != "full":
+        raise ConfigError(f"{target}: ms-swift's export left no model; see {run.dir / 'logs' / 'merge.log'}")
+    shutil.rmtree(run.dir / "model", ignore_errors=True)
+    replace(target, run.dir / "model")
+    return StageResult({"model": None}, {"base": order.base})
+
+
+def _options(
+    config: MergeConfig, model: str, adapter: Path, target: Path
+) -> dict[str, str | int | float | bool | list[str]]:
+    options: dict[str, str | int | float | bool | list[str]] = {
+        "model": model,
+        "adapters": str(adapter),
+        "merge_lora": True,
+        "output_dir": str(target),
+        "use_hf": True,
+        "torch_dtype": config.dtype,
+        "load_args": False,
+    }
+    if config.model_type is not None:
+        options["model_type"] = config.model_type
+    if config.template is not None:
+        options["template"] = config.template
+    return options
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    from btrm.train.swift_adapter import export
+
+    export(read_order(Path(sys.argv[1])))

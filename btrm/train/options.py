@@ -1,0 +1,155 @@
+"""What the trainer stages share: their common fields, the order for a trainer process, and resuming."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from btrm.checkpoints import base_identity, checkpoint_kind, checkpoints, is_whole, step_of
+from btrm.config import Config, ConfigError, runtime, setting, source
+from btrm.runs import StageConfig, StageRun, write_json
+from btrm.train.launch import Job, process_count, run_job
+from btrm.train.swift_options import Options, to_argv
+
+ORDER = "trainer.json"
+
+
+class TrainerConfig(StageConfig):
+    """Fields of both trainers."""
+
+    model: str = source("Qwen/Qwen2.5-7B-Instruct", "model to start from", published="MODEL")
+    model_type: str | None = setting(None, "ms-swift's model_type, where it cannot tell from the model")
+    template: str | None = setting(None, "ms-swift's chat template, where it cannot tell from the model")
+    lora_rank: int = setting(16, "rank of the LoRA adapter", ge=1)
+    lora_alpha: int = setting(32, "LoRA's alpha", ge=1)
+    learning_rate: float = setting(2e-5, "peak learning rate", published="LEARNING_RATE", gt=0)
+    lr_scheduler: str = setting("cosine", "learning-rate schedule, by its transformers name")
+    warmup_ratio: float = setting(0.05, "share of the steps that warm up", ge=0, le=1)
+    per_device_batch_size: int = setting(2, "rows (GRPO: completions) a device and micro-step", ge=1)
+    gradient_accumulation: int = setting(1, "micro-steps an optimizer step", ge=1)
+    max_length: int = setting(4096, "longest row in tokens; longer ones are dropped and counted", ge=16)
+    dtype: Literal["bfloat16", "float16", "float32"] = setting("bfloat16", "number format")
+    gradient_checkpointing: bool = setting(True, "recompute activations to save memory")
+    seed: int = setting(42, "seed of data order, dropout and sampling", ge=0)
+    logging_steps: int = runtime(5, "log every so many steps", published="LOGGING_STEPS", ge=1)
+    report_to: Literal["none", "wandb", "tensorboard"] = runtime("none", "where else metrics go")
+    cpu_processes: int = setting(1, "processes where there is no GPU", ge=1)
+    swift: dict[str, str] = setting({}, "any other ms-swift option: key=value")
+
+
+class Order(Config):
+    """What a trainer process is told, and all that it reads: our config and ms-swift's command line."""
+
+    argv: list[str]
+    directory: str
+    base: str
+    config: dict[str, Any]
+    world_size: int
+    contract: bool = True
+
+
+def checkpoint_dir(run: StageRun) -> Path:
+    """Return where a trainer's checkpoints lie."""
+    return run.dir / "checkpoints"
+
+
+def world_size(config: TrainerConfig, run: StageRun) -> int:
+    """Return the number of trainer processes over all nodes."""
+    return run.resources.nodes * process_count(run.resources, config.cpu_processes)
+
+
+def common_options(config: TrainerConfig, run: StageRun, rows: Path, save_steps: int) -> Options:
+    """Return the ms-swift options that both trainers set."""
+    options: Options = {
+        "model": run.model(config.model),
+        "use_hf": True,
+        "check_model": False,
+        "dataset": str(rows),
+        "split_dataset_ratio": 0,
+        "load_from_cache_file": False,
+        "strict": True,
+        "output_dir": str(checkpoint_dir(run)),
+        "add_version": False,
+        "lora_rank": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": "all-linear",
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.lr_scheduler,
+        "warmup_ratio": config.warmup_ratio,
+        "per_device_train_batch_size": config.per_device_batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation,
+        "max_length": config.max_length,
+        "torch_dtype": config.dtype,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "save_strategy": "steps",
+        "save_steps": save_steps,
+        "save_only_model": False,
+        "eval_strategy": "no",
+        "logging_steps": config.logging_steps,
+        "report_to": config.report_to,
+        "dataloader_num_workers": 0,
+    }
+    if config.model_type is not None:
+        options["model_type"] = config.model_type
+    if config.template is not None:
+        options["template"] = config.template
+    if run.resources.gpus == 0:
+        # Without it, CPU processes train alone, on identical rows.
+        options |= {"use_cpu": True}
+        options["bf16"] = False
+    return options
+
+
+def train(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: int | None) -> list[Path]:
+    """Run (or resume) the trainer until it is done; return its whole checkpoints, by step."""
+    folder = checkpoint_dir(run)
+    done = whole_checkpoints(folder, run.dir / "set_aside")
+    if steps is not None and done and step_of(done[-1]) >= steps:
+        return [p for p in done if step_of(p) <= steps]
+    if done:
+        options = {**options, "resume_from_checkpoint": str(done[-1])}
+    _run(config, run, module, options, steps)
+    return whole_checkpoints(folder, run.dir / "set_aside")
+
+
+def whole_checkpoints(folder: Path, aside: Path) -> list[Path]:
+    """Return the finished checkpoints by step; half-written ones are moved to `aside`, never resumed and never judged."""
+    whole: list[Path] = []
+    for checkpoint in checkpoints(folder):
+        if is_whole(checkpoint):
+            whole.append(checkpoint)
+        else:
+            aside.mkdir(parents=True, exist_ok=True)
+            shutil.move(checkpoint, aside / f"{checkpoint.name}-{time.time_ns()}")
+    return whole
+
+
+def refuse_adapter(model: str, field: str = "model") -> None:
+    """Raise ConfigError where a folder to start from is an adapter, or holds nothing to start from."""
+    if Path(model).is_dir() and checkpoint_kind(Path(model)) == "adapter":
+        raise ConfigError(f"{field}: {model} is an adapter; merge it into its base first (stage merge)")
+
+
+def read_order(path: Path) -> Order:
+    """Return the order of a trainer process."""
+    return Order.build(json.loads(path.read_text()), str(path))
+
+
+def _run(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: int | None) -> None:
+    path = run.dir / ORDER
+    order = Order(
+        argv=to_argv(options, config.swift),
+        directory=str(run.dir),
+        base=base_identity(run.model(config.model)),
+        config=config.model_dump(mode="json"),
+        world_size=world_size(config, run),
+    )
+    write_json(path, order.model_dump(mode="json"))
+    processes = process_count(run.resources, config.cpu_processes)
+    job = Job(module, path, processes, run.resources.gpus == 0, run.dir / "logs" / "trainer.log", steps)
+    run_job(job, run.resources)

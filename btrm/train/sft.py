@@ -1,0 +1,69 @@
+"""The sft stage: a LoRA warm-up on the teacher's answers, through ms-swift. Also the trainer process's entry point."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from btrm.checkpoints import MARK, read_mark, step_of, write_mark
+from btrm.config import ConfigError, extent, setting, source
+from btrm.runs import StageResult, StageRun, replace
+from btrm.train.launch import die_with_parent
+from btrm.train.options import TrainerConfig, common_options, read_order, refuse_adapter, train
+from btrm.train.row_lengths import fitting_rows
+from btrm.train.swift_options import SFT_OWNED, Options, check_passthrough
+
+# What a checkpoint needs to be resumed, and an adapter does not.
+_RESUME_ONLY = ("optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "training_args.bin", "global_step*")
+
+
+class SftConfig(TrainerConfig):
+    """How a student learns the teacher's form and scores; defaults as published."""
+
+    data: str = source("@sft_data/sft.jsonl", "chat rows to learn, {messages: […]} a line")
+    epochs: float = extent(3.0, "passes over the rows", gt=0)
+    max_steps: int = extent(0, "stop after so many optimizer steps; 0: epochs decide", published="MAX_STEPS", ge=0)
+    save_steps: int = extent(200, "keep a resumable checkpoint every so many steps", published="SAVE_STEPS", ge=1)
+    gradient_accumulation: int = setting(4, "micro-steps an optimizer step", ge=1)
+
+
+def run_sft(config: SftConfig, run: StageRun) -> StageResult:
+    """Train (or resume) and publish the last checkpoint's adapter as `adapter/`."""
+    check_passthrough(config.swift, SFT_OWNED)
+    model = run.model(config.model)
+    refuse_adapter(model)
+    rows, report = fitting_rows(run, config.data, model, config.max_length, group=1)
+    steps = config.max_steps or None
+    done = train(config, run, "btrm.train.sft", sft_options(config, run, rows), steps)
+    if not done:
+        raise ConfigError(f"{run.dir}: the trainer left no checkpoint")
+    _publish_adapter(done[-1], run)
+    results = {"step": step_of(done[-1]), **report}
+    return StageResult({"adapter": None, "checkpoints/logging.jsonl": None}, results)
+
+
+def sft_options(config: SftConfig, run: StageRun, rows: Path) -> Options:
+    """Return ms-swift's options for this run."""
+    options = common_options(config, run, rows, config.save_steps)
+    options |= {"tuner_type": "lora", "truncation_strategy": "delete", "num_train_epochs": config.epochs}
+    if config.max_steps:
+        options["max_steps"] = config.max_steps
+    return options
+
+
+def _publish_adapter(checkpoint: Path, run: StageRun) -> None:
+    scratch = run.scratch("adapter")
+    shutil.copytree(checkpoint, scratch, ignore=shutil.ignore_patterns(*_RESUME_ONLY, MARK))
+    mark = read_mark(checkpoint)
+    assert mark is not None
+    write_mark(scratch, mark["base"], step_of(checkpoint))
+    shutil.rmtree(run.dir / "adapter", ignore_errors=True)  # of an attempt with fewer steps
+    replace(scratch, run.dir / "adapter")
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    from btrm.train.swift_adapter import train_sft
+
+    train_sft(read_order(Path(sys.argv[1])))
