@@ -33,7 +33,8 @@ case $variant in
     say "installing $(grep -c == constraints/cpu.txt) pinned packages (3 GB on disk)"
     # The list is complete and is installed as it stands: resolving it would bring back torchvision and triton, whose
     # wheels break `import vllm` on a CPU build of torch.
-    pip install --no-deps --requirement constraints/cpu.txt
+    # Compiling every module of 3 GB to bytecode costs a minute, and most are never imported.
+    pip install --no-deps --no-compile --requirement constraints/cpu.txt
     pip install --no-deps --editable .
     ;;
   cu13 | cu12)
