@@ -44,6 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `--dry-run | head` is no error
+        sys.stderr.close()
+        return 0
+    except OSError as error:  # a full disk, a read-only directory: what is done stays, a rerun goes on from there
+        print(f"error: {error}; nothing complete is lost, rerun to go on", file=sys.stderr)
+        return 1
 
 
 def _submit(argv: list[str]) -> int:
@@ -60,10 +66,11 @@ def _submit(argv: list[str]) -> int:
     if stage == "pipeline":
         chosen = chosen.override(_assigned(args))
     site = load_site(args.site or os.environ.get("BTRM_SITE", "local"))
-    chosen.check(RunPaths(root))
     if args.dry_run:
         print(dry_run(chosen, root, site))
         return 0
+    if stage == "pipeline":
+        chosen.check(RunPaths(root))
     _refuse_what_cannot_run(chosen, site)
     return _run(chosen, root, site, args)
 
@@ -159,7 +166,8 @@ def dry_run(experiment: Experiment, root: Path, site: Site) -> str:
 
 def _parser(stage: str) -> Parser:
     summary = "every step of an experiment" if stage == "pipeline" else get_stage(stage).summary
-    parser = Parser(prog=f"python -m btrm.submit {stage}", description=summary, allow_abbrev=False)
+    prog = f"python -m btrm.submit {stage}"
+    parser = Parser(prog=prog, usage=f"{prog} [flags]", description=summary, allow_abbrev=False)
     run = parser.add_argument_group("run")
     run.add_argument("--run", metavar="DIR", help="the run's directory (default: runs/EXPERIMENT)")
     run.add_argument("--experiment", metavar="NAME", help=f"where settings come from (default: {DEFAULT_EXPERIMENT})")
