@@ -106,6 +106,10 @@ class RunPaths:
         return path if path.exists() else None
 
 
+class StageFailed(RuntimeError):
+    """A process that a stage started has failed; the message holds the end of its log."""
+
+
 @dataclass(slots=True)
 class StageResult:
     """What a stage hands back: its output files (with row counts where they have rows) and small results."""

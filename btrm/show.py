@@ -7,19 +7,22 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.runs import MANIFEST, REQUEST, read_manifest, read_request
+from btrm.stages import STAGES
 
 
 def show(directory: Path) -> str:
     """Return a run's stages, a line each, and the results of the complete ones."""
-    found = sorted({path.parent for name in (REQUEST, MANIFEST) for path in directory.rglob(name)}, key=_started)
+    found = sorted({path.parent for name in (REQUEST, MANIFEST) for path in directory.rglob(name)}, key=_order)
     if not found:
         raise ConfigError(f"{directory}: no run here ({REQUEST} and {MANIFEST} not found)")
     return "\n".join(_line(folder, directory) for folder in found)
 
 
-def _started(directory: Path) -> tuple[bool, str, str]:
-    manifest = read_manifest(directory)
-    return (manifest is None, manifest.started if manifest else "", str(directory))
+def _order(directory: Path) -> tuple[int, str]:
+    """Sort stages as data passes through them."""
+    found = read_manifest(directory) or read_request(directory)
+    assert found is not None
+    return list(STAGES).index(found.stage), str(directory)
 
 
 def _line(directory: Path, root: Path) -> str:

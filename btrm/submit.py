@@ -27,7 +27,8 @@ from btrm.launch.plan import (
     read_preset,
 )
 from btrm.launch.site import Site, check_resources, load_site
-from btrm.runs import Resources, RunPaths, read_manifest, write_json
+from btrm.report.closing import closing
+from btrm.runs import Resources, RunPaths, StageFailed, read_manifest, write_json
 from btrm.stages import STAGES, get_stage, prepare
 
 _ORIGIN = "experiment.json"
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `--dry-run | head` is no error
         sys.stderr.close()
         return 0
+    except StageFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except OSError as error:  # a full disk, a read-only directory: what is done stays, a rerun goes on from there
         print(f"error: {error}; nothing complete is lost, rerun to go on", file=sys.stderr)
         return 1
@@ -92,7 +96,8 @@ def _run(experiment: Experiment, root: Path, site: Site, args: argparse.Namespac
         print(f"started in the background; log: {log}\nwatch:   btrm show {root}")
         return 0
     run_plan(str(plan))
-    print(f"{root}: done. See: btrm show {root}")
+    ended_in_a_table = experiment.steps[-1].stage == "summarize"
+    print(f"\n{closing(root)}" if ended_in_a_table else f"{root}: done. See: btrm show {root}")
     return 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import btrm
 
 ROOT = Path(btrm.__file__).parent
-FOUNDATION = ("config", "progress", "plugins", "records", "runs", "checkpoints", "score_text")
+FOUNDATION = ("config", "progress", "plugins", "records", "runs", "checkpoints", "score_text", "edge_tags")
 LAYERS = (FOUNDATION, ("prompts", "scores", "rewards", "metrics"), ("data", "judges", "train", "report"), ("stages",),
           ("launch", "show"), ("submit",), ("cli",))  # fmt: skip
 HEAVY = {
