@@ -1,7 +1,7 @@
 """From generated tokens to the text that is parsed, so that a score tag survives every tokenizer.
 
-In Llama's and Mistral's tokenizers `<s>` and `</s>` are special tokens, and `</s>` is also what ends an answer: skipping
-special tokens removes the tag, and cutting the end token removes its closing half.
+In Llama's and Mistral's tokenizers `<s>` and `</s>` are special tokens, and `</s>` is also what ends an answer:
+skipping special tokens removes the tag, and cutting the end token removes its closing half.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from btrm.checkpoints import step_of
-from btrm.config import ConfigError, extent, runtime, setting, source
+from btrm.config import extent, runtime, setting, source
 from btrm.data.rows import validate_rows
 from btrm.rewards.config import RewardConfig
 from btrm.runs import StageResult, StageRun
@@ -69,7 +69,7 @@ class GrpoConfig(TrainerConfig):
 
 
 def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:
-    """Train (or resume) and leave `checkpoints/checkpoint-N`; everything that can be refused is, before a process starts."""
+    """Train (or resume) and leave `checkpoints/checkpoint-N`; what can be refused is, before a process starts."""
     processes = world_size(config, run)
     plan = batch_plan(config, processes)
     check_passthrough(config.swift, GRPO_OWNED)
@@ -78,11 +78,7 @@ def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:
     validate_rows(run.input(config.rows))
     rows, report = fitting_rows(run, config.rows, model, config.max_length, group=2)
     n_pairs = report["rows"] // 2
-    if n_pairs < plan.pairs:
-        raise ConfigError(
-            f"rows: {n_pairs} pairs are fewer than one generation batch of {plan.pairs} "
-            f"(generation_batch_size={config.generation_batch_size} / 2 / num_generations={config.num_generations})"
-        )
+    plan.check_pairs(n_pairs)
     done = train(config, run, "btrm.train.grpo", grpo_options(config, run, rows, plan), config.max_steps)
     names = [f"{checkpoint_dir(run).name}/{path.name}" for path in done]
     results = {"pairs": n_pairs, "too_long": report["too_long"] // 2, "steps": step_of(done[-1]) if done else 0}

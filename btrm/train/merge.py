@@ -12,7 +12,7 @@ from btrm.config import ConfigError, setting, source
 from btrm.runs import StageConfig, StageResult, StageRun, replace, write_json
 from btrm.train.launch import Job, die_with_parent, run_job
 from btrm.train.options import ORDER, Order, read_order, refuse_adapter
-from btrm.train.swift_options import to_argv
+from btrm.train.swift_options import Options, to_argv
 
 
 class MergeConfig(StageConfig):
@@ -49,10 +49,8 @@ def run_merge(config: MergeConfig, run: StageRun) -> StageResult:
     return StageResult({"model": None}, {"base": order.base})
 
 
-def _options(
-    config: MergeConfig, model: str, adapter: Path, target: Path
-) -> dict[str, str | int | float | bool | list[str]]:
-    options: dict[str, str | int | float | bool | list[str]] = {
+def _options(config: MergeConfig, model: str, adapter: Path, target: Path) -> Options:
+    options: Options = {
         "model": model,
         "adapters": str(adapter),
         "merge_lora": True,

@@ -118,7 +118,7 @@ def train(config: TrainerConfig, run: StageRun, module: str, options: Options, s
 
 
 def whole_checkpoints(folder: Path, aside: Path) -> list[Path]:
-    """Return the finished checkpoints by step; half-written ones are moved to `aside`, never resumed and never judged."""
+    """Return the finished checkpoints by step; half-written ones go to `aside`, never resumed and never judged."""
     whole: list[Path] = []
     for checkpoint in checkpoints(folder):
         if is_whole(checkpoint):

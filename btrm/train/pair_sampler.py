@@ -7,9 +7,10 @@ knows nothing of ranks: accelerate's BatchSamplerShard deals it out in blocks of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,40 +57,52 @@ class BatchPlan:
         Each rank must hold whole pairs (2K rows), because rewards are computed on a rank's own completions, and a
         whole number of per-device batches.
         """
-        unit = world_size * int(np.lcm(2 * num_generations, per_device))
+        unit = _unit(world_size, per_device, num_generations)
         if generation_batch_size % unit or generation_batch_size < unit:
             low = generation_batch_size // unit * unit
-            near = [str(value) for value in (low, low + unit) if value > 0]
+            near = " or ".join(str(value) for value in (low, low + unit) if value > 0)
             raise ConfigError(
                 f"generation_batch_size: {generation_batch_size} does not give each of {world_size} process(es) whole "
-                f"pairs: (per_device_batch_size * steps_per_generation) % (2 * num_generations) must be 0 with "
-                f"steps_per_generation = generation_batch_size / (processes * per_device_batch_size); here "
-                f"per_device_batch_size={per_device}, num_generations={num_generations}. Nearest valid: {' or '.join(near)}"
+                "pairs: (per_device_batch_size * steps_per_generation) % (2 * num_generations) must be 0, with "
+                "steps_per_generation = generation_batch_size / (processes * per_device_batch_size) a whole number; "
+                f"here per_device_batch_size={per_device}, num_generations={num_generations}. Nearest valid: {near}"
             )
         steps = generation_batch_size // (world_size * per_device)
         return cls(world_size, per_device, steps, num_generations, num_iterations)
 
+    def check_pairs(self, n_pairs: int) -> None:
+        """Raise ConfigError where the pairs do not fill one generation batch, with the largest one that they fill."""
+        if n_pairs >= self.pairs:
+            return
+        unit = _unit(self.world_size, self.per_device, self.num_generations)
+        most = n_pairs * 2 * self.num_generations // unit * unit
+        hint = f"at most {most} would do" if most else f"at least {unit // (2 * self.num_generations)} are needed"
+        raise ConfigError(
+            f"generation_batch_size: {self.generation_batch_size} completions are {self.pairs} pairs "
+            f"(num_generations={self.num_generations}), and there are {n_pairs}; {hint}"
+        )
 
-def index_pairs(keys: Sequence[str] | pa.Array | pa.ChunkedArray, sides: Sequence[int] | NDArray[Any]) -> Ints:
+
+def _unit(world_size: int, per_device: int, num_generations: int) -> int:
+    """Return the smallest generation batch: whole pairs and whole per-device batches on each process."""
+    return world_size * math.lcm(2 * num_generations, per_device)
+
+
+def index_pairs(keys: Sequence[str] | pa.ChunkedArray, sides: Sequence[int] | NDArray[Any]) -> Ints:
     """Return rows_P2: the row numbers of side 0 and side 1 of each pair, pairs in order of first appearance.
 
     Raises ConfigError for a pair that has not exactly one row a side.
     """
     import pyarrow as pa
 
-    column = keys if isinstance(keys, pa.ChunkedArray) else pa.chunked_array([pa.array(keys)])
-    encoded = column.combine_chunks().dictionary_encode()
-    code_N = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    side_N = np.asarray(sides, np.int64)
-    n_pairs = len(encoded.dictionary)
-    slot_N = 2 * code_N + side_N
-    counts = np.bincount(slot_N, minlength=2 * n_pairs) if len(slot_N) else np.zeros(0, np.int64)
-    if ((side_N != 0) & (side_N != 1)).any() or (counts != 1).any():
-        bad = int(np.flatnonzero(counts != 1)[0]) // 2 if (counts != 1).any() else int(code_N[np.argmax(side_N > 1)])
-        raise ConfigError(
-            f"pair {encoded.dictionary[bad].as_py()!r}: must have exactly one row of side 0 and one of side 1"
-        )
-    rows = np.empty(2 * n_pairs, np.int64)
+    column = pa.array(keys) if isinstance(keys, Sequence) else keys.combine_chunks()
+    encoded = cast(Any, column).dictionary_encode()
+    slot_N = 2 * encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64) + np.asarray(sides, np.int64)
+    counts = np.bincount(slot_N, minlength=2 * len(encoded.dictionary))
+    if (counts != 1).any():
+        name = encoded.dictionary[int(np.flatnonzero(counts != 1)[0]) // 2].as_py()
+        raise ConfigError(f"pair {name!r}: must have exactly one row of side 0 and one of side 1")
+    rows = np.empty(len(counts), np.int64)
     rows[slot_N] = np.arange(len(slot_N))
     return rows.reshape(-1, 2)
 
@@ -111,13 +124,8 @@ class PairRepeatSampler:
         repeats: int | None = None,
         current_epoch: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`current_epoch` is asked at each start: a resumed trainer knows its epoch where accelerate's call was lost."""
-        if len(rows_P2) < plan.pairs:
-            raise ConfigError(
-                f"{len(rows_P2)} pairs are fewer than one generation batch of {plan.pairs}; lower "
-                f"generation_batch_size to {len(rows_P2) // plan.world_size * plan.world_size * 2 * plan.num_generations} "
-                "or below"
-            )
+        """`current_epoch` is asked at each start: a resumed trainer knows its epoch where accelerate's call is lost."""
+        plan.check_pairs(len(rows_P2))
         self.rows_P2 = rows_P2
         self.plan = plan
         self.seed = seed

@@ -47,7 +47,7 @@ def fitting_rows(run: StageRun, reference: str, model: str, max_length: int, gro
 
 
 def _fits(row: dict[str, Any], model: str, max_length: int, tokenizer: list[Any]) -> bool:
-    """Say whether a row's conversation has at most `max_length` tokens. A token is at least a byte, so most need no count."""
+    """Say whether a conversation has at most `max_length` tokens; a token is a byte or more, so most need no count."""
     messages = row["messages"]
     if sum(len(str(m["content"]).encode()) for m in messages) + _TEMPLATE_BYTES * len(messages) <= max_length:
         return True

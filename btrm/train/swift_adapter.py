@@ -35,10 +35,13 @@ from btrm.train.launch import report_step
 from btrm.train.options import Order
 from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs
 
+# ms-swift's annotations do not describe its trainers as they are once built; ours are checked at run time.
+_ORM, _GRPO, _SFT = cast(Any, ORM), cast(Any, GRPOTrainer), cast(Any, Seq2SeqTrainer)
+_REWARDS = cast("dict[str, Any]", orms)
 _REWARD, _WEIGHT = 0, 1  # columns of rewards_per_func
 
 
-class PairReward(ORM):
+class PairReward(_ORM):
     """Rewards a rank's completions; both sides of a pair must be among them."""
 
     config: ClassVar[RewardConfig]
@@ -47,6 +50,7 @@ class PairReward(ORM):
     unlogged: ClassVar[list[Scored]] = []
 
     def __call__(self, completions: list[str], **columns: Any) -> list[float]:
+        """Return a reward a completion; `columns` are the rows' own, and what the trainer adds."""
         cls = type(self)
         parser = PARSERS[cls.config.parser]
         reasons = cast("list[str | None]", columns["finish_reason"])
@@ -63,10 +67,11 @@ class PairReward(ORM):
         return rewards.reward_N.tolist()
 
 
-class PairWeight(ORM):
+class PairWeight(_ORM):
     """Hands on the pair weights of the completions just rewarded; worth nothing as a reward itself."""
 
     def __call__(self, completions: list[str], **columns: Any) -> list[float]:  # noqa: ARG002
+        """Return the weight of each of the completions that PairReward was called with just before."""
         assert PairReward.last is not None and len(PairReward.last.weight_N) == len(completions)
         return PairReward.last.weight_N.tolist()
 
@@ -102,11 +107,11 @@ class _ReportSteps(TrainerCallback):
             report_step(self.directory, int(state.global_step))
 
 
-class MarkedSftTrainer(WholeCheckpoints, Seq2SeqTrainer):
+class MarkedSftTrainer(WholeCheckpoints, _SFT):
     """ms-swift's SFT trainer with marked checkpoints."""
 
 
-class PairGRPOTrainer(WholeCheckpoints, GRPOTrainer):
+class PairGRPOTrainer(WholeCheckpoints, _GRPO):
     """ms-swift's GRPO trainer with our sampler, our advantages and our metrics."""
 
     config: ClassVar[GrpoConfig]
@@ -125,6 +130,7 @@ class PairGRPOTrainer(WholeCheckpoints, GRPOTrainer):
         return PairRepeatSampler(rows_P2, self.plan, self.args.seed, current_epoch=self._epoch_now)
 
     def get_train_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the trainer's loader; refuse one that would not deal our stream as it is."""
         loader = super().get_train_dataloader(*args, **kwargs)
         if self.config.sampler == "pair":
             _check_loader(loader, self.plan)
@@ -201,7 +207,7 @@ def train_grpo(order: Order) -> None:
     PairReward.config = config.reward.resolved()
     PairGRPOTrainer.order, PairGRPOTrainer.config = order, config
     PairGRPOTrainer.plan = batch_plan(config, order.world_size)
-    orms["btrm_reward"], orms["btrm_weight"] = PairReward, PairWeight
+    _REWARDS["btrm_reward"], _REWARDS["btrm_weight"] = PairReward, PairWeight
     TrainerFactory.TRAINER_MAPPING["grpo"] = f"{__name__}.{PairGRPOTrainer.__name__}"
     PairReward.eos = _eos_of(order.argv)
     rlhf_main(order.argv)
@@ -235,7 +241,7 @@ def contract() -> Iterator[tuple[str, bool]]:
     source = inspect.getsource(GRPOTrainer)
     for text in ("self._buffered_inputs", "self._step %", "self._metrics[mode]", "self.dynamic_resample_iterator"):
         yield f"GRPOTrainer uses {text}", text in source
-    yield "swift.rewards.orms is a dict", isinstance(orms, dict)
+    yield "swift.rewards.orms is a dict", type(_REWARDS) is dict
 
 
 def check_contract() -> None:

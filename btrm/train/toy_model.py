@@ -134,10 +134,8 @@ def _pretrain(model: Any, tokenizer: Any, texts: list[str], config: ToyModelConf
     model.train()
     for step in progress(range(config.steps), config.steps, "toy model", "step"):
         start = step * config.batch_size % len(texts)
-        batch = cast(
-            "dict[str, torch.Tensor]",
-            tokenizer(texts[start : start + config.batch_size], return_tensors="pt", padding=True),
-        )
+        encoded = tokenizer(texts[start : start + config.batch_size], return_tensors="pt", padding=True)
+        batch = cast("dict[str, torch.Tensor]", encoded)
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
         loss.backward()
