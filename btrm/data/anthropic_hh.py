@@ -50,15 +50,27 @@ def _pair(row: SourceRow, split: str, seen: Occurrences) -> Item:
     parts = split_conversations(chosen, rejected)
     if parts is None:
         return Dropped(row.where, "different_prefix", "the two conversations differ before their last turn", row.value)
-    context, good, bad, repaired = parts
+    context, good, bad, joined = parts
     if not good or not bad:
         which = "chosen" if not good else "rejected"
         return Dropped(row.where, "empty_response", f"{which} is empty", row.value)
     if good == bad:
         return Dropped(row.where, "identical_responses", "chosen equals rejected", row.value)
     responses, preferred = ordered(good, bad)
-    meta = {"repaired": "assistant_turns_joined"} if repaired else {}
-    return seen.pair(context, responses, preferred, source=SOURCE, split=split, meta=meta)
+    return seen.pair(
+        context, responses, preferred, source=SOURCE, split=split, meta=_repairs(context, responses, joined)
+    )
+
+
+def _repairs(context: str, responses: tuple[str, str], joined: bool) -> dict[str, str]:
+    """Name what a split by searching for the reply, or for the last mark alone, would have got wrong here."""
+    if joined:
+        return {"repaired": "assistant_turns_joined"}
+    suspect = [reply for reply in responses if reply in context]  # quick, and nearly always empty
+    if not suspect:
+        return {}
+    turns = {turn.partition("\n\nHuman:")[0].strip() for turn in f"\n\n{context}".split(_ASSISTANT)[1:]}
+    return {"repaired": "reply_equals_earlier_turn"} if turns & set(suspect) else {}
 
 
 def split_conversations(chosen: str, rejected: str) -> tuple[str, str, str, bool] | None:

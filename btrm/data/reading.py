@@ -89,8 +89,8 @@ def read_source_rows(files: tuple[Path, ...]) -> Iterator[SourceRow]:
     for path in files:
         if path.name.endswith(".parquet"):
             yield from _parquet_rows(path)
-        elif path.name.endswith((".json", ".json.gz")):
-            yield from _json_rows(path)
+        elif _is_array(path):
+            yield from _array_rows(path)
         else:
             yield from _jsonl_rows(path)
 
@@ -108,6 +108,14 @@ def hub_rows(name: str, config: str | None, split: str, revision: str | None = N
 
 def _open_binary(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb")
+
+
+def _is_array(path: Path) -> bool:
+    """Say whether a .json file is one array; OpenAI's .json files hold one object a line, as .jsonl does."""
+    if not path.name.endswith((".json", ".json.gz")):
+        return False
+    with _open_binary(path) as file:
+        return file.read(4096).removeprefix(_BOM).lstrip()[:1] == b"["
 
 
 def _jsonl_rows(path: Path) -> Iterator[SourceRow]:
@@ -131,7 +139,7 @@ def _parse_line(where: str, line: bytes) -> SourceRow:
     return SourceRow(where, cast("dict[str, Any]", value))
 
 
-def _json_rows(path: Path) -> Iterator[SourceRow]:
+def _array_rows(path: Path) -> Iterator[SourceRow]:
     """Read a JSON array whole; places are element numbers."""
     with _open_binary(path) as file:
         try:

@@ -78,10 +78,13 @@ def _user_adapter(reference: str) -> Adapter:
 
 def _is_text(text: Any) -> bool:
     """Say whether this is a str that UTF-8 can write: half of a surrogate pair cannot be."""
+    if not isinstance(text, str):
+        return False
     try:
-        return isinstance(text, str) and text.encode("utf-8") is not None
+        text.encode("utf-8")
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def check_query(dataset: str, query: Query) -> Source:

@@ -45,11 +45,11 @@ def summarize_from_feedback(query: Query) -> Iterator[Item]:
     )
     seen = Occurrences()
     for row in rows:
-        if row.value is not None and row.value.get("split") != _ROW_SPLITS[query.split]:
-            if row.value.get("split") in _ROW_SPLITS.values():
-                continue  # another split of the same file: neither a pair nor a drop of this one
-            yield malformed(row, f"'split': expected train, valid1 or valid2, got {row.value.get('split')!r}")
-        else:
+        said = row.value.get("split") if row.value is not None else _ROW_SPLITS[query.split]
+        if said not in _ROW_SPLITS.values():
+            detail = f"'split': expected {', '.join(_ROW_SPLITS.values())}, got {said!r}"
+            yield Dropped(row.where, "unknown_split", detail, row.value)
+        elif said == _ROW_SPLITS[query.split]:  # the others belong to another split of ours
             yield _pair(row, query.split, domain, seen)
 
 

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from btrm.config import ConfigError
+from btrm.data.reading import Occurrences, expand_files, ordered, read_source_rows
+
+ROWS = [{"a": "é\u2028", "b": 1}, {"a": "two", "b": None}]
+
+
+def write(path: Path) -> Path:
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    match path.name.partition(".")[2]:
+        case "jsonl" | "json":
+            path.write_text(lines)
+        case "jsonl.gz":
+            path.write_bytes(gzip.compress(lines.encode()))
+        case "array.json":
+            path.write_text(json.dumps(ROWS, indent=1))
+        case _:
+            pq.write_table(pa.Table.from_pylist(ROWS), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.json", "x.array.json", "x.parquet"])
+def test_every_format_gives_the_same_rows_with_their_place(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name)
+    found = list(read_source_rows((path,)))
+    assert [row.value for row in found] == ROWS
+    assert [row.where for row in found] == [f"{path}:1", f"{path}:2"]
+
+
+def test_blank_lines_and_a_byte_order_mark_count_as_lines_but_not_as_rows(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\n  \n{"a": 2}')
+    assert [(row.where[-1], row.value) for row in read_source_rows((path,))] == [("1", {"a": 1}), ("4", {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"a": ', "not JSON"),
+        (b"[1]", "expected a JSON object, got list"),
+        (b'{"a": "\xff"}', "UTF-8"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b'{"a": NaN}', "not JSON"),
+    ],
+)
+def test_a_bad_line_keeps_its_place_and_says_why(tmp_path: Path, line: bytes, problem: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
+    first, bad, last = read_source_rows((path,))
+    assert (first.value, last.value) == ({"a": 1}, {"a": 3})
+    assert bad.value is None and bad.where == f"{path}:2" and problem in bad.problem
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"a": 1}\n' * 1000)
+    for name, content in [("x.jsonl.gz", whole[: len(whole) // 2]), ("y.jsonl.gz", b"plain"), ("z.parquet", b"plain")]:
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=str(path)):
+            list(read_source_rows((path,)))
+
+
+def test_folders_open_into_their_data_files(tmp_path: Path) -> None:
+    (tmp_path / "d/b").mkdir(parents=True)
+    for name in ("d/z.jsonl", "d/b/a.jsonl.gz", "d/README.md"):
+        (tmp_path / name).touch()
+    assert [path.name for path in expand_files((tmp_path / "d",))] == ["a.jsonl.gz", "z.jsonl"]
+    with pytest.raises(ConfigError, match=r"nothing: no such file\n.*README.md: expected files ending in .jsonl"):
+        expand_files((tmp_path / "nothing", tmp_path / "d/README.md"))
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_occurrences_count_like_a_counter(numbers: list[int]) -> None:
+    seen, expected = Occurrences(bits=3), Counter[int]()  # so small that it must grow
+    for number in numbers:
+        # ids that collide in their low bits, and the id 0, which marks an empty slot
+        assert seen.count(f"{number << 20:016x}") == expected[number]
+        expected[number] += 1
+
+
+@given(st.text(), st.text())
+def test_the_order_of_responses_does_not_depend_on_the_label(chosen: str, rejected: str) -> None:
+    if chosen != rejected:
+        responses, preferred = ordered(chosen, rejected)
+        assert responses[preferred] == chosen
+        assert ordered(rejected, chosen) == (responses, 1 - preferred)
