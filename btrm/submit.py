@@ -64,7 +64,9 @@ def _submit(argv: list[str]) -> int:
     if stage != "pipeline":
         get_stage(stage)
     args = _parser(stage).parse_args(argv[1:])
-    root, experiment = _experiment(args)
+    origin = _origin(args)
+    experiment = get_experiment(origin)
+    root = Path(args.run or f"runs/{experiment.name}").resolve()
     steps = experiment.steps if stage == "pipeline" else (_one_step(stage, experiment, args),)
     chosen = replace(experiment, steps=_with_resources(steps, args))
     if stage == "pipeline":
@@ -76,10 +78,10 @@ def _submit(argv: list[str]) -> int:
     if stage == "pipeline":
         chosen.check(RunPaths(root))
     _refuse_what_cannot_run(chosen, site)
-    return _run(chosen, root, site, args)
+    return _run(chosen, root, site, args, origin)
 
 
-def _run(experiment: Experiment, root: Path, site: Site, args: argparse.Namespace) -> int:
+def _run(experiment: Experiment, root: Path, site: Site, args: argparse.Namespace, origin: str) -> int:
     planned = tuple(
         PlannedStep(name=s.key, stage=s.stage, config=s.config.model_dump(mode="json"), resources=s.needs)
         for s in experiment.steps
@@ -89,7 +91,7 @@ def _run(experiment: Experiment, root: Path, site: Site, args: argparse.Namespac
         if prepare(step.key, step.config, step.needs, root, step.stage).done:
             print(f"{RunPaths(root).stage(step.key)}: complete with these settings, nothing to do")
             return 0
-    write_json(root / _ORIGIN, {"experiment": experiment.name})
+    write_json(root / _ORIGIN, {"experiment": origin})
     plan = write_plan(site, planned, root)
     if (args.executor or site.executor) == "local":
         log = start_background(plan, sum(step.needs.time_min for step in experiment.steps))
@@ -101,14 +103,15 @@ def _run(experiment: Experiment, root: Path, site: Site, args: argparse.Namespac
     return 0
 
 
-def _experiment(args: argparse.Namespace) -> tuple[Path, Experiment]:
-    """Return the run's directory and its experiment: the one named, the one the run was made by, or the default."""
+def _origin(args: argparse.Namespace) -> str:
+    """Return the experiment's name: the one given, the one that the run was made by, or the default."""
+    if args.experiment:
+        file, colon, function = args.experiment.rpartition(":")
+        return f"{Path(file).resolve()}:{function}" if colon else args.experiment
     recorded = Path(args.run) / _ORIGIN if args.run else None
-    name = args.experiment
-    if name is None and recorded is not None and recorded.is_file():
-        name = json.loads(recorded.read_text())["experiment"]
-    experiment = get_experiment(name or DEFAULT_EXPERIMENT)
-    return Path(args.run or f"runs/{experiment.name}").resolve(), experiment
+    if recorded is not None and recorded.is_file():
+        return json.loads(recorded.read_text())["experiment"]
+    return DEFAULT_EXPERIMENT
 
 
 def _one_step(stage: str, experiment: Experiment, args: argparse.Namespace) -> Step:

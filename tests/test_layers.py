@@ -10,8 +10,8 @@ from pathlib import Path
 import btrm
 
 ROOT = Path(btrm.__file__).parent
-FOUNDATION = ("config", "progress", "plugins", "records", "runs", "checkpoints", "score_text", "edge_tags")
-LAYERS = (FOUNDATION, ("prompts", "scores", "rewards", "metrics"), ("data", "judges", "train", "report"), ("stages",),
+FOUNDATION = ("config", "progress", "plugins", "records", "runs", "checkpoints", "score_text")
+LAYERS = (FOUNDATION, ("prompts", "scores", "edge_tags", "rewards", "metrics"), ("data", "judges", "train", "report"), ("stages",),
           ("launch", "show"), ("submit",), ("cli",))  # fmt: skip
 HEAVY = {
     "torch",

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from btrm.cli import main
+from btrm.submit import main as submit
+
+
+def test_help_answers_at_once() -> None:
+    best = 9.0
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "btrm.cli", "--help"], capture_output=True, check=True)
+        best = min(best, time.perf_counter() - started)
+    assert best < 0.3
+
+
+def test_prompts_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prompts"]) == 0
+    listed = capsys.readouterr().out
+    assert "hh_score100_scoreonly" in listed and "pairwise_teacher" in listed
+    assert main(["prompts", "show", "toy_score100", "--dataset", "toy", "--row", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("Score:") == 2 and "side 1" in shown
+    assert main(["prompts", "show", "toy_score10"]) == 2
+    assert "did you mean toy_score100?" in capsys.readouterr().err
+
+
+def test_experiments_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiments"]) == 0
+    assert "toy.demo" in capsys.readouterr().out
+    assert main(["experiments", "show", "toy.demo"]) == 0
+    assert "[grpo]" in capsys.readouterr().out
+
+
+def test_show_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "pairs",
+        "--experiment",
+        "toy.demo",
+        "--run",
+        str(tmp_path / "r"),
+        "--n-pairs",
+        "train=3,validation=3,test=3",
+    ]
+    assert submit(words) == 0
+    assert main(["show", str(tmp_path / "r")]) == 0
+    assert "pairs        complete" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "r")]) == 0
+    rows = tmp_path / "r/pairs/train.rows.jsonl"
+    rows.write_text(rows.read_text().replace("a", "b", 1))
+    assert main(["verify", str(tmp_path / "r")]) == 1
+    assert "train.rows.jsonl: sha256 differs" in capsys.readouterr().out
+    assert main(["show", str(tmp_path / "nothing")]) == 2
+
+
+def test_rewards_prints_one_array_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = {
+        "reward": "bt_pointwise_binary",
+        "parser": "score100_last",
+        "params": {},
+        "completions": ["<s>70</s>", "<s>30</s>"],
+        "pair_id": [1, 1],
+        "side": [0, 1],
+        "preferred_side": [0, 0],
+    }
+    file = tmp_path / "b.jsonl"
+    file.write_text(json.dumps(batch) + "\n")
+    assert main(["rewards", "--batches", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out) == [1.0, 1.0]
+    file.write_text('{"reward": 1}\n')
+    assert main(["rewards", "--batches", str(file)]) == 2
+    assert f"{file}:1" in capsys.readouterr().err
+
+
+def test_sites_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sites"]) == 0
+    assert "local" in capsys.readouterr().out
