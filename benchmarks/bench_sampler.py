@@ -11,7 +11,7 @@ import time
 
 from datasets import Dataset
 
-from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs
+from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs, pair_columns
 
 TARGET_RATIO, TARGET_S = 20.0, 1.0
 
@@ -38,8 +38,7 @@ def plain_setup(dataset: Dataset) -> list[list[int]]:
 
 
 def columns_setup(dataset: Dataset, plan: BatchPlan) -> PairRepeatSampler:
-    table = dataset.select_columns(["label_id", "side"]).with_format("arrow")[:]
-    return PairRepeatSampler(index_pairs(table["label_id"], table["side"].to_numpy()), plan, seed=0)
+    return PairRepeatSampler(index_pairs(*pair_columns(dataset, "label_id")), plan, seed=0)
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ from btrm.train.advantages import Scored, shape_advantages, train_metrics
 from btrm.train.grpo import GrpoConfig, batch_plan
 from btrm.train.launch import report_step
 from btrm.train.options import Order
-from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs
+from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs, pair_columns
 
 # ms-swift's annotations do not describe its trainers as they are once built; ours are checked at run time.
 _ORM, _GRPO, _SFT = cast(Any, ORM), cast(Any, GRPOTrainer), cast(Any, Seq2SeqTrainer)
@@ -258,10 +258,8 @@ def check_contract() -> None:
 
 
 def _pairs_of(dataset: Any) -> Any:
-    """Return rows_P2 of a Hugging Face dataset by its columns, never row by row."""
-    key = "label_id" if "label_id" in dataset.column_names else "pair_id"
-    table = dataset.select_columns([key, "side"]).with_format("arrow")[:]
-    return index_pairs(table[key], table["side"].to_numpy())
+    """Return rows_P2 of a Hugging Face dataset."""
+    return index_pairs(*pair_columns(dataset, "label_id" if "label_id" in dataset.column_names else "pair_id"))
 
 
 def _check_loader(loader: Any, plan: BatchPlan) -> None:
