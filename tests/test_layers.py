@@ -11,8 +11,15 @@ import btrm
 
 ROOT = Path(btrm.__file__).parent
 FOUNDATION = ("config", "progress", "plugins", "records", "runs", "checkpoints", "score_text")
-LAYERS = (FOUNDATION, ("prompts", "scores", "edge_tags", "rewards", "metrics"), ("data", "judges", "train", "report"), ("stages",),
-          ("launch", "show"), ("submit",), ("cli",))  # fmt: skip
+LAYERS = (
+    FOUNDATION,
+    ("prompts", "scores", "edge_tags", "rewards", "metrics"),
+    ("data", "judges", "train", "report"),
+    ("stages",),
+    ("launch", "show"),
+    ("submit",),
+    ("cli",),
+)
 HEAVY = {
     "torch",
     "vllm",

@@ -21,9 +21,9 @@ from btrm.judges.teacher import TeacherConfig
 from btrm.launch.plan import Experiment, Step
 
 def offline():
-    pairs = PairsConfig(n_pairs={"train": 2000, "validation": 10, "test": 10})
+    pairs = PairsConfig(n_pairs={"train": 400, "validation": 10, "test": 10})
     return Experiment("offline", "the stages before training", (
-        Step("pairs", pairs), Step("teacher", TeacherConfig(part_pairs=50)), Step("sft_data", SftDataConfig())))
+        Step("pairs", pairs), Step("teacher", TeacherConfig(part_pairs=20)), Step("sft_data", SftDataConfig())))
 """
 
 
@@ -66,7 +66,7 @@ def test_a_dry_run_writes_nothing_and_says_what_it_could_not_check(
 ) -> None:
     assert main(["pipeline", *offline, "--dry-run"]) == 0
     text = capsys.readouterr().out
-    assert "teacher" in text and "could not be checked" in text and '"part_pairs": 50' in text
+    assert "teacher" in text and "could not be checked" in text and '"part_pairs": 20' in text
     assert not (tmp_path / "run").exists()
 
 
@@ -112,15 +112,15 @@ def test_the_run_remembers_its_experiment(tmp_path: Path, offline: list[str]) ->
     run = str(tmp_path / "run")
     assert main(["teacher", "--run", run]) == 0
     request = json.loads((tmp_path / "run/teacher/stage.json").read_text())
-    assert request["config"]["part_pairs"] == 50
+    assert request["config"]["part_pairs"] == 20
 
 
 def test_kill_at_any_moment_and_rerun_completes(tmp_path: Path, offline: list[str]) -> None:
     """Kill the whole pipeline after a growing delay, until one gets through; compare with an undisturbed run."""
     command = [sys.executable, "-m", "btrm.submit", "pipeline", *offline]
-    for attempt in range(30):
+    for attempt in range(12):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(0.6 + 0.08 * attempt)
+        time.sleep(0.5 + 0.12 * attempt)
         if child.poll() is not None:
             break
         os.kill(child.pid, signal.SIGKILL)
@@ -131,12 +131,12 @@ def test_kill_at_any_moment_and_rerun_completes(tmp_path: Path, offline: list[st
     for name in ("pairs/train.rows.jsonl", "sft_data/sft.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
     one, two = (read_judgements(tmp_path / r / "teacher/judgements.parquet").to_pylist() for r in ("run", "calm"))
-    assert one == two and len(one) == 4000
+    assert one == two and len(one) == 800
 
 
 def test_a_full_disk_in_mid_stage_is_an_error_and_a_rerun_completes(tmp_path: Path, offline: list[str]) -> None:
     """The file-size limit stands in for a full disk: the kernel refuses the same write calls."""
-    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
     code += "from btrm.submit import main; sys.exit(main(sys.argv[1:]))"
     full = subprocess.run(
         [sys.executable, "-c", code, "pipeline", *offline], capture_output=True, text=True, check=False
