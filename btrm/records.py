@@ -20,8 +20,11 @@ SCHEMA_VERSION = 1
 
 def stable_hash(*parts: str, length: int = 16) -> str:
     """Return a hex digest of the parts; a length prefix keeps ("ab", "c") apart from ("a", "bc")."""
-    data = [part.encode("utf-8", "surrogatepass") for part in parts]
-    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in data)).hexdigest()[:length]
+    pieces: list[bytes] = []
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        pieces += (b"%d:" % len(data), data)
+    return hashlib.sha256(b"".join(pieces)).hexdigest()[:length]
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,11 +66,10 @@ def _repairs(context: str, responses: tuple[str, str], joined: bool) -> dict[str
     """Name what a split by searching for the reply, or for the last mark alone, would have got wrong here."""
     if joined:
         return {"repaired": "assistant_turns_joined"}
-    suspect = [reply for reply in responses if reply in context]  # quick, and nearly always empty
-    if not suspect:
-        return {}
-    turns = {turn.partition("\n\nHuman:")[0].strip() for turn in f"\n\n{context}".split(_ASSISTANT)[1:]}
-    return {"repaired": "reply_equals_earlier_turn"} if turns & set(suspect) else {}
+    earlier = (turn.lstrip() for turn in f"\n\n{context}".split(_ASSISTANT)[1:])
+    suspects = [turn for turn in earlier if turn.startswith(responses)]  # quick, and nearly always empty
+    repeats = any(turn.partition("\n\nHuman:")[0].rstrip() in responses for turn in suspects)
+    return {"repaired": "reply_equals_earlier_turn"} if repeats else {}
 
 
 def split_conversations(chosen: str, rejected: str) -> tuple[str, str, str, bool] | None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.data.reading import Dropped, Query
+from btrm.data.reading import BUFFER, Dropped, Query
 from btrm.data.rows import RowEncoder
 from btrm.data.sources import SOURCES, Sift, check_query, get_source
 from btrm.progress import progress
@@ -52,7 +52,7 @@ def build_dataset(plan: BuildPlan) -> dict[str, int]:
     plan.out.parent.mkdir(parents=True, exist_ok=True)
     parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in (plan.out, plan.dropped)]
     try:
-        with parts[0].open("wb") as rows, parts[1].open("w", encoding="utf-8") as drops:
+        with parts[0].open("wb", buffering=BUFFER) as rows, parts[1].open("w", encoding="utf-8") as drops:
 
             def on_drop(item: Dropped) -> None:
                 drops.write(json.dumps(item.to_json(), ensure_ascii=False) + "\n")

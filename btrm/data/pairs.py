@@ -10,7 +10,7 @@ from typing import IO, Any, Literal, Self, cast
 from pydantic import model_validator
 
 from btrm.config import ConfigError, extent, runtime, setting, source
-from btrm.data.reading import Dropped, Query
+from btrm.data.reading import BUFFER, Dropped, Query
 from btrm.data.rows import RowEncoder
 from btrm.data.sources import Sift, check_query, get_source
 from btrm.progress import progress
@@ -119,7 +119,7 @@ def _write_split(
     pairs = progress(sift.pairs(check_query(config.dataset, query).read(query)), query.limit, f"pairs {split}", "pair")
     rows_path = run.scratch(f"{split}.rows.jsonl")
     pairs_path = rows_path.with_name(f"{split}.pairs.parquet")
-    with rows_path.open("wb") as rows:
+    with rows_path.open("wb", buffering=BUFFER) as rows:
         write_pairs(pairs_path, _with_rows(pairs, RowEncoder(get_prompt(config.prompt)), rows), config.batch)
     for path in (pairs_path, rows_path):
         replace(path, run.dir / path.name)
