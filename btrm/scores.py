@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from btrm.edge_tags import edge_tags
+
 
 class Outcome(StrEnum):
     """What became of one completion; `scored` alone has a value."""
@@ -76,7 +78,8 @@ REFUSALS = frozenset({"refusal", "content_filter", "safety"})
 # A tag is whatever stands between <s> and the next </s> without another <s>; the numeral is judged afterwards, so that
 # `<s>high</s>` and `<s>85/100</s>` are seen as tags that hold no score, not overlooked in favour of another tag.
 _TAG = re.compile(r"<s>([^<]*)</s>")
-_NUMERAL = re.compile(r"\s*(-?\d{1,9})(?:\.(\d{1,9}))?\s*\Z")
+# Digits are ASCII digits: a score in other numerals is a parse failure, not a surprise.
+_NUMERAL = re.compile(r"\s*(-?[0-9]{1,9})(?:\.([0-9]{1,9}))?\s*\Z")
 
 
 def score_tag(value: float, scale: Scale) -> str:
@@ -95,18 +98,61 @@ def parse_score(text: str, parser: Parser, finish_reason: str | None = None) -> 
     tags = _TAG.findall(text)
     if not tags:
         return Score(None, Outcome.TRUNCATED if finish_reason == "length" else Outcome.UNPARSED)
-    numeral = _NUMERAL.match(tags[0] if parser.position == "first" else tags[-1])
+    return _read_inside(tags[0] if parser.position == "first" else tags[-1], parser.scale)
+
+
+def _read_inside(inside: str, scale: Scale) -> Score:
+    """Read what stands in a tag."""
+    numeral = _NUMERAL.match(inside)
     if numeral is None:
         return Score(None, Outcome.UNPARSED)
     whole, decimals = numeral.groups()
     value = float(f"{whole}.{decimals or 0}")
-    scale = parser.scale
     if len((decimals or "").rstrip("0")) > scale.decimals or not scale.low <= value <= scale.high:
         return Score(None, Outcome.OUT_OF_RANGE)
     return Score(value, Outcome.SCORED)
 
 
+# The order of outcome codes in arrays.
+OUTCOMES = tuple(Outcome)
+_CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTexts:
+    """N texts read: `score_N` is NaN where there is no score, `outcome_N` indexes OUTCOMES."""
+
+    score_N: NDArray[np.float64]
+    outcome_N: NDArray[np.int8]
+
+
+# Texts read at a time: their bytes and arrays stay in the processor's cache, and memory stays flat.
+_BLOCK = 16384
+
+
+def parse_texts(texts: Sequence[str], parser: Parser) -> ScoredTexts:
+    """Read many texts at once; equal to parse_score, without finish reasons, on every one of them."""
+    score_N, outcome_N = np.full(len(texts), np.nan), np.zeros(len(texts), np.int8)
+    for start in range(0, len(texts), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        score_N[block], outcome_N[block] = _parse_block(list(texts[block]), parser)
+    return ScoredTexts(score_N, outcome_N)
+
+
+def _parse_block(texts: list[str], parser: Parser) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    tags = edge_tags(texts, parser.position)
+    read = [_read_inside(inside, parser.scale) for inside in tags.insides]
+    read.append(Score(None, Outcome.UNPARSED))  # what index -1 means until it is read alone
+    score_N = np.array([np.nan if s.value is None else s.value for s in read])[tags.index_N]
+    outcome_N = np.array([_CODES[s.outcome] for s in read], np.int8)[tags.index_N]
+    for n in np.flatnonzero(tags.index_N < 0).tolist():
+        if "</s>" in texts[n]:
+            score = parse_score(texts[n], parser)
+            score_N[n] = np.nan if score.value is None else score.value
+            outcome_N[n] = _CODES[score.outcome]
+    return score_N, outcome_N
+
+
 def parse_scores(texts: Sequence[str], parser: Parser) -> NDArray[np.float64]:
     """Return score_N, NaN where a text has no valid score. Same rules as parse_score."""
-    scores = (parse_score(text, parser).value for text in texts)
-    return np.fromiter((np.nan if s is None else s for s in scores), np.float64, len(texts))
+    return parse_texts(texts, parser).score_N

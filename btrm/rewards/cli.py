@@ -59,8 +59,16 @@ def batch_rewards(line: str) -> list[float]:
     missing = [key for key in ("reward", "parser", *_COLUMNS) if key not in row]
     if missing:
         raise ConfigError(f"missing: {', '.join(missing)}")
+    if not isinstance(row.get("params", {}), dict):
+        raise ConfigError(f"params: an object of published names is valid, got {row['params']!r}")
     config = RewardConfig.parity({**row.get("params", {}), "name": row["reward"], "parser": row["parser"]})
-    return reward_completions(*(row[key] for key in _COLUMNS), config).reward_N.tolist()
+    no_list = [key for key in _COLUMNS if not isinstance(row[key], list)]
+    if no_list:
+        raise ConfigError(f"{', '.join(no_list)}: a list is valid")
+    if not all(isinstance(text, str) for text in row["completions"]):
+        raise ConfigError("completions: a list of texts is valid")
+    completions, pair_id, side, preferred_side = (row[key] for key in _COLUMNS)
+    return reward_completions(completions, pair_id, side, preferred_side, config).reward_N.tolist()
 
 
 def _standalone() -> int:

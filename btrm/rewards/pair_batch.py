@@ -7,29 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, cast
+from functools import cached_property
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from btrm.config import ConfigError
+from btrm.rewards.published import Opponent
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Sides = NDArray[np.int8]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PairBatch:
     """Scores of completions, each of one side of one pair; rows stand in any order.
 
-    `margin_N` > 0 agrees with the label; NaN = no score. `pair_N` indexes `pair_ids`.
+    `margin_N` > 0 agrees with the label; NaN = no score. `pair_N` indexes `pair_ids`. What is derived is computed
+    once, when first asked for.
     """
 
     score_N: Floats
-    pair_N: Ints
-    side_N: Ints
-    preferred_side_N: Ints
-    pair_ids: Sequence[str | int]
+    pair_N: NDArray[np.int32]
+    side_N: Sides
+    preferred_side_N: Sides
+    pair_ids: NDArray[Any]
 
     @classmethod
     def build(
@@ -40,23 +44,18 @@ class PairBatch:
         preferred_side: Sequence[int] | NDArray[Any],
         lone_side: Literal["raise", "penalise"] = "raise",
     ) -> Self:
-        """Check and index one batch; a score is a number or NaN.
+        """Check and index one batch; a score is a number, or NaN for none.
 
         Raises ConfigError for columns of other lengths, sides that are not 0 or 1, a pair whose rows disagree on
         preferred_side, and, unless lone sides are to be penalised, a pair with one side only; it names the pairs.
         """
-        lengths = {
-            "scores": len(scores),
-            "pair_id": len(pair_id),
-            "side": len(side),
-            "preferred_side": len(preferred_side),
-        }
+        names = ("scores", "pair_id", "side", "preferred_side")
+        lengths = dict(zip(names, map(len, (scores, pair_id, side, preferred_side)), strict=True))
         if len(set(lengths.values())) > 1:
             raise ConfigError(f"columns of different lengths: {lengths}")
-        score_N = np.asarray(scores, np.float64)
         pair_N, pair_ids = _index(pair_id)
-        sides = [_sides(name, values, pair_id) for name, values in (("side", side), ("preferred_side", preferred_side))]
-        batch = cls(score_N, pair_N, sides[0], sides[1], pair_ids)
+        side_N = _sides("side", side, pair_id)
+        batch = cls(_scores(scores), pair_N, side_N, _sides("preferred_side", preferred_side, pair_id), pair_ids)
         batch._check(lone_side)
         return batch
 
@@ -64,67 +63,86 @@ class PairBatch:
         """Return N."""
         return len(self.score_N)
 
-    @property
+    @cached_property
     def group_N(self) -> Ints:
         """Group of each completion: one side of one pair, which is one prompt."""
-        return 2 * self.pair_N + self.side_N
+        group_N = self.pair_N.astype(np.int64)
+        group_N *= 2
+        group_N += self.side_N
+        return group_N
 
-    @property
-    def sign_N(self) -> Floats:
+    @cached_property
+    def sign_N(self) -> Sides:
         """+1 on the preferred side, -1 on the other."""
-        return np.where(self.side_N == self.preferred_side_N, 1.0, -1.0)
+        return 1 - 2 * (self.side_N ^ self.preferred_side_N)
 
-    @property
+    @cached_property
+    def rows_P2(self) -> Ints:
+        """How many completions each side of each pair has."""
+        return np.bincount(self.group_N, minlength=2 * len(self.pair_ids)).reshape(-1, 2)
+
+    @cached_property
+    def preferred_P2(self) -> Sides:
+        """The preferred side of each pair, as each of its sides has it."""
+        preferred_P2 = np.zeros((len(self.pair_ids), 2), np.int8)
+        preferred_P2.reshape(-1)[self.group_N] = self.preferred_side_N
+        return preferred_P2
+
+    @cached_property
+    def mean_P2(self) -> Floats:
+        """Mean score of each pair's sides, shape (P, 2); NaN where a side has no score."""
+        unscored = np.flatnonzero(np.isnan(self.score_N))
+        filled_N = self.score_N.copy()
+        filled_N[unscored] = 0.0
+        size = self.rows_P2.size
+        total = np.bincount(self.group_N, filled_N, size).reshape(-1, 2)
+        count = self.rows_P2 - np.bincount(self.group_N[unscored], minlength=size).reshape(-1, 2)
+        return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+    @cached_property
+    def pair_margin_P(self) -> Floats:
+        """Mean score of the preferred side minus the other's; NaN where one of them has no score."""
+        return (self.mean_P2[:, 0] - self.mean_P2[:, 1]) * (1 - 2 * self.preferred_P2.max(axis=1))
+
+    @cached_property
     def margin_N(self) -> Floats:
         """Margin over the mean opponent: > 0 agrees with the label; NaN without a score or an opponent."""
-        return self.sign_N * (self.score_N - self.mean_opponent_N)
+        return self.margin_over("mean")
 
-    @property
-    def group_mean(self) -> Floats:
-        """Mean score of each group, shape 2P; NaN where it has no score."""
-        scored = ~np.isnan(self.score_N)
-        group = self.group_N[scored]
-        size = 2 * len(self.pair_ids)
-        total = np.bincount(group, self.score_N[scored], size)
-        count = np.bincount(group, minlength=size)
-        return np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
+    def margin_over(self, opponent: Opponent) -> Floats:
+        """Margin over the other side's mean, or over its completion of the same rank (`aligned`)."""
+        opponent_N = self.aligned_opponent() if opponent == "aligned" else self.mean_opponent()
+        margin_N = np.subtract(self.score_N, opponent_N, out=opponent_N)
+        margin_N *= self.sign_N
+        return margin_N
 
-    @property
-    def mean_opponent_N(self) -> Floats:
-        """Mean score of the other side."""
-        return self.group_mean[self.group_N ^ 1]
+    def mean_opponent(self) -> Floats:
+        """Mean score of the other side, shape (N,)."""
+        return self.mean_P2[:, ::-1].ravel()[self.group_N]
 
-    @property
-    def aligned_opponent_N(self) -> Floats:
-        """Score of the other side's completion of the same rank: the j-th against the j-th; NaN where there is none."""
-        group_N = self.group_N
-        order = np.argsort(group_N, kind="stable")
-        count = np.bincount(group_N, minlength=2 * len(self.pair_ids))
+    def aligned_opponent(self) -> Floats:
+        """Score of the other side's completion of the same rank, j-th against j-th, shape (N,); NaN for none."""
+        order = np.argsort(self.group_N, kind="stable")
+        count = self.rows_P2.ravel()
         start = np.cumsum(count) - count
         rank_N = np.empty_like(order)
-        rank_N[order] = np.arange(len(order)) - start[group_N[order]]
-        other = group_N ^ 1
-        met = rank_N < count[other]
+        rank_N[order] = np.arange(len(order)) - start[self.group_N[order]]
+        other_N = self.group_N ^ 1
+        met = rank_N < count[other_N]
         opponent_N = np.full(len(order), np.nan)
-        opponent_N[met] = self.score_N[order[start[other[met]] + rank_N[met]]]
+        opponent_N[met] = self.score_N[order[start[other_N[met]] + rank_N[met]]]
         return opponent_N
 
-    @property
-    def pair_margin_N(self) -> Floats:
-        """Mean score of the preferred side minus the other's, the same on all rows of a pair."""
-        mean = self.group_mean
-        preferred = 2 * self.pair_N + self.preferred_side_N
-        return mean[preferred] - mean[preferred ^ 1]
-
     def _check(self, lone_side: str) -> None:
-        count = len(self.pair_ids)
-        preferred = np.zeros(count, np.int64)
-        preferred[self.pair_N] = self.preferred_side_N
         problems: list[str] = []
-        disagree = np.unique(self.pair_N[preferred[self.pair_N] != self.preferred_side_N])
-        if len(disagree):
-            problems.append(f"rows disagree on preferred_side in {self._names(disagree)}")
-        lone = np.flatnonzero((np.bincount(self.group_N, minlength=2 * count).reshape(count, 2) == 0).any(axis=1))
+        rows, preferred = self.rows_P2, self.preferred_P2
+        both = (rows[:, 0] > 0) & (rows[:, 1] > 0)
+        differ = both & (preferred[:, 0] != preferred[:, 1])
+        within = np.flatnonzero(preferred.reshape(-1)[self.group_N] != self.preferred_side_N)
+        differ[self.pair_N[within]] = True
+        if differ.any():
+            problems.append(f"rows disagree on preferred_side in {self._names(np.flatnonzero(differ))}")
+        lone = np.flatnonzero(~both)
         if len(lone) and lone_side == "raise":
             problems.append(
                 f"one side only in {self._names(lone)}: both sides of a pair must be in one batch, "
@@ -134,28 +152,42 @@ class PairBatch:
             raise ConfigError("; ".join(problems))
 
     def _names(self, pairs: NDArray[np.int64]) -> str:
-        names = ", ".join(repr(self.pair_ids[p]) for p in pairs[:5])
+        names = ", ".join(repr(name) for name in self.pair_ids[pairs[:5]].tolist())
         return f"pair_id {names}" + (f" and {len(pairs) - 5} more" if len(pairs) > 5 else "")
 
 
-def _index(pair_id: Sequence[str] | Sequence[int] | NDArray[Any]) -> tuple[Ints, Sequence[str | int]]:
+def _index(pair_id: Sequence[str] | Sequence[int] | NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """Return (index of each row's pair, pair ids in order of first appearance). Hashing beats sorting here."""
     import pyarrow as pa
+    import pyarrow.types as pat
 
     try:
-        encoded = pa.array(pair_id).dictionary_encode()
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        encoded: Any = pa.array(pair_id, None if len(pair_id) else pa.int64()).dictionary_encode()
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
         raise ConfigError(f"pair_id: neither all text nor all integers ({error})") from None
-    if encoded.null_count or not (
-        pa.types.is_integer(encoded.type.value_type) or pa.types.is_string(encoded.type.value_type) or not len(encoded)
-    ):
-        raise ConfigError(f"pair_id: text or integers, got {encoded.type.value_type}")
-    return encoded.indices.to_numpy().astype(np.int64), cast(Any, encoded.dictionary.to_pylist())
+    kind = encoded.type.value_type
+    if encoded.null_count or not any(is_kind(kind) for is_kind in (pat.is_integer, pat.is_string, pat.is_large_string)):
+        raise ConfigError(f"pair_id: text or integers are valid, got {'null' if encoded.null_count else kind}")
+    return encoded.indices.to_numpy(), encoded.dictionary.to_numpy(zero_copy_only=False)
 
 
-def _sides(name: str, values: Sequence[int] | NDArray[Any], pair_id: Sequence[Any] | NDArray[Any]) -> Ints:
-    sides = np.asarray(values)
+def _scores(scores: Sequence[float] | Floats) -> Floats:
+    try:
+        score_N = np.asarray(scores, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"scores: numbers or NaN are valid ({error})") from None
+    if score_N.ndim != 1 or np.isinf(score_N).any():
+        raise ConfigError("scores: one finite number or NaN each is valid")
+    return score_N
+
+
+def _sides(name: str, values: Sequence[int] | NDArray[Any], pair_id: Sequence[Any] | NDArray[Any]) -> Sides:
+    """Return the column as int8; a list of small integers goes through bytes, which is several times faster."""
+    try:
+        sides = np.frombuffer(bytes(values), np.uint8) if isinstance(values, list) else np.asarray(values)
+    except (TypeError, ValueError):
+        sides = np.asarray(values)
     bad = np.flatnonzero((sides != 0) & (sides != 1))
     if len(bad):
-        raise ConfigError(f"{name}: must be 0 or 1, got {values[bad[0]]!r} for pair_id {pair_id[bad[0]]!r}")
-    return sides.astype(np.int64)
+        raise ConfigError(f"{name}: 0 or 1 is valid, got {values[bad[0]]!r} for pair_id {pair_id[bad[0]]!r}")
+    return sides.astype(np.int8)

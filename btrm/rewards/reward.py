@@ -15,9 +15,11 @@ from btrm.rewards.config import RewardConfig
 from btrm.rewards.pair_batch import Floats, PairBatch
 from btrm.rewards.shapes import SHAPES
 from btrm.rewards.weights import WEIGHTS
-from btrm.scores import PARSERS, parse_scores
+from btrm.scores import OUTCOMES, PARSERS, Outcome, parse_texts
 
+# A user's own reward: NaN where a completion has no score or no opponent is filled in as for the published ones.
 OwnReward = Callable[[PairBatch, RewardConfig], Floats]
+_SCORED, _UNPARSED = (np.int8(OUTCOMES.index(outcome)) for outcome in (Outcome.SCORED, Outcome.UNPARSED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,18 @@ class Rewards:
     """What N completions earn.
 
     `weight_N` multiplies the advantage after normalisation; all ones where weights are in the reward. `margin_N` is
-    over the reward's own opponent, > 0 agrees with the label, NaN without a score or an opponent.
+    over the reward's own opponent, > 0 agrees with the label, NaN without a score or an opponent. `outcome_N` indexes
+    OUTCOMES.
     """
 
     reward_N: Floats
     weight_N: Floats
     margin_N: Floats
+    outcome_N: NDArray[np.int8]
 
 
-def compute_rewards(batch: PairBatch, config: RewardConfig) -> Rewards:
-    """Return the rewards of a batch under one config.
+def compute_rewards(batch: PairBatch, config: RewardConfig, outcome_N: NDArray[np.int8] | None = None) -> Rewards:
+    """Return the rewards of a batch under one config; outcomes, where not given, are scored and unparsed.
 
     A completion without a score or an opponent earns `parse_fail`. With `unparsed=floor` one without a score never
     earns more than the lowest scored reward of its group (its side of the pair; the pair where that side has no
@@ -45,19 +49,19 @@ def compute_rewards(batch: PairBatch, config: RewardConfig) -> Rewards:
     assert config.parse_fail is not None
     parts = config.parts
     temperature = getattr(config, parts.temperature)
-    opponent_N = batch.aligned_opponent_N if parts.opponent == "aligned" else batch.mean_opponent_N
-    margin_N = batch.sign_N * (batch.score_N - opponent_N)
-    if config.own:
-        reward_N, weight_N = _own(batch, config), np.ones(len(batch))
-    else:
-        reward_N = SHAPES[parts.shape](margin_N / temperature, config)
-        weight_N = WEIGHTS[parts.weight](batch.pair_margin_N / temperature, config)
+    margin_N = batch.margin_over(parts.opponent)
+    weight_N = np.broadcast_to(1.0, len(batch))
+    reward_N = _own(batch, config) if config.own else SHAPES[parts.shape](margin_N / temperature, config)
+    if parts.weight != "uniform":
+        weight_N = WEIGHTS[parts.weight](batch.pair_margin_P / temperature, config)[batch.pair_N]
     if config.weight_on == "reward":
-        reward_N, weight_N = reward_N * weight_N, np.ones(len(batch))
-    reward_N = np.where(np.isnan(reward_N), config.parse_fail, reward_N)
+        reward_N, weight_N = reward_N * weight_N, np.broadcast_to(1.0, len(batch))
+    reward_N[np.isnan(reward_N)] = config.parse_fail
     if config.unparsed == "floor":
-        reward_N = _floor(reward_N, batch)
-    return Rewards(reward_N, weight_N, margin_N)
+        _floor(reward_N, batch)
+    if outcome_N is None:
+        outcome_N = np.where(np.isnan(batch.score_N), _UNPARSED, _SCORED)
+    return Rewards(reward_N, weight_N, margin_N, outcome_N)
 
 
 def reward_completions(
@@ -68,25 +72,27 @@ def reward_completions(
     config: RewardConfig,
 ) -> Rewards:
     """Parse completions and reward them; see PairBatch.build and compute_rewards for what is refused."""
-    scores = parse_scores(completions, PARSERS[config.parser])
-    return compute_rewards(PairBatch.build(scores, pair_id, side, preferred_side, config.lone_side), config)
+    read = parse_texts(completions, PARSERS[config.parser])
+    batch = PairBatch.build(read.score_N, pair_id, side, preferred_side, config.lone_side)
+    return compute_rewards(batch, config, read.outcome_N)
 
 
-def _floor(reward_N: Floats, batch: PairBatch) -> Floats:
-    """Lower unparsed rewards to the lowest scored one of the side, or of the pair where the side has none."""
+def _floor(reward_N: Floats, batch: PairBatch) -> None:
+    """Lower, in place, unparsed rewards to the lowest scored one of the side; of the pair where the side has none."""
     unparsed = np.isnan(batch.score_N)
-    if not unparsed.any():
-        return reward_N
-    group_N = batch.group_N
-    lowest = np.full(2 * len(batch.pair_ids), np.inf)
-    np.minimum.at(lowest, group_N[~unparsed], reward_N[~unparsed])
-    lowest = np.where(np.isinf(lowest), np.minimum(lowest[0::2], lowest[1::2]).repeat(2), lowest)
-    return np.where(unparsed, np.minimum(reward_N, lowest[group_N]), reward_N)
+    group = batch.group_N[unparsed]
+    if not len(group):
+        return
+    lowest = np.full(batch.rows_P2.shape, np.inf)
+    np.minimum.at(lowest.reshape(-1), batch.group_N[~unparsed], reward_N[~unparsed])
+    of_pair = lowest.min(axis=1, keepdims=True)
+    lowest = np.where(np.isinf(lowest), of_pair, lowest)
+    reward_N[unparsed] = np.minimum(reward_N[unparsed], lowest.reshape(-1)[group])
 
 
 def _own(batch: PairBatch, config: RewardConfig) -> Floats:
     """Call a user's reward; NaN is taken only where a completion has no score or no opponent."""
-    function: Any = load_object(config.name)
+    function: OwnReward = load_object(config.name)
     returned: NDArray[Any] = np.asarray(function(batch, config))
     if returned.shape != (len(batch),) or not np.issubdtype(returned.dtype, np.number):
         raise ConfigError(

@@ -1,4 +1,7 @@
-"""Shapes: what a margin is worth. Each takes margin/temperature, NaN stays NaN; each is monotone in the margin."""
+"""Shapes: what a margin is worth, monotone in it.
+
+Each takes margin/temperature and may overwrite it: at these sizes memory, not arithmetic, is what costs. NaN stays NaN.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +21,26 @@ Floats = NDArray[np.float64]
 
 def log_sigmoid(x: Floats) -> Floats:
     """Return log(1 / (1 + exp(-x))) without overflow, to the last few bits."""
-    return np.minimum(x, 0.0) - np.log1p(np.exp(-np.abs(x)))
+    return _log_sigmoid(x.copy())
+
+
+def _log_sigmoid(x: Floats) -> Floats:
+    """Overwrite x with min(x, 0) - log(1 + exp(-|x|))."""
+    tail = np.abs(x)
+    for step in (np.negative, np.exp, np.log1p):
+        step(tail, out=tail)
+    np.minimum(x, 0.0, out=x)
+    x -= tail
+    return x
 
 
 def _log_sigmoid_shape(x_N: Floats, config: RewardConfig) -> Floats:
     """Bradley-Terry log-likelihood of the label: scale * log sigmoid(clipped x) + offset."""
-    high = config.delta_clip or np.inf
-    low = -(config.delta_neg_clip or np.inf)
-    return config.scale * log_sigmoid(np.clip(x_N, low, high)) + config.offset
+    np.clip(x_N, -(config.delta_neg_clip or np.inf), config.delta_clip or np.inf, out=x_N)
+    _log_sigmoid(x_N)
+    x_N *= config.scale
+    x_N += config.offset
+    return x_N
 
 
 def _sign_shape(x_N: Floats, config: RewardConfig) -> Floats:
@@ -41,7 +56,7 @@ def _graded_shape(x_N: Floats, config: RewardConfig) -> Floats:
 
 def _soft_margin_shape(x_N: Floats, config: RewardConfig) -> Floats:
     """Log sigmoid((x - gamma) / margin_temp): right is not enough, it takes gamma."""
-    return log_sigmoid((x_N - config.margin_gamma) / config.margin_temp)
+    return _log_sigmoid((x_N - config.margin_gamma) / config.margin_temp)
 
 
 def _keep_nan(x_N: Floats, reward_N: Floats) -> Floats:

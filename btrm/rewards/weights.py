@@ -1,4 +1,8 @@
-"""Weights: how much a pair counts, by its mean margin/temperature. Hard pairs count more than easy ones."""
+"""Weights: how much a pair counts, by its mean margin/temperature. Hard pairs count more than easy ones.
+
+A weight is constant within a prompt's group, so that normalisation by the group's std cancels it when it stands in the
+reward. On the advantage, after normalisation, it counts (dynamically weighted reward learning, arXiv 2510.15242).
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,14 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
-def _uniform(x: Floats, config: RewardConfig) -> Floats:  # noqa: ARG001
+def _uniform(x: Floats, _config: RewardConfig) -> Floats:
     """Every pair counts 1."""
     return np.ones_like(x)
 
 
 def _step(x: Floats, config: RewardConfig) -> Floats:
     """1 for a wrong pair, lambda for a right one below tau, eps from tau on; 1 where the margin is unknown."""
+    assert config.hard_tau is not None, "config.resolved() gives it a value"
     right = np.where(x < config.hard_tau, config.hard_lambda, config.hard_eps)
     return np.where(x >= 0, right, 1.0)
 
