@@ -106,7 +106,7 @@ class RunPaths:
         return path if path.exists() else None
 
 
-class StageFailed(RuntimeError):
+class StageError(RuntimeError):
     """A process that a stage started has failed; the message holds the end of its log."""
 
 

@@ -28,7 +28,7 @@ from btrm.launch.plan import (
 )
 from btrm.launch.site import Site, check_resources, load_site
 from btrm.report.closing import closing
-from btrm.runs import Resources, RunPaths, StageFailed, read_manifest, write_json
+from btrm.runs import Resources, RunPaths, StageError, read_manifest, write_json
 from btrm.stages import STAGES, get_stage, prepare
 
 _ORIGIN = "experiment.json"
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `--dry-run | head` is no error
         sys.stderr.close()
         return 0
-    except StageFailed as error:
+    except StageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a read-only directory: what is done stays, a rerun goes on from there

@@ -20,7 +20,7 @@ ONE_GPU = Resources(nodes=1, gpus=1, cpus=8, mem_gb=64, time_min=8 * 60)
 
 
 def baseline() -> Experiment:
-    """Return GRPO from the instruct model on the baseline reward, with our defaults for unparsed answers and weights."""
+    """Return GRPO from the instruct model on the baseline reward, with our defaults."""
     reward = RewardConfig(parser="score100_last", delta_temp=5, delta_neg_clip=1.1, offset=0.693)
     steps = (
         Step("pairs", PairsConfig(dataset="anthropic_hh", prompt=PROMPT)),

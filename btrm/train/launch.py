@@ -14,7 +14,7 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.progress import progress
-from btrm.runs import Resources, StageFailed, write_json
+from btrm.runs import Resources, StageError, write_json
 
 _PR_SET_PDEATHSIG = 1
 _LOG_TAIL = 30
@@ -58,7 +58,7 @@ def command(job: Job, resources: Resources) -> list[str]:
 
 
 def run_job(job: Job, resources: Resources) -> None:
-    """Run the trainer to its end, showing its steps; raise StageFailed with the log's tail where it fails."""
+    """Run the trainer to its end, showing its steps; raise StageError with the log's tail where it fails."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     steps_file(job.request.parent).unlink(missing_ok=True)
     with job.log.open("ab") as log:
@@ -78,7 +78,7 @@ def run_job(job: Job, resources: Resources) -> None:
             _end(child)
     if code != 0:
         tail = job.log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
-        raise StageFailed(f"{job.module} ended with {code}; {job.log} ends in:\n" + "\n".join(tail))
+        raise StageError(f"{job.module} ended with {code}; {job.log} ends in:\n" + "\n".join(tail))
 
 
 def environment(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
