@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from array import array
 from collections.abc import Iterator, Mapping
@@ -107,7 +108,9 @@ def hub_rows(name: str, config: str | None, split: str, revision: str | None = N
 
 
 def _open_binary(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path, "rb")) if path.name.endswith(".gz") else path.open("rb", buffering=BUFFER)
+    if path.name.endswith(".gz"):  # buffered here, since GzipFile hands out lines one Python call at a time
+        return io.BufferedReader(cast(Any, gzip.open(path, "rb")), BUFFER)
+    return path.open("rb", buffering=BUFFER)
 
 
 def _is_array(path: Path) -> bool:
