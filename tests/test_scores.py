@@ -37,15 +37,20 @@ PIECES += [
 texts = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), max_size=8).map("".join)
 
 
-@settings(deadline=None, max_examples=500)
-@given(st.lists(texts, max_size=12), st.sampled_from(sorted(PARSERS)))
-def test_parse_texts_equals_parse_score_on_every_text(batch: list[str], parser_name: str):
+def check_batch(batch: list[str], parser_name: str) -> None:
     parser = PARSERS[parser_name]
     read = parse_texts(batch, parser)
     for text, value, code in zip(batch, read.score_N.tolist(), read.outcome_N.tolist(), strict=True):
         alone = parse_score(text, parser)
         assert OUTCOMES[code] == alone.outcome, text
         assert value == alone.value or (math.isnan(value) and alone.value is None), text
+
+
+batches = given(st.lists(texts, max_size=12), st.sampled_from(sorted(PARSERS)))
+test_parse_texts_equals_parse_score_on_every_text = settings(deadline=None, max_examples=300)(batches(check_batch))
+test_parse_texts_equals_parse_score_at_length = pytest.mark.soak(
+    settings(deadline=None, max_examples=50_000)(batches(check_batch))
+)
 
 
 def test_parse_texts_across_blocks(monkeypatch: pytest.MonkeyPatch):

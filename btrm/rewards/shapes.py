@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from btrm.rewards.config import RewardConfig
 
 Floats = NDArray[np.float64]
+_BLOCK = 8192
 
 
 def log_sigmoid(x: Floats) -> Floats:
@@ -25,12 +26,14 @@ def log_sigmoid(x: Floats) -> Floats:
 
 
 def _log_sigmoid(x: Floats) -> Floats:
-    """Overwrite x with min(x, 0) - log(1 + exp(-|x|))."""
-    tail = np.abs(x)
-    for step in (np.negative, np.exp, np.log1p):
-        step(tail, out=tail)
-    np.minimum(x, 0.0, out=x)
-    x -= tail
+    """Overwrite x with min(x, 0) - log(1 + exp(-|x|)), a cache-sized block at a time."""
+    for start in range(0, len(x), _BLOCK):
+        block = x[start : start + _BLOCK]
+        tail = np.abs(block)
+        for step in (np.negative, np.exp, np.log1p):
+            step(tail, out=tail)
+        np.minimum(block, 0.0, out=block)
+        block -= tail
     return x
 
 
