@@ -44,6 +44,9 @@ from btrm.runs import (
 _LOG = logging.getLogger(__name__)
 
 
+# What can only be a path, never a hub's name.
+_PATH_STARTS = ("/", "./", "../", "~")
+_DATA_ENDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".csv")
 _LIGHT = Resources()
 _GPU = Resources(gpus=1, cpus=8, mem_gb=64, time_min=24 * 60)
 
@@ -122,7 +125,7 @@ def prepare(name: str, config: StageConfig, resources: Resources, root: Path, st
     directory = paths.stage(name)
     manifest, before = read_manifest(directory), read_request(directory)
     if manifest is None:
-        if before is not None and before.fingerprint != request.fingerprint:
+        if before is not None and before.fingerprint != request.fingerprint and _holds_work(directory):
             raise ConfigError(f"{directory}: half-done with other settings; {_changes(before, request)}")
         return Prepared(request, directory, False, "resume" if before else "new")
     if manifest.fingerprint != request.fingerprint:
@@ -132,6 +135,11 @@ def prepare(name: str, config: StageConfig, resources: Resources, root: Path, st
     same_extent = _extent(stage_name, manifest.config) == _extent(stage_name, request.config)
     done = same_extent and manifest.inputs == inputs
     return Prepared(request, directory, done, "complete" if done else "extend")
+
+
+def _holds_work(directory: Path) -> bool:
+    """Say whether an attempt left more than its request: one that failed at once may be tried with other settings."""
+    return any(path.name != REQUEST and not path.name.startswith(".") for path in directory.iterdir())
 
 
 def execute(request_path: Path) -> RunManifest:
@@ -227,6 +235,8 @@ def _input(reference: str, paths: RunPaths) -> tuple[str, str]:
         return _combined(below), f"@{stage}/{rest} {manifest.fingerprint}"
     path = paths.resolve(reference)
     if path is None:
+        if reference.startswith(_PATH_STARTS) or reference.endswith(_DATA_ENDS):
+            raise ConfigError(f"{reference}: no such file or folder")
         return "", reference  # a hub's name: its revision is the trainer's to record
     digest = sha256_path(path)
     return digest, digest

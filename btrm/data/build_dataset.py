@@ -60,6 +60,7 @@ def build_dataset(plan: BuildPlan) -> dict[str, int]:
             sift = Sift(plan.on_error, plan.query.limit, on_drop)
             pairs = sift.pairs(source.read(plan.query))
             rows.writelines(map(encoder.lines, progress(pairs, plan.query.limit, "build_dataset", "pair")))
+        sift.check_any(f"dataset {plan.dataset}, split {plan.query.split}")
         replace(parts[1], plan.dropped)
         replace(parts[0], plan.out)  # last: where the rows are, the drops are
     finally:

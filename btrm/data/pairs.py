@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, Self, cast
+from typing import IO, Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -31,23 +31,19 @@ class PairsConfig(StageConfig):
     options: dict[str, str] = setting({}, "the data set's own options (summarize_from_feedback: domain=tldr|cnndm|all)")
     seed: int = setting(0, "toy: seed of the generator", ge=0)
     label_noise: float = setting(0.0, "toy: share of training labels that are flipped", ge=0, le=1)
-    on_error: Literal["raise", "skip"] = setting("raise", "at a malformed row: stop, or leave it out and count it")
+    # Not a setting: a run that is complete under `raise` met no malformed row, so `skip` would have made the same.
+    on_error: Literal["raise", "skip"] = runtime("raise", "at a malformed row: stop, or leave it out and count it")
     batch: int = runtime(1024, "pairs in memory at a time", ge=1)
 
     @model_validator(mode="before")
     @classmethod
     def _usual(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Write the data set's usual prompt and splits into the config, so that the manifest records them."""
+        """Write the data set's usual prompt into the config, so that the manifest records it."""
         try:
             usual = get_source(str(values.get("dataset", "toy")))
         except ConfigError:
             return values  # named below, with all other problems
-        files = cast("dict[str, str]", values.get("data_files") or {})
-        return {
-            **values,
-            "prompt": values.get("prompt") or usual.prompt or "",
-            "splits": values.get("splits") or tuple(files) or usual.splits,
-        }
+        return {**values, "prompt": values.get("prompt") or usual.prompt or ""}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -69,20 +65,23 @@ class PairsConfig(StageConfig):
         return []
 
     def _check_splits(self) -> list[str]:
-        if not self.splits:
+        splits, given = self.chosen_splits, self.n_pairs
+        if not splits:
             return [f"splits: dataset {self.dataset} does not say which it has; give splits or data_files"]
-        for split in self.splits:
+        for split in splits:
             check_query(self.dataset, self.query(split))
-        given, known = self.n_pairs, ", ".join(self.splits)
-        problems = [f"n_pairs.{split}: not among splits {known}" for split in given if split not in self.splits]
-        problems += [f"n_pairs.{split}: expected at least 1, got {n}" for split, n in given.items() if n < 1]
+        problems = [f"n_pairs.{s}: not among splits {', '.join(splits)}" for s in given if s not in splits]
+        problems += [f"n_pairs.{s}: expected at least 1, got {n}" for s, n in given.items() if n < 1]
         if self.dataset == "toy":
-            problems += [
-                f"n_pairs.{split}: toy has no end; say how many" for split in self.splits if split not in given
-            ]
+            problems += [f"n_pairs.{s}: toy has no end; say how many" for s in splits if s not in given]
         if self.data_files:
-            problems += [f"data_files.{s}: not given" for s in self.splits if s not in self.data_files]
+            problems += [f"data_files.{s}: not given" for s in splits if s not in self.data_files]
         return problems
+
+    @property
+    def chosen_splits(self) -> tuple[str, ...]:
+        """The splits asked for; else those of the data files; else all that the data set has."""
+        return self.splits or tuple(self.data_files) or get_source(self.dataset).splits
 
     def query(self, split: str, files: tuple[Path, ...] = ()) -> Query:
         """Return what to ask of the source for a split."""
@@ -91,24 +90,29 @@ class PairsConfig(StageConfig):
 
 
 def run_pairs(config: PairsConfig, run: StageRun) -> StageResult:
-    """Write {split}.pairs.parquet, {split}.rows.jsonl (ties have no row) and dropped.jsonl; return the counts."""
-    outputs: dict[str, int | None] = {}
+    """Write {split}.pairs.parquet, {split}.rows.jsonl (ties have no row) and dropped.jsonl; return the counts.
+
+    Everything is published at the end: a malformed row in the last split leaves nothing behind.
+    """
     results: dict[str, Any] = {"prompt": config.prompt}
+    written: dict[Path, int] = {}
     dropped = run.scratch("dropped.jsonl")
     with dropped.open("w", encoding="utf-8") as drops:
-        for split in config.splits:
-            results[split] = _write_split(config, run, split, drops, outputs)
-    replace(dropped, run.dir / dropped.name)
-    outputs[dropped.name] = sum(n for s in config.splits for k, n in results[s].items() if k.startswith("dropped_"))
+        for split in config.chosen_splits:
+            results[split] = _write_split(config, run, split, drops, written)
+    counts = [results[split] for split in config.chosen_splits]
+    written[dropped] = sum(n for found in counts for reason, n in found.items() if reason.startswith("dropped_"))
+    for path in written:
+        replace(path, run.dir / path.name)
     if ".py:" in config.dataset:
         results["adapter_sha256"] = sha256_file(Path(config.dataset.rpartition(":")[0]).expanduser())
-    return StageResult(outputs, results)
+    return StageResult({path.name: rows for path, rows in written.items()}, results)
 
 
 def _write_split(
-    config: PairsConfig, run: StageRun, split: str, drops: IO[str], outputs: dict[str, int | None]
+    config: PairsConfig, run: StageRun, split: str, drops: IO[str], written: dict[Path, int]
 ) -> dict[str, int]:
-    """Stream one split into its two files; return its counts."""
+    """Stream one split into two scratch files, noted in `written` with their rows; return its counts."""
 
     def on_drop(item: Dropped) -> None:
         drops.write(json.dumps({"split": split, **item.to_json()}, ensure_ascii=False) + "\n")
@@ -121,11 +125,10 @@ def _write_split(
     pairs_path = rows_path.with_name(f"{split}.pairs.parquet")
     with rows_path.open("wb", buffering=BUFFER) as rows:
         write_pairs(pairs_path, _with_rows(pairs, RowEncoder(get_prompt(config.prompt)), rows), config.batch)
-    for path in (pairs_path, rows_path):
-        replace(path, run.dir / path.name)
-    outputs[pairs_path.name] = sift.counts["pairs"]
-    outputs[rows_path.name] = 2 * (sift.counts["pairs"] - sift.counts["ties"])
-    return {**sift.counts, "rows": 2 * (sift.counts["pairs"] - sift.counts["ties"])}
+    sift.check_any(f"dataset {config.dataset}, split {split}")
+    n_rows = 2 * (sift.counts["pairs"] - sift.counts["ties"])
+    written |= {pairs_path: sift.counts["pairs"], rows_path: n_rows}
+    return {**sift.counts, "rows": n_rows}
 
 
 def _with_rows(pairs: Iterator[PreferencePair], encoder: RowEncoder, rows: IO[bytes]) -> Iterator[PreferencePair]:

@@ -126,6 +126,12 @@ class Sift:
             if self.counts["pairs"] == self.limit:
                 return
 
+    def check_any(self, where: str) -> None:
+        """Raise ConfigError where not one pair came through: an empty data set is a mistake in the asking."""
+        if not self.counts["pairs"]:
+            drops = ", ".join(f"{reason} {n}" for reason, n in self.counts.items() if n) or "no rows at all"
+            raise ConfigError(f"{where}: not one pair ({drops})")
+
     def _drop(self, item: Dropped) -> None:
         if item.reason == MALFORMED and self.on_error != "skip":
             raise ConfigError(f"{item.where}: {item.detail} (on_error=skip leaves such rows out, counted)")

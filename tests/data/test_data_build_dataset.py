@@ -65,7 +65,11 @@ def test_wrong_requests_are_named_and_nothing_is_lost(
     out = tmp_path / "rows.jsonl"
     assert build(source, "--out", str(out)) == 0
     before = out.read_bytes()
-    source.write_text(source.read_text() + "not json\n")
+    lines = source.read_text()
+    source.write_text("not json\n")
+    assert build(source, "--out", str(out), "--on-error", "skip") == 2
+    assert "dataset anthropic_hh, split train: not one pair (dropped_malformed 1)" in capsys.readouterr().err
+    source.write_text(lines + "not json\n")
     calls = {
         (): f"error: {source}:7: not JSON",
         ("--prompt", "hh_score100_v9"): "no such prompt; did you mean hh_score100_v",

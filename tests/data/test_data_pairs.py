@@ -41,7 +41,7 @@ def test_toy_pairs_become_parquet_and_rows(tmp_path: Path) -> None:
         **{f"{split}.rows.jsonl": 2 * n for split, n in TOY.items()},
         "dropped.jsonl": 0,
     }
-    assert manifest.config["prompt"] == "toy_score100" and manifest.config["splits"] == list(TOY)
+    assert manifest.config["prompt"] == "toy_score100"
     pairs = list(read_pairs(tmp_path / "pairs/train.pairs.parquet"))
     rows = [row for _, row in read_jsonl(tmp_path / "pairs/train.rows.jsonl")]
     assert validate_rows(tmp_path / "pairs/train.rows.jsonl") == len(pairs) == 30
@@ -75,7 +75,9 @@ def test_files_drops_and_ties_are_counted(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"mine.jsonl:4: 'a': expected text, got 4 \(on_error=skip"):
         run(tmp_path / "strict", **fields)
-    assert not (tmp_path / "strict/pairs" / MANIFEST).exists()
+    assert not [p for p in (tmp_path / "strict/pairs").iterdir() if p.suffix == ".parquet" or p.name == MANIFEST]
+    # what failed at once left nothing, and may be tried again there with other settings
+    assert run(tmp_path / "strict", **{**fields, "prompt": "score5_v1"}, on_error="skip")
     manifest = run(tmp_path / "run", **fields, on_error="skip")
     assert manifest is not None
     counts = {"pairs": 2, "ties": 1, "dropped_identical_responses": 1, "dropped_malformed": 1, "rows": 2}
@@ -101,15 +103,18 @@ def test_bad_fields_are_named_together() -> None:
         assert part in str(error.value)
     with pytest.raises(ConfigError, match="'anthropic_h': no such data set; did you mean anthropic_hh"):
         PairsConfig.build({"dataset": "anthropic_h"})
+    with pytest.raises(ConfigError, match=r"data_files: /nothing.jsonl: no such file or folder"):
+        run(Path("r"), dataset="anthropic_hh", data_files={"test": "/nothing.jsonl"})
     with pytest.raises(ConfigError, match="prompt: required for dataset mapped"):
         PairsConfig.build({"dataset": "mapped", "data_files": {"dev": "x.jsonl"}})
 
 
-def test_usual_settings_stand_in_the_config() -> None:
+def test_usual_settings_follow_the_data_set() -> None:
     config = PairsConfig.build({"dataset": "anthropic_hh"})
-    assert (config.prompt, config.splits) == ("hh_score100_v1", ("train", "test"))
-    config = PairsConfig.build({"dataset": "anthropic_hh", "data_files": {"test": "x.jsonl"}})
-    assert config.splits == ("test",)
+    assert (config.prompt, config.chosen_splits) == ("hh_score100_v1", ("train", "test"))
+    config = config.override(["data_files=test=x.jsonl,mine=y.jsonl", "splits=test"])
+    assert config.chosen_splits == ("test",)
+    assert config.override(["splits=[]", "data_files=test=x.jsonl"]).chosen_splits == ("test",)
 
 
 def test_a_users_adapter_is_recorded_by_its_hash(tmp_path: Path) -> None:
@@ -141,6 +146,6 @@ def test_killed_at_any_moment_a_rerun_makes_the_same_files(tmp_path: Path) -> No
         assert read_manifest(request.parent) is None or process.returncode == 0
     assert killed
     manifest = stages.execute(request)
-    assert manifest.outputs == whole.outputs
+    assert manifest.outputs == whole.outputs and manifest.results == whole.results
     assert verify(tmp_path / "killed") == []
     assert not list(request.parent.rglob("*.part")) and not (request.parent / ".attempts").exists()
