@@ -102,7 +102,11 @@ def hub_rows(name: str, config: str | None, split: str, revision: str | None = N
         import datasets
     except ImportError:
         raise ConfigError(f"{name}: the hub needs `pip install btrm[data]`; or give --data-files") from None
-    rows = cast(Any, datasets).load_dataset(name, config, split=split, revision=revision, streaming=True)
+    try:
+        rows = cast(Any, datasets).load_dataset(name, config, split=split, revision=revision, streaming=True)
+    except (OSError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        raise ConfigError(f"{name}: not to be had from the hub ({first}); without internet: --data-files") from error
     for index, value in enumerate(rows):
         yield SourceRow(f"{name}[{split}]:{index + 1}", dict(value))
 

@@ -108,6 +108,12 @@ def test_the_hub_without_its_package_says_what_to_install(monkeypatch: pytest.Mo
         next(iter_pairs("anthropic_hh", "test"))
 
 
+@pytest.mark.slow
+def test_without_internet_the_message_names_the_way_out() -> None:
+    with pytest.raises(ConfigError, match=r"Anthropic/hh-rlhf: not to be had from the hub .*--data-files"):
+        next(iter_pairs("anthropic_hh", "test"))
+
+
 def test_every_usual_prompt_exists() -> None:
     from btrm.prompts import PROMPTS
 
