@@ -8,18 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from btrm.data.reading import (
-    Dropped,
-    Item,
-    Occurrences,
-    Query,
-    SourceRow,
-    expand_files,
-    hub_rows,
-    malformed,
-    ordered,
-    read_source_rows,
-)
+from btrm.data.items import Dropped, Item, Occurrences, Query, malformed, ordered
+from btrm.data.reading import SourceRow, expand_files, hub_rows, read_source_rows
 
 SOURCE = "anthropic_hh"
 HUB = "Anthropic/hh-rlhf"

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.data.reading import BUFFER, Dropped, Query
+from btrm.data.items import Dropped, Query
+from btrm.data.reading import BUFFER
 from btrm.data.rows import RowEncoder
 from btrm.data.sources import SOURCES, Sift, check_query, get_source
 from btrm.progress import progress

@@ -12,17 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from btrm.config import ConfigError, nearest
-from btrm.data.reading import (
-    Dropped,
-    Item,
-    Occurrences,
-    Query,
-    SourceRow,
-    expand_files,
-    malformed,
-    ordered,
-    read_source_rows,
-)
+from btrm.data.items import Dropped, Item, Occurrences, Query, malformed, ordered
+from btrm.data.reading import SourceRow, expand_files, read_source_rows
 
 ROLES = (
     "context", "response_0", "response_1", "preferred", "chosen", "rejected",

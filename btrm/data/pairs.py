@@ -10,7 +10,8 @@ from typing import IO, Any, Literal, Self
 from pydantic import model_validator
 
 from btrm.config import ConfigError, extent, runtime, setting, source
-from btrm.data.reading import BUFFER, Dropped, Query
+from btrm.data.items import Dropped, Query
+from btrm.data.reading import BUFFER
 from btrm.data.rows import RowEncoder
 from btrm.data.sources import Sift, check_query, get_source
 from btrm.progress import progress

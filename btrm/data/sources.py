@@ -11,8 +11,8 @@ from typing import Any, cast
 from btrm.config import ConfigError, nearest
 from btrm.data.anthropic_hh import SPLITS as HH_SPLITS
 from btrm.data.anthropic_hh import anthropic_hh
+from btrm.data.items import MALFORMED, Dropped, Item, Occurrences, Query
 from btrm.data.mapped import mapped
-from btrm.data.reading import MALFORMED, Dropped, Item, Occurrences, Query
 from btrm.data.summarize_from_feedback import SPLITS as SFF_SPLITS
 from btrm.data.summarize_from_feedback import summarize_from_feedback
 from btrm.data.toy import toy_items

@@ -10,17 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from btrm.config import ConfigError, nearest
-from btrm.data.reading import (
-    Dropped,
-    Item,
-    Occurrences,
-    Query,
-    SourceRow,
-    expand_files,
-    hub_rows,
-    malformed,
-    read_source_rows,
-)
+from btrm.data.items import Dropped, Item, Occurrences, Query, malformed
+from btrm.data.reading import SourceRow, expand_files, hub_rows, read_source_rows
 
 SOURCE = "summarize_from_feedback"
 HUB = "openai/summarize_from_feedback"

@@ -10,7 +10,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from btrm.data.reading import Item, Query
+from btrm.data.items import Item, Query
 from btrm.records import PreferencePair
 
 GOOD = ("clear", "exact", "honest", "useful", "lively", "neat", "wise", "warm")

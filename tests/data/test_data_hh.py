@@ -7,7 +7,7 @@ import pytest
 
 from btrm.config import ConfigError
 from btrm.data.anthropic_hh import split_conversations
-from btrm.data.reading import Dropped, Query
+from btrm.data.items import Dropped, Query
 from btrm.data.sources import Sift, check_query, iter_pairs
 from btrm.records import PreferencePair
 

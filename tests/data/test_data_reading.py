@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btrm.config import ConfigError
-from btrm.data.reading import Occurrences, expand_files, ordered, read_source_rows
+from btrm.data.items import Occurrences, ordered
+from btrm.data.reading import expand_files, read_source_rows
 
 ROWS = [{"a": "é\u2028", "b": 1}, {"a": "two", "b": None}]
 

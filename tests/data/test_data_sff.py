@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from btrm.config import ConfigError
-from btrm.data.reading import Dropped, Query
+from btrm.data.items import Dropped, Query
 from btrm.data.sources import Sift, check_query
 from btrm.records import PreferencePair
 
