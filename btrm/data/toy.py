@@ -29,7 +29,7 @@ def toy_value(response: str) -> int:
 def toy_pair(seed: int, split: str, index: int, label_noise: float = 0.0) -> PreferencePair:
     """Return pair `index` of a split; it does not depend on how many others are made."""
     rng = random.Random(f"btrm-toy/{seed}/{split}/{index}")
-    context = f"Summary of the {rng.choice(THINGS)} {index}"
+    context = f"Summary of the {rng.choice(THINGS)}"
     while True:
         first, second = (" ".join(rng.choice(rng.choice((GOOD, BAD, NEUTRAL))) for _ in range(4)) for _ in range(2))
         margin = toy_value(first) - toy_value(second)
