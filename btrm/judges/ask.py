@@ -6,17 +6,27 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from btrm.config import ConfigError
 from btrm.judges.base import Completion, Judge, JudgeAnswer, JudgeRequest, Sampling, make_request
 from btrm.prompts import PromptSpec
-from btrm.records import Judgement, Method, PreferencePair, read_judgements, stable_hash, write_judgements
-from btrm.runs import StageRun, win
+from btrm.records import (
+    Judgement,
+    Method,
+    PreferencePair,
+    judgement_schema,
+    read_judgements,
+    stable_hash,
+    write_judgements,
+)
+from btrm.runs import StageRun, replace, win
 from btrm.scores import Outcome, Score, parse_score
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+RowKey = tuple[str, int, int]  # label_id, side, sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +55,43 @@ def parts_of(directory: Path, cell: str) -> list[Path]:
     )
 
 
-def read_cell(directory: Path, cell: Cell) -> list[dict[str, Any]]:
-    """Return the rows of a cell, each (label_id, side, sample) once.
+def read_cell(directory: Path, cell: Cell) -> pa.Table:
+    """Return the rows of a cell, each (label_id, side, sample) once: where two attempts asked, the first won.
 
     Raises ConfigError where they were judged with other weights than the cell has now.
     """
-    rows: dict[tuple[str, int, int], dict[str, Any]] = {}
+    import pyarrow as pa
+
+    tables = [judgement_schema().empty_table()]
     for path in parts_of(directory, cell.name):
-        for row in cast("list[dict[str, Any]]", read_judgements(path).to_pylist()):
-            if (row["model_hash"], row["adapter_hash"]) != (cell.model_hash, cell.adapter_hash):
-                raise ConfigError(
-                    f"{path}: {cell.judge} was judged with other weights "
-                    f"({row['adapter_hash'] or row['model_hash']}, now {cell.adapter_hash or cell.model_hash}); "
-                    "give the new ones another label or another --run"
-                )
-            rows.setdefault((row["label_id"], row["side"], row["sample"]), row)
-    return list(rows.values())
+        table = read_judgements(path)
+        _check_weights(path, table, cell)
+        tables.append(table)
+    whole = pa.concat_tables(tables)
+    first: dict[RowKey, int] = {}
+    for row, key in enumerate(_keys(whole)):
+        first.setdefault(key, row)
+    return whole if len(first) == whole.num_rows else whole.take(list(first.values()))
+
+
+def _keys(table: pa.Table) -> Iterator[RowKey]:
+    columns = (table[name].to_pylist() for name in ("label_id", "side", "sample"))
+    return zip(*columns, strict=True)
+
+
+def _check_weights(path: Path, table: pa.Table, cell: Cell) -> None:
+    for name, now in (("model_hash", cell.model_hash), ("adapter_hash", cell.adapter_hash)):
+        before = table[name].unique().to_pylist()
+        if before not in ([now], []):
+            raise ConfigError(
+                f"{path}: {cell.judge} was judged with other weights ({name} {before[0]}, now {now}); "
+                "give the new ones another label or another --run"
+            )
 
 
 def missing_pairs(directory: Path, cell: Cell, pairs: Sequence[PreferencePair]) -> list[PreferencePair]:
     """Return the pairs of which a cell lacks any row."""
-    there = {(row["label_id"], row["side"], row["sample"]) for row in read_cell(directory, cell)}
+    there = set(_keys(read_cell(directory, cell)))
     wanted = [(side, sample) for side in (0, 1) for sample in range(cell.n_samples)]
     return [pair for pair in pairs if any((pair.label_id, *key) not in there for key in wanted)]
 
@@ -128,36 +154,26 @@ def _score(prompt: PromptSpec, completion: Completion) -> Score:
 
 
 def rebuild(run: StageRun, directory: Path, cells: Sequence[Cell], pairs: Sequence[PreferencePair]) -> int:
-    """Write judgements.parquet from the cells that the config names, cut to its pairs and samples; return its rows.
+    """Write judgements.parquet from the cells that the config names, cut to its pairs; return its rows.
 
     Rows go by cell, then by the pairs' order, side and sample: the file does not tell how often it was extended.
     """
-    from btrm.runs import replace
-
-    order = {pair.label_id: place for place, pair in enumerate(pairs)}
-    table = _table([_ordered(directory, cell, order) for cell in cells])
-    scratch = run.scratch("judgements.parquet")
-    _write(table, scratch)
-    replace(scratch, run.dir / "judgements.parquet")
-    return table.num_rows
-
-
-def _ordered(directory: Path, cell: Cell, order: Mapping[str, int]) -> list[dict[str, Any]]:
-    rows = [r for r in read_cell(directory, cell) if r["label_id"] in order and r["sample"] < cell.n_samples]
-    return sorted(rows, key=lambda row: (order[row["label_id"]], row["side"], row["sample"]))
-
-
-def _table(cells: Sequence[list[dict[str, Any]]]) -> pa.Table:
-    import pyarrow as pa
-
-    from btrm.records import judgement_schema
-
-    schema = judgement_schema()
-    tables = [pa.Table.from_pylist(rows, schema=schema) for rows in cells]
-    return pa.concat_tables(tables) if tables else schema.empty_table()
-
-
-def _write(table: pa.Table, path: Path) -> None:
     import pyarrow.parquet as pq
 
-    pq.write_table(table, path, compression="zstd")
+    place = {pair.label_id: number for number, pair in enumerate(pairs)}
+    scratch = run.scratch("judgements.parquet")
+    rows = 0
+    with pq.ParquetWriter(scratch, judgement_schema(), compression="zstd") as writer:
+        for cell in cells:
+            table = _ordered(read_cell(directory, cell), place)
+            rows += table.num_rows
+            writer.write_table(table)
+    replace(scratch, run.dir / "judgements.parquet")
+    return rows
+
+
+def _ordered(table: pa.Table, place: Mapping[str, int]) -> pa.Table:
+    keyed = [
+        (place[label], side, sample, row) for row, (label, side, sample) in enumerate(_keys(table)) if label in place
+    ]
+    return table.take([row for *_, row in sorted(keyed)])

@@ -47,7 +47,7 @@ class JudgeConfig(StageConfig):
     max_new_tokens: int = setting(128, "longest answer, in tokens", ge=1, published="MAX_NEW_TOKENS")
     max_length: int = setting(4096, "longest prompt and answer together, in tokens", ge=2)
     part_pairs: int = runtime(500, "pairs a part; what is done survives a kill part by part", ge=1)
-    batch_size: int = runtime(32, "prompts (transformers) or sequences (vllm: x n_samples) at a time", ge=1)
+    batch_size: int = runtime(64, "sequences that are generated at a time (vllm on GPU decides itself)", ge=1)
     kv_cache_mb: int = runtime(256, "vllm on CPU: memory of the key-value cache", ge=1)
     gpu_memory_utilization: float = runtime(0.9, "vllm on GPU: share of the memory to take", gt=0, le=1)
     tensor_parallel: int = runtime(1, "vllm on GPU: GPUs that share one model", ge=1)

@@ -64,7 +64,7 @@ class TransformersEngine:
             )
         ]
         families.sort(key=lambda places: max(len(prompts[i]) for i in places))
-        for batch in _batches(families, self._spec.batch_size):
+        for batch in _batches(families, [r.n_samples for r in requests], self._spec.batch_size):
             for place, completions in self._generate(batch, requests, prompts):
                 answers[place] = JudgeAnswer(completions, len(prompts[place]))
         return answers
@@ -89,13 +89,16 @@ class TransformersEngine:
                 yield place, tuple(chat.completion(ids) for ids in samples)
 
 
-def _batches(families: list[list[int]], size: int) -> Iterator[list[list[int]]]:
-    """Cut families into batches of at most `size` prompts, of one family at least."""
+def _batches(families: list[list[int]], n_samples: Sequence[int], size: int) -> Iterator[list[list[int]]]:
+    """Cut families into batches of at most `size` sequences, of one family at least."""
     batch: list[list[int]] = []
+    rows = 0
     for places in families:
-        if batch and sum(map(len, batch)) + len(places) > size:
+        own = sum(n_samples[i] for i in places)
+        if batch and rows + own > size:
             yield batch
-            batch = []
+            batch, rows = [], 0
         batch.append(places)
+        rows += own
     if batch:
         yield batch

@@ -20,7 +20,9 @@ def closing(root: Path) -> str:
         lines.append(f"  after   {_accuracy(mine[-1])}{_difference(mine[-1])}")
     named = ("summary.csv", "summary.md", "summary_long.csv", "learning_curve.png")
     lines += ["", *(f"{root / name}" for name in named if (root / name).exists())]
-    return "\n".join([*lines, f"every judgement: {root / 'judge/judgements.parquet'}; check it all: btrm verify {root}"])
+    return "\n".join(
+        [*lines, f"every judgement: {root / 'judge/judgements.parquet'}; check it all: btrm verify {root}"]
+    )
 
 
 def _accuracy(row: Mapping[str, str]) -> str:

@@ -14,7 +14,10 @@ from btrm.report.rows import SummaryRow
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: how to compute it, how many decimals people see, and what it means. `decimals` is None for text; `wide`: in summary.csv only."""
+    """A column: how to compute it, what it means, and how many decimals people see (None: text).
+
+    `wide`: in summary.csv only.
+    """
 
     name: str
     value: Callable[[SummaryRow], Any]

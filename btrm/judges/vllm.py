@@ -1,0 +1,163 @@
+"""The `vllm` engine: continuous batching, prefix cache, adapters swapped on one loaded model; CPU and GPU alike."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from btrm.judges.base import JudgeAnswer, JudgeRequest, Sampling, too_long
+from btrm.judges.chat import Chat
+from btrm.judges.engine import EngineSpec
+
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the engine takes no others as its maximum
+# An engine keeps the weights that it first saw under an id, whatever the file holds later: never use an id twice.
+_LORA_IDS = count(1)
+_ENVIRONMENT = {
+    "VLLM_PLUGINS": "",  # ms-swift registers one that imports torchvision
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # per-request seeds and a clean end without a second process
+    "VLLM_NO_USAGE_STATS": "1",
+}
+_DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR"}
+
+
+@contextmanager
+def _environment() -> Generator[None]:
+    """Run vLLM under its settings and leave the caller's environment as it was: LLM() itself edits os.environ."""
+    before = dict(os.environ)
+    os.environ.update({**{k: v for k, v in _DEFAULTS.items() if k not in before}, **_ENVIRONMENT})
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _process_state() -> Generator[None]:
+    """Leave the process as it was: LLM() seeds the global random generators and binds threads to cores."""
+    import numpy as np
+    import torch
+
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+
+
+@contextmanager
+def vllm_process() -> Generator[None]:
+    """Run what imports or builds vLLM in here: its settings hold, and the process comes out as it went in."""
+    with _environment(), _process_state():
+        yield
+
+
+@contextmanager
+def open_vllm(spec: EngineSpec) -> Generator[VllmEngine]:
+    """Start an engine on a model; shut it down at the end, so that the next one finds the memory free."""
+    with vllm_process():
+        from vllm import LLM
+
+        chat = Chat.open(spec.model, spec.max_length)
+        llm: Any = LLM(**engine_arguments(spec, chat.max_length))
+    try:
+        yield VllmEngine(spec, chat, llm)
+    finally:
+        with _environment():
+            llm.llm_engine.engine_core.shutdown()
+        del llm
+        gc.collect()
+
+
+def engine_arguments(spec: EngineSpec, max_length: int) -> dict[str, Any]:
+    """Return the arguments of LLM(): the same for CPU and GPU but for memory and what the CPU build cannot do."""
+    from vllm.platforms import current_platform
+
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "dtype": spec.dtype,
+        "max_model_len": max_length,
+        "enable_prefix_caching": True,
+        "tensor_parallel_size": spec.tensor_parallel,
+        "disable_log_stats": True,
+    }
+    if spec.adapter_rank:
+        rank = next(r for r in _LORA_RANKS if r >= spec.adapter_rank)
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+    if current_platform.is_cpu():
+        return arguments | {
+            "enforce_eager": True,
+            "max_num_seqs": spec.batch_size,
+            "kv_cache_memory_bytes": spec.kv_cache_mb * 2**20,
+            "enable_chunked_prefill": False,  # per-request seeds crash with it there
+            "max_num_batched_tokens": max(2048, max_length),
+        }
+    return arguments | {"gpu_memory_utilization": spec.gpu_memory_utilization}
+
+
+class VllmEngine:
+    """Requests of both sides of a pair go in side by side, so that the shared prefix is in the cache."""
+
+    def __init__(self, spec: EngineSpec, chat: Chat, llm: Any) -> None:
+        self._spec = spec
+        self._chat = chat
+        self._llm = llm
+        self._lora: Any = None
+
+    def select(self, adapter: Path | None) -> None:
+        """Answer as this adapter from now on; None is the model itself."""
+        from vllm.lora.request import LoRARequest
+
+        number = next(_LORA_IDS)
+        self._lora = None if adapter is None else LoRARequest(f"adapter-{number}", number, str(adapter))
+
+    def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
+        """Return one answer a request, in order."""
+        prompts = self._chat.encode(requests)
+        answers = [too_long(r.n_samples, len(p)) for r, p in zip(requests, prompts, strict=True)]
+        fits = [i for i, p in enumerate(prompts) if self._chat.fits(p, self._spec.sampling.max_new_tokens)]
+        if not fits:
+            return answers
+        with _environment():
+            outputs = self._llm.generate(
+                [{"prompt_token_ids": prompts[i]} for i in fits],
+                [self._parameters(requests[i]) for i in fits],
+                use_tqdm=False,
+                lora_request=self._lora,
+            )
+        for place, output in zip(fits, outputs, strict=True):
+            samples = sorted(output.outputs, key=lambda sample: sample.index)
+            completions = tuple(self._chat.completion(list(sample.token_ids)) for sample in samples)
+            answers[place] = JudgeAnswer(completions, len(prompts[place]))
+        return answers
+
+    def _parameters(self, request: JudgeRequest) -> Any:
+        return sampling_parameters(self._spec.sampling, request, self._chat.end_ids)
+
+
+def sampling_parameters(sampling: Sampling, request: JudgeRequest, end_ids: frozenset[int]) -> Any:
+    """Return vLLM's parameters for one request: sample j of n is drawn with seed + j."""
+    from vllm import SamplingParams
+
+    return SamplingParams(
+        n=request.n_samples,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_new_tokens,
+        seed=request.seed,
+        stop_token_ids=sorted(end_ids),
+        detokenize=False,  # the text is made by Chat, which keeps score tags
+    )
