@@ -48,7 +48,6 @@ class Order(Config):
     base: str
     config: dict[str, Any]
     world_size: int
-    contract: bool = True
 
 
 def checkpoint_dir(run: StageRun) -> Path:
@@ -140,16 +139,20 @@ def read_order(path: Path) -> Order:
     return Order.build(json.loads(path.read_text()), str(path))
 
 
-def _run(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: int | None) -> None:
-    path = run.dir / ORDER
-    order = Order(
+def make_order(config: TrainerConfig, run: StageRun, options: Options) -> Order:
+    """Return what the trainer processes are told."""
+    return Order(
         argv=to_argv(options, config.swift),
         directory=str(run.dir),
         base=base_identity(run.model(config.model)),
         config=config.model_dump(mode="json"),
         world_size=world_size(config, run),
     )
-    write_json(path, order.model_dump(mode="json"))
+
+
+def _run(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: int | None) -> None:
+    path = run.dir / ORDER
+    write_json(path, make_order(config, run, options).model_dump(mode="json"))
     processes = process_count(run.resources, config.cpu_processes)
     job = Job(module, path, processes, run.resources.gpus == 0, run.dir / "logs" / "trainer.log", steps)
     run_job(job, run.resources)

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 import torch.distributed
 from accelerate.utils import gather_object
+from swift.model import model_meta, register
 from swift.pipelines import export_main, rlhf_main, sft_main
 from swift.rewards import ORM, orms
 from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 from swift.trainers import Seq2SeqTrainer
 from swift.trainers.trainer_factory import TrainerFactory
-from transformers import TrainerCallback
+from transformers import AutoConfig, TrainerCallback
 
 from btrm.checkpoints import write_mark
 from btrm.config import ConfigError
@@ -191,9 +192,23 @@ class PairGRPOTrainer(WholeCheckpoints, _GRPO):
             self._metrics["train" if self.model.training else "eval"][name].append(value)
 
 
+class _OwnConfigs:
+    """AutoConfig for ms-swift's first look at a model, which would run code that came with the model."""
+
+    @staticmethod
+    def from_pretrained(name: str, **_: Any) -> Any:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+def keep_remote_code_off() -> None:
+    """Load models by transformers' own classes only; ms-swift has no option for it and would trust any model."""
+    cast(Any, model_meta).AutoConfig = _OwnConfigs
+    cast(Any, register).ModelLoader.default_trust_remote_code = False
+
+
 def train_sft(order: Order) -> None:
     """Train as ordered; called in every trainer process."""
-    check_contract()
+    _prepare()
     MarkedSftTrainer.order = order
     TrainerFactory.TRAINER_MAPPING["causal_lm"] = f"{__name__}.{MarkedSftTrainer.__name__}"
     sft_main(order.argv)
@@ -202,7 +217,7 @@ def train_sft(order: Order) -> None:
 
 def train_grpo(order: Order) -> None:
     """Train as ordered; called in every trainer process."""
-    check_contract()
+    _prepare()
     config = GrpoConfig.build(order.config)
     PairReward.config = config.reward.resolved()
     PairGRPOTrainer.order, PairGRPOTrainer.config = order, config
@@ -216,7 +231,13 @@ def train_grpo(order: Order) -> None:
 
 def export(order: Order) -> None:
     """Export as ordered (the merge stage)."""
+    _prepare()
     export_main(order.argv)
+
+
+def _prepare() -> None:
+    check_contract()
+    keep_remote_code_off()
 
 
 def contract() -> Iterator[tuple[str, bool]]:
@@ -241,6 +262,9 @@ def contract() -> Iterator[tuple[str, bool]]:
     source = inspect.getsource(GRPOTrainer)
     for text in ("self._buffered_inputs", "self._step %", "self._metrics[mode]", "self.dynamic_resample_iterator"):
         yield f"GRPOTrainer uses {text}", text in source
+    yield "swift.model.model_meta.AutoConfig", hasattr(model_meta, "AutoConfig")
+    loader = getattr(register, "ModelLoader", None)
+    yield "swift.model.register.ModelLoader.default_trust_remote_code", hasattr(loader, "default_trust_remote_code")
     yield "swift.rewards.orms is a dict", type(_REWARDS) is dict
 
 

@@ -1,0 +1,77 @@
+"""What a folder holds, whose adapter it is, and which checkpoint is whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from btrm.checkpoints import check_adapter_base, checkpoint_kind, checkpoints, is_whole, write_mark
+from btrm.config import ConfigError
+
+
+def make(folder: Path, **files: str) -> Path:
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder
+
+
+def full(folder: Path, weights: str = "w") -> Path:
+    return make(folder, config__json="{}", model__safetensors=weights)
+
+
+def adapter(folder: Path, base: str) -> Path:
+    config = json.dumps({"base_model_name_or_path": base})
+    return make(folder, adapter_config__json=config, adapter_model__safetensors="a")
+
+
+def test_a_folder_is_what_its_files_say(tmp_path: Path) -> None:
+    assert checkpoint_kind(full(tmp_path / "full")) == "full"
+    assert checkpoint_kind(adapter(tmp_path / "adapter", "x")) == "adapter"
+
+
+@pytest.mark.parametrize("files", [{}, {"config__json": "{}"}, {"adapter_config__json": "{}"}, {"optimizer__pt": "o"}])
+def test_a_folder_without_weights_is_refused(tmp_path: Path, files: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="neither weights"):
+        checkpoint_kind(make(tmp_path / "x", **files))
+    with pytest.raises(ConfigError, match="no such folder"):
+        checkpoint_kind(tmp_path / "y")
+
+
+def test_an_adapter_belongs_to_its_base_wherever_that_lies(tmp_path: Path) -> None:
+    one, two = full(tmp_path / "one", "1"), full(tmp_path / "two", "2")
+    moved = full(tmp_path / "moved", "1")
+    mine = adapter(tmp_path / "mine", str(one))
+    from btrm.checkpoints import base_identity
+
+    write_mark(mine, base_identity(str(one)), 3)
+    check_adapter_base(mine, str(one))
+    check_adapter_base(mine, str(moved))
+    with pytest.raises(ConfigError, match="an adapter for another base"):
+        check_adapter_base(mine, str(two))
+
+
+def test_a_foreign_adapter_is_known_by_its_own_word(tmp_path: Path) -> None:
+    one, two = full(tmp_path / "one", "1"), full(tmp_path / "two", "2")
+    foreign = adapter(tmp_path / "foreign", str(one))
+    check_adapter_base(foreign, str(one))
+    with pytest.raises(ConfigError, match="an adapter for another base"):
+        check_adapter_base(foreign, str(two))
+    check_adapter_base(adapter(tmp_path / "hub", "owner/name"), "owner/name")
+
+
+def test_a_checkpoint_is_whole_when_marked_and_unchanged_in_size(tmp_path: Path) -> None:
+    folder = full(tmp_path / "checkpoint-4")
+    assert not is_whole(folder)
+    write_mark(folder, "hub:x", 4)
+    assert is_whole(folder)
+    (folder / "model.safetensors").write_text("")
+    assert not is_whole(folder)
+
+
+def test_checkpoints_are_sorted_by_step(tmp_path: Path) -> None:
+    for name in ("checkpoint-100", "checkpoint-20", "last-checkpoint", "checkpoint-x"):
+        (tmp_path / name).mkdir()
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-20", "checkpoint-100"]

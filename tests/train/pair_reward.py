@@ -1,0 +1,14 @@
+"""A reward that varies for most pairs and not for others, whatever is written: for counting what is trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from btrm.rewards.config import RewardConfig
+from btrm.rewards.pair_batch import PairBatch
+
+
+def varied(batch: PairBatch, config: RewardConfig) -> np.ndarray:  # noqa: ARG001
+    """Rewards 0, 1, 2, … within each side; one pair in three earns the same for everything."""
+    flat = np.array([int(str(name)[:4], 16) % 3 == 0 for name in batch.pair_ids])
+    return np.where(flat[batch.pair_N], 1.0, np.arange(len(batch)) % 4)
