@@ -50,7 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     experiments.add_argument("name", nargs="?")
     _command(commands, "sites", _sites, "list the site profiles")
     rewards = _command(commands, "rewards", _rewards, "score batches of completions with a published reward")
-    rewards.add_argument("--batches", required=True, metavar="F.jsonl", help="rows as in the README; - is stdin")
+    rewards.add_argument(
+        "--batches",
+        required=True,
+        metavar="F.jsonl",
+        help="a line: reward, parser, params, completions, pair_id, side, preferred_side; - is stdin",
+    )
     return parser
 
 
@@ -109,8 +114,10 @@ def _experiments(args: argparse.Namespace) -> int:
     from btrm.launch.plan import experiment_table, get_experiment
 
     if args.action == "list":
-        for name, function in experiment_table().items():
-            print(f"{name:<64}{function().summary}")
+        table = experiment_table()
+        width = max(map(len, table)) + 2
+        for name, function in table.items():
+            print(f"{name:<{width}}{function().summary}")
         return 0
     from btrm.config import ConfigError
     from btrm.launch.site import load_site

@@ -6,13 +6,22 @@ both clips at 0, which is off; and `--min_reward_std`, described as a filter, wo
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from btrm.config import ConfigError, nearest
+from btrm.data.pairs import PairsConfig
+from btrm.judges.grid import JudgeConfig
+from btrm.launch.plan import Experiment, Step, preset_assignments
+from btrm.metrics.evaluate import EvaluateConfig
+from btrm.report.summary import SummarizeConfig
+from btrm.rewards.config import RewardConfig
+from btrm.runs import Resources
+from btrm.train.grpo import GrpoConfig
 
 Figures = dict[str, str]
+NODE = Resources(nodes=1, gpus=8, cpus=64, mem_gb=512, time_min=24 * 60)
+ONE_GPU = Resources(nodes=1, gpus=1, cpus=8, mem_gb=64, time_min=8 * 60)
 
 _QWEN25 = {"MODEL": "Qwen/Qwen2.5-7B-Instruct"}
 _QWEN3 = {"MODEL": "Qwen/Qwen3-8B"}
@@ -179,10 +188,33 @@ def preset(name: str) -> Figures:
     return dict(PRESETS[name])
 
 
-def extra_args(figures: Figures) -> Figures:
-    """Return a preset's EXTRA_ARGS (`--beta 0.01 ...`) as {option: value}."""
-    words = shlex.split(figures.get("EXTRA_ARGS", ""))
-    return {option.removeprefix("--"): value for option, value in zip(words[::2], words[1::2], strict=True)}
+def plan(name: str) -> Experiment:
+    """Return a preset as a whole plan, with the published treatment of unparsed answers and pair weights.
+
+    GRPO starts from the model itself; on summarize_from_feedback where no data set is named.
+    """
+    figures = preset(name)
+    model = figures.get("MODEL", "Qwen/Qwen2.5-7B-Instruct")
+    dataset = figures.get("EVAL_DATASET", "summarize_from_feedback")
+    prompt, parser = figures["EVAL_PROMPT"], figures["BT_SCORE_PARSER"]
+    steps = (
+        Step("pairs", PairsConfig(dataset=dataset, prompt=prompt)),
+        Step("grpo", GrpoConfig(model=model, reward=RewardConfig.parity({"parser": parser})), NODE),
+        Step(
+            "judge",
+            JudgeConfig(
+                base=model,
+                checkpoints={"base": model, "grpo": "@grpo/checkpoints/checkpoint-*"},
+                prompt=prompt,
+                engine="vllm",
+            ),
+            ONE_GPU,
+        ),
+        Step("evaluate", EvaluateConfig()),
+        Step("summarize", SummarizeConfig()),
+    )
+    experiment = Experiment(f"published.{name}", f"{figures['REWARD_NAME']}, {prompt}", steps)
+    return experiment.override(preset_assignments(figures, name))
 
 
-EXPERIMENTS: dict[str, Callable[[], Any]] = {}
+EXPERIMENTS: dict[str, Callable[[], Experiment]] = {name: partial(plan, name) for name in PRESETS}

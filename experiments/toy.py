@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from btrm.data.pairs import PairsConfig
 from btrm.data.sft_data import SftDataConfig
@@ -19,22 +19,67 @@ from btrm.train.merge import MergeConfig
 from btrm.train.sft import SftConfig
 from btrm.train.toy_model import ToyModelConfig
 
+# ms-swift cannot tell the type of a model that it has never heard of.
+_TINY: dict[str, Any] = {
+    "model_type": "qwen2",
+    "template": "chatml",
+    "dtype": "float32",
+    "gradient_checkpointing": False,
+}
 _CPU = Resources(gpus=0, cpus=2, mem_gb=6, time_min=30)
 
 
 def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> Experiment:
     lone_side: Literal["raise", "penalise"] = "raise" if sampler == "pair" else "penalise"
-    reward = RewardConfig(delta_temp=50, parse_fail=-3, lone_side=lone_side)
+    reward = RewardConfig(delta_temp=100, parse_fail=-3, lone_side=lone_side)
+    sft = SftConfig(
+        model="@toy_model/model",
+        max_steps=100,
+        learning_rate=5e-4,
+        per_device_batch_size=16,
+        gradient_accumulation=1,
+        save_steps=50,
+        max_length=256,
+        **_TINY,
+    )
+    grpo = GrpoConfig(
+        reward=reward,
+        sampler=sampler,
+        max_steps=250,
+        save_steps=50,
+        learning_rate=2e-3,
+        num_generations=8,
+        generation_batch_size=64,
+        per_device_batch_size=32,
+        cpu_processes=2,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=-1,
+        max_completion_length=16,
+        max_length=256,
+        dynamic_sample=False,
+        **_TINY,
+    )
+    judge = JudgeConfig(
+        checkpoints={"base": "@toy_model/model", "sft": "@merge/model", "grpo": "@grpo/checkpoints/checkpoint-*"},
+        n_pairs=None,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        max_new_tokens=16,
+        max_length=256,
+        batch_size=128,
+    )
     steps = (
         Step("toy_model", ToyModelConfig()),
         Step("pairs", PairsConfig(n_pairs={"train": 2000, "validation": 200, "test": 400})),
         # The teacher knows nothing: it teaches the form of an answer, and GRPO alone can teach the preference.
         Step("teacher", TeacherConfig(backend="rule_random", prompt="toy_score100")),
         Step("sft_data", SftDataConfig(prompt="toy_score100")),
-        Step("sft", SftConfig(model="@toy_model/model")),
-        Step("merge", MergeConfig(model="@toy_model/model")),
-        Step("grpo", GrpoConfig(reward=reward, sampler=sampler)),
-        Step("judge", JudgeConfig()),
+        Step("sft", sft),
+        Step("merge", MergeConfig(model="@toy_model/model", model_type="qwen2", template="chatml", dtype="float32")),
+        Step("grpo", grpo),
+        Step("judge", judge),
         Step("evaluate", EvaluateConfig()),
         Step("summarize", SummarizeConfig()),
     )

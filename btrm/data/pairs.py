@@ -23,7 +23,9 @@ from btrm.runs import StageConfig, StageResult, StageRun, replace, sha256_file
 class PairsConfig(StageConfig):
     """What to read and how to ask about it. More pairs or splits extend a run: the first pairs stay the same."""
 
-    dataset: str = setting("toy", "toy, summarize_from_feedback, anthropic_hh, mapped, or FILE.py:function")
+    dataset: str = setting(
+        "toy", "toy, summarize_from_feedback, anthropic_hh, mapped, or FILE.py:function", published="EVAL_DATASET"
+    )
     prompt: str = setting("", "prompt of the pointwise rows; the data set's usual one by default")
     splits: tuple[str, ...] = extent((), "splits to write; all that the data set (or data_files) has by default")
     n_pairs: dict[str, int] = extent({}, "most pairs of each split, as split=N; all by default (toy needs them)")

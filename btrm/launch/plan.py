@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from btrm.config import Config, ConfigError, flat_fields, nearest, published_name, read_env_file
 from btrm.plugins import load_object, shipped
+from btrm.prompts import get_prompt
 from btrm.runs import Resources, RunPaths, StageConfig, read_manifest
 from btrm.stages import STAGES, get_stage, references
 
 DEFAULT_EXPERIMENT = "hh.baseline"
+_DERIVED = frozenset({"EVAL_PARSER", "EXTRA_ARGS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class Experiment:
                     changed[head] = replace(step, config=step.config.override([rest]))
                     continue
                 targets = [s for s in changed.values() if name in published_names(type(s.config))]
+                # The published trainer is GRPO's: its LEARNING_RATE is not the warm-up's.
+                targets = [s for s in targets if s.stage == "grpo"] or targets
                 if not targets:
                     valid = [*(f"{s.key}.{f}" for s in self.steps for f in flat_fields(type(s.config)))]
                     raise ConfigError(f"--set {name}: no such STEP.field or published name{nearest(name, valid)}")
@@ -95,27 +100,30 @@ def published_names(config: type[Config]) -> dict[str, str]:
 def preset_assignments(values: Mapping[str, str], where: str) -> list[str]:
     """Turn a published preset into assignments; raise ConfigError for a name that no stage publishes.
 
-    EXTRA_ARGS holds trainer flags: those that a GRPO field publishes or is named like go there, the rest to `--swift`.
+    EVAL_PARSER follows from EVAL_PROMPT and is only checked. EXTRA_ARGS holds trainer flags: those that a GRPO field
+    publishes or is named like go there, the rest to `--swift`.
     """
-    grpo = get_stage("grpo").config
-    known = {name for stage in STAGES.values() for name in published_names(stage.config)}
-    problems = [
-        f"{where}: {name}: no such published name{nearest(name, known)}"
-        for name in values
-        if name not in known and name != "EXTRA_ARGS"
-    ]
+    known = {name for stage in STAGES.values() for name in published_names(stage.config)} | {*_DERIVED}
+    problems = [f"{where}: {n}: no such published name{nearest(n, known)}" for n in values if n not in known]
+    parser, prompt = values.get("EVAL_PARSER"), values.get("EVAL_PROMPT")
+    derived = get_prompt(prompt).parser.name if prompt else None
+    if parser is not None and parser != derived:
+        problems.append(f"{where}: EVAL_PARSER={parser}: EVAL_PROMPT={prompt} is read by {derived}")
     if problems:
         raise ConfigError("\n".join(problems))
-    assignments = [f"{name}={value}" for name, value in values.items() if name != "EXTRA_ARGS"]
-    words = values.get("EXTRA_ARGS", "").split()
+    given = [f"{name}={value}" for name, value in values.items() if name not in _DERIVED]
+    return given + _extra_args(values.get("EXTRA_ARGS", ""), where)
+
+
+def _extra_args(text: str, where: str) -> list[str]:
+    words = shlex.split(text)
     if len(words) % 2 or not all(flag.startswith("--") for flag in words[::2]):
-        raise ConfigError(f"{where}: EXTRA_ARGS: expected --flag value pairs, got {values['EXTRA_ARGS']!r}")
+        raise ConfigError(f"{where}: EXTRA_ARGS: expected --flag value pairs, got {text!r}")
+    grpo = get_stage("grpo").config
     fields, aliases = flat_fields(grpo), published_names(grpo)
-    for flag, value in zip(words[::2], words[1::2], strict=True):
-        name = flag.removeprefix("--")
-        field = name if name in fields else aliases.get(name, f"swift.{name}")
-        assignments.append(f"grpo.{field}={value}")
-    return assignments
+    names = [flag.removeprefix("--") for flag in words[::2]]
+    targets = [name if name in fields else aliases.get(name, f"swift.{name}") for name in names]
+    return [f"grpo.{target}={value}" for target, value in zip(targets, words[1::2], strict=True)]
 
 
 def read_preset(path: Path) -> list[str]:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from btrm.config import ConfigError
+from btrm.launch.plan import get_experiment, published_names
 from btrm.plugins import load_object, shipped
+from btrm.prompts import get_prompt
 from btrm.rewards.config import RewardConfig
 
 FILE = shipped("experiments") / "published.py"
 PRESETS = load_object(f"{FILE}:PRESETS")
 preset = load_object(f"{FILE}:preset")
-extra_args = load_object(f"{FILE}:extra_args")
 
 
 def test_every_figure_is_the_published_one(shared_data: Path):
@@ -37,13 +38,38 @@ def test_figures_come_out_as_numbers():
     assert config.delta_temp == 2.0
 
 
-def test_extra_args():
-    assert extra_args(preset("hh_v3_group_floor_b01")) == {
-        "scale_rewards": "group",
-        "beta": "0.01",
-        "min_reward_std": "0.02",
-    }
-    assert extra_args(preset("score100_T20_C10_posclip")) == {}
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_figure_reaches_a_field_of_the_plan(name: str):
+    experiment = get_experiment(name)
+    for key, figure in preset(name).items():
+        fields = [
+            field
+            for step in experiment.steps
+            for alias, path in published_names(type(step.config)).items()
+            if alias == key
+            for field in [step.config.by_role("setting", "source", "extent", "runtime")[path]]
+        ]
+        if key in {"EVAL_PARSER", "EXTRA_ARGS"}:
+            assert not fields
+        else:
+            assert fields and all(same(field, figure) for field in fields), key
+    assert get_prompt(experiment.step("judge").config.model_dump()["prompt"]).parser.name == preset(name)["EVAL_PARSER"]
+
+
+def same(field: object, figure: str) -> bool:
+    return float(figure) == field if isinstance(field, int | float) else field == figure
+
+
+def test_extra_args_reach_their_fields():
+    grpo = get_experiment("hh_v3_group_floor_b01").step("grpo").config.model_dump()
+    assert (grpo["scale_rewards"], grpo["beta"], grpo["reward_std_floor"]) == ("group", 0.01, 0.02)
+    grpo = get_experiment("hh_s5v3_T1_NC2_offset_base").step("grpo").config.model_dump()
+    assert grpo["swift"] == {"use_chat_template": "false"}
+
+
+def test_published_presets_treat_answers_as_published():
+    reward = get_experiment("hh_exp2_graded_hardpair").step("grpo").config.model_dump()["reward"]
+    assert (reward["unparsed"], reward["weight_on"]) == ("published", "reward")
 
 
 def test_a_preset_is_a_copy():

@@ -75,7 +75,9 @@ def test_a_preset_file_holds_published_names(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match="BT_DELTA_TMP: no such published name; did you mean BT_DELTA_TEMP"):
         preset_assignments({"BT_DELTA_TMP": "1"}, "x")
-    with pytest.raises(ConfigError, match="pairs"):
+    with pytest.raises(ConfigError, match="--flag value pairs"):
         preset_assignments({"EXTRA_ARGS": "--beta"}, "x")
+    with pytest.raises(ConfigError, match="is read by score100_last"):
+        preset_assignments({"EVAL_PROMPT": "hh_score100_v3", "EVAL_PARSER": "score100_first"}, "x")
     with pytest.raises(ConfigError, match="no such file"):
         read_preset(tmp_path / "none.env")
