@@ -33,7 +33,7 @@ class ToyModelConfig(StageConfig):
     seed: int = setting(0, "seed of the weights, the texts and their random scores")
     steps: int = extent(300, "pretraining steps", ge=0)
     batch_size: int = setting(32, "texts a step", ge=1)
-    learning_rate: float = setting(3e-3, "peak learning rate of pretraining", gt=0)
+    learning_rate: float = setting(1.5e-3, "peak learning rate of pretraining", gt=0)
     hidden_size: int = setting(128, "width", ge=32)
     layers: int = setting(2, "transformer layers", ge=1)
     heads: int = setting(4, "attention heads; the vLLM CPU engine needs a head of 32 or 64", ge=1)

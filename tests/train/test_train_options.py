@@ -65,7 +65,7 @@ def test_argv_is_ms_swifts() -> None:
 
 
 def test_a_floor_needs_a_std_to_scale_by() -> None:
-    with pytest.raises(ConfigError, match="reward_std_floor=0.1 needs scale_rewards=group"):
+    with pytest.raises(ConfigError, match=r"reward_std_floor=0\.1 needs scale_rewards=group"):
         GrpoConfig.build({"reward_std_floor": 0.1, "scale_rewards": "none"})
 
 

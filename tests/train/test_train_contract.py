@@ -1,0 +1,51 @@
+"""What we build on in ms-swift: checked against the installed one, and named where it moved."""
+
+from __future__ import annotations
+
+import pytest
+
+from btrm.config import ConfigError
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_swift")]
+
+
+def test_the_installed_ms_swift_is_as_expected_and_a_moved_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
+
+    from btrm.train import swift_adapter
+
+    swift_adapter.check_contract()
+    monkeypatch.setattr(GRPOTrainer, "compute_std", lambda self, samples: (self, samples))
+    with pytest.raises(ConfigError) as error:
+        swift_adapter.check_contract()
+    assert "GRPOTrainer.compute_std(self, samples, rewards_per_func)" in str(error.value)
+    assert "_compute_advantages" not in str(error.value)
+
+
+def test_the_reward_gives_back_the_tag_that_ended_an_answer() -> None:
+    from btrm.rewards.config import RewardConfig
+    from btrm.train.swift_adapter import PairReward, PairWeight
+
+    PairReward.config, PairReward.eos = RewardConfig(delta_temp=50).resolved(), "</s>"
+    columns = {
+        "label_id": ["a"] * 4,
+        "pair_id": ["a"] * 4,
+        "side": [0, 0, 1, 1],
+        "preferred_side": [0] * 4,
+        "finish_reason": ["stop", "stop", "stop", "length"],
+    }
+    rewards = PairReward(None)(["<s>90", "<s>70", "<s>10", "<s>1"], **columns)
+    assert rewards[0] > rewards[1] > -0.7, "read as 90 and 70 against 10"
+    assert rewards[3] <= rewards[2]
+    assert [str(o) for o in PairReward.unlogged[-1].outcome_N] == ["scored"] * 3 + ["truncated"]
+    assert PairWeight(None)(["x"] * 4, **columns) == [1.0] * 4
+
+
+def test_no_code_that_comes_with_a_model_is_run() -> None:
+    from swift.model import model_meta, register
+
+    from btrm.train import swift_adapter
+
+    swift_adapter.keep_remote_code_off()
+    assert register.ModelLoader.default_trust_remote_code is False
+    assert model_meta.AutoConfig is swift_adapter._OwnConfigs
