@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -104,6 +105,12 @@ class RunPaths:
             return self.stage(name) / rest if rest else self.stage(name)
         path = Path(reference).expanduser()
         return path if path.exists() else None
+
+    def matches(self, reference: str) -> list[Path]:
+        """Return the folders behind a reference with a glob in it, in no order; nothing where there are none."""
+        path = self.resolve(reference) or Path(reference).expanduser()
+        fixed = next((parent for parent in path.parents if not glob.has_magic(str(parent))), Path())
+        return [found for found in fixed.glob(str(path.relative_to(fixed))) if found.is_dir()]
 
 
 class StageError(RuntimeError):

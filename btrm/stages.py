@@ -6,6 +6,7 @@ python -m btrm.stages RUN/STAGE/stage.json      # what a job runs: the request i
 from __future__ import annotations
 
 import fnmatch
+import glob
 import importlib
 import logging
 import os
@@ -233,6 +234,9 @@ def _input(reference: str, paths: RunPaths) -> tuple[str, str]:
         if not below:
             raise ConfigError(f"{reference}: not an output of {stage}{nearest(rest, manifest.outputs)}")
         return _combined(below), f"@{stage}/{rest} {manifest.fingerprint}"
+    if glob.has_magic(reference) and (folders := paths.matches(reference)):
+        digest = fingerprint("folders", {}, {str(folder): sha256_path(folder) for folder in folders})
+        return digest, digest
     path = paths.resolve(reference)
     if path is None:
         if reference.startswith(_PATH_STARTS) or reference.endswith(_DATA_ENDS):

@@ -14,7 +14,8 @@ def closing(root: Path) -> str:
     lines = [format_table(rows), ""]
     for split in dict.fromkeys(row["split"] for row in rows):
         mine = [row for row in rows if row["split"] == split]
-        before = next((row for row in mine if row["checkpoint"] == row["baseline"]), mine[0])
+        baselines = {row["baseline"] for row in mine}
+        before = next((row for row in mine if row["checkpoint"] in baselines), mine[0])
         lines.append(f"accuracy on the {split} split, 95 % intervals over pairs:")
         lines.append(f"  before  {_accuracy(before)}")
         lines.append(f"  after   {_accuracy(mine[-1])}{_difference(mine[-1])}")
