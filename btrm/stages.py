@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from btrm.config import ConfigError, flat_fields, nearest, role
 from btrm.runs import (
@@ -48,6 +48,7 @@ _LOG = logging.getLogger(__name__)
 # What can only be a path, never a hub's name.
 _PATH_STARTS = ("/", "./", "../", "~")
 _DATA_ENDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".csv")
+State = Literal["new", "resume", "extend", "complete"]
 _LIGHT = Resources()
 _GPU = Resources(gpus=1, cpus=8, mem_gb=64, time_min=24 * 60)
 
@@ -57,6 +58,7 @@ class Stage:
     """One arrow of the path: its config class and function by name (imported when used), and usual resources.
 
     `frozen_inputs`: a trainer cannot take back what it has learnt, so inputs that grew are an error, not an extension.
+    `check_name`: a function like the stage's own that refuses what can be refused before any GPU is asked for.
     """
 
     module: str
@@ -65,6 +67,7 @@ class Stage:
     summary: str
     resources: Resources = _LIGHT
     frozen_inputs: bool = False
+    check_name: str = ""
 
     @property
     def config(self) -> type[StageConfig]:
@@ -76,16 +79,35 @@ class Stage:
         """The stage's function."""
         return getattr(importlib.import_module(self.module), self.function_name)
 
+    def check(self, config: StageConfig, run: StageRun) -> None:
+        """Raise ConfigError for what the stage would refuse, without doing its work."""
+        if self.check_name:
+            getattr(importlib.import_module(self.module), self.check_name)(config, run)
+
 
 STAGES: dict[str, Stage] = {
     "toy_model": Stage("btrm.train.toy_model", "ToyModelConfig", "run_toy_model", "the tiny model of the toy task"),
     "pairs": Stage("btrm.data.pairs", "PairsConfig", "run_pairs", "preference set -> pairs.parquet and rows.jsonl"),
     "teacher": Stage("btrm.judges.teacher", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements"),
     "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),
-    "sft": Stage("btrm.train.sft", "SftConfig", "run_sft", "LoRA warm-up on the teacher's answers", _GPU, True),
-    "merge": Stage("btrm.train.merge", "MergeConfig", "run_merge", "adapter + base -> model", _GPU, True),
-    "grpo": Stage("btrm.train.grpo", "GrpoConfig", "run_grpo", "GRPO on a Bradley-Terry reward", _GPU, True),
-    "judge": Stage("btrm.judges.grid", "JudgeConfig", "run_judge", "checkpoints x seeds -> judgements.parquet", _GPU),
+    "sft": Stage(
+        "btrm.train.sft", "SftConfig", "run_sft", "LoRA warm-up on the teacher's answers", _GPU, True, "check_sft"
+    ),
+    "merge": Stage(
+        "btrm.train.merge", "MergeConfig", "run_merge", "adapter + base -> model", _GPU, True, "check_merge"
+    ),
+    "grpo": Stage(
+        "btrm.train.grpo", "GrpoConfig", "run_grpo", "GRPO on a Bradley-Terry reward", _GPU, True, "check_grpo"
+    ),
+    "judge": Stage(
+        "btrm.judges.grid",
+        "JudgeConfig",
+        "run_judge",
+        "checkpoints x seeds -> judgements.parquet",
+        _GPU,
+        False,
+        "check_judge",
+    ),
     "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
     "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),
 }
@@ -105,7 +127,7 @@ class Prepared:
     request: StageRequest
     directory: Path
     done: bool
-    note: str
+    note: State
 
 
 def prepare(name: str, config: StageConfig, resources: Resources, root: Path, stage: str | None = None) -> Prepared:
@@ -124,18 +146,26 @@ def prepare(name: str, config: StageConfig, resources: Resources, root: Path, st
         inputs=inputs,
     )
     directory = paths.stage(name)
+    state = _state(request, directory)
+    if state != "complete":
+        run = StageRun(paths, name, directory, resources, directory / REQUEST)
+        get_stage(stage_name).check(config, run)
+    return Prepared(request, directory, state == "complete", state)
+
+
+def _state(request: StageRequest, directory: Path) -> State:
+    """Return what there is to do in a stage's directory; raise ConfigError where settings would be mixed."""
     manifest, before = read_manifest(directory), read_request(directory)
     if manifest is None:
         if before is not None and before.fingerprint != request.fingerprint and _holds_work(directory):
             raise ConfigError(f"{directory}: half-done with other settings; {_changes(before, request)}")
-        return Prepared(request, directory, False, "resume" if before else "new")
+        return "resume" if before else "new"
     if manifest.fingerprint != request.fingerprint:
         raise ConfigError(f"{directory}: complete with other settings; {_changes(manifest, request)}")
-    if manifest.inputs != inputs and get_stage(stage_name).frozen_inputs:
+    if manifest.inputs != request.inputs and get_stage(request.stage).frozen_inputs:
         raise ConfigError(f"{directory}: trained on other inputs; {_changes(manifest, request)}")
-    same_extent = _extent(stage_name, manifest.config) == _extent(stage_name, request.config)
-    done = same_extent and manifest.inputs == inputs
-    return Prepared(request, directory, done, "complete" if done else "extend")
+    same_extent = _extent(request.stage, manifest.config) == _extent(request.stage, request.config)
+    return "complete" if same_extent and manifest.inputs == request.inputs else "extend"
 
 
 def _holds_work(directory: Path) -> bool:

@@ -63,18 +63,11 @@ def _expand(run: StageRun, label: str, reference: str, problems: list[str]) -> l
         problems.append(f"checkpoints: label {label!r}: letters, digits, dot, dash and underscore only")
         return []
     if glob.has_magic(reference):
-        pattern = str(run.paths.resolve(reference) or Path(reference).expanduser())
-        paths = sorted((str(path) for path in _glob(pattern) if path.is_dir()), key=natural_key)
+        paths = sorted(map(str, run.paths.matches(reference)), key=natural_key)
         if not paths:
-            problems.append(f"checkpoints: {label}: no folder matches {pattern}")
+            problems.append(f"checkpoints: {label}: no folder matches {reference}")
         return [(Path(path).name, path) for path in paths]
     return [(label, run.model(reference))]
-
-
-def _glob(pattern: str) -> list[Path]:
-    path = Path(pattern)
-    fixed = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
-    return list(fixed.glob(str(path.relative_to(fixed))))
 
 
 def _inspect(label: str, path: str, base: str | None, hashes: dict[str, str]) -> Checkpoint | list[str]:

@@ -78,6 +78,11 @@ class JudgeConfig(StageConfig):
         return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens)
 
 
+def check_judge(config: JudgeConfig, run: StageRun) -> None:
+    """Refuse checkpoints that cannot be what they are said to be."""
+    find_checkpoints(run, config.checkpoints, config.base)
+
+
 def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:
     """Judge what is missing of each checkpoint x seed cell, then rebuild judgements.parquet.
 

@@ -61,7 +61,8 @@ def pair_outcomes(
     assumed = {"wrong": -worst_margin, "tie": 0.0, "drop": np.nan}[unparsed]
     missing_P = np.isnan(margin_P)
     credit_P = np.where(missing_P, credit, 0.5 + 0.5 * np.sign(margin_P))
-    loss_P = np.logaddexp(0.0, -np.where(missing_P, assumed, margin_P) / bt_temp)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN: a dropped pair
+        loss_P = np.logaddexp(0.0, -np.where(missing_P, assumed, margin_P) / bt_temp)
     return PairOutcomes(credit_P, margin_P, loss_P)
 
 

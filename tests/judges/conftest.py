@@ -94,3 +94,14 @@ def pairs_file(tmp_path: Path) -> Path:
     path = tmp_path / "test.pairs.parquet"
     write_pairs(path, toy_pairs("test", 12))
     return path
+
+
+@pytest.fixture
+def chat_with_special_tags() -> tuple[Any, Any]:
+    """A chat over a tokenizer like Llama's: `<s>` begins a text, `</s>` ends it; and a function from text to ids."""
+    from btrm.judges.chat import Chat
+
+    tokenizer = make_tokenizer(["<unk>", "<s>", "</s>"], eos="</s>", pad="<unk>")
+    hidden = frozenset({tokenizer.convert_tokens_to_ids("<unk>")})
+    chat = Chat(tokenizer, frozenset({tokenizer.eos_token_id}), hidden, 100)
+    return chat, lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from btrm.metrics.bootstrap import percentile_interval, resampled_sums
+
+
+def coverage(n_worlds: int, n_pairs: int, truth: float) -> float:
+    """Share of worlds whose 95 % interval holds the true accuracy."""
+    rng = np.random.default_rng(1)
+    hits = 0
+    for world in range(n_worlds):
+        credit_P1 = (rng.random((n_pairs, 1)) < truth).astype(np.float64)
+        interval = percentile_interval(resampled_sums(credit_P1, 400, world)[:, 0] / n_pairs)
+        hits += interval.low <= truth <= interval.high
+    return hits / n_worlds
+
+
+def test_interval_covers_the_truth() -> None:
+    assert 0.90 <= coverage(200, 200, 0.7) <= 0.99
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("truth", [0.5, 0.7, 0.95])
+def test_interval_covers_the_truth_over_many_worlds(truth: float) -> None:
+    assert 0.935 <= coverage(4000, 500, truth) <= 0.965
+
+
+def test_width_is_that_of_the_normal_approximation() -> None:
+    credit_P1 = np.repeat([1.0, 0.0], [1400, 600])[:, None]
+    interval = percentile_interval(resampled_sums(credit_P1, 4000, 0)[:, 0] / 2000)
+    expected = 2 * 1.96 * (0.7 * 0.3 / 2000) ** 0.5
+    assert interval.high - interval.low == pytest.approx(expected, rel=0.08)
+
+
+def test_columns_see_the_same_resamples() -> None:
+    credit_P = np.random.default_rng(0).integers(0, 2, 300).astype(np.float64)
+    sums_BM = resampled_sums(np.stack([credit_P, credit_P, 1 - credit_P], 1), 500, 0)
+    assert np.array_equal(sums_BM[:, 0], sums_BM[:, 1])
+    assert np.allclose(sums_BM[:, 0] + sums_BM[:, 2], 300)
+
+
+def test_chunks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    value_PM = np.random.default_rng(0).random((50, 2))
+    whole = resampled_sums(value_PM, 40, 3)
+    monkeypatch.setattr("btrm.metrics.bootstrap._CHUNK", 50 * 7)
+    assert np.allclose(resampled_sums(value_PM, 40, 3), whole)
+
+
+def test_clusters_are_drawn_whole() -> None:
+    value_PM = np.ones((6, 1))
+    sums_BM = resampled_sums(value_PM, 200, 0, np.array([0, 0, 0, 1, 1, 1]))
+    assert set(sums_BM[:, 0]) == {6.0}
+    uneven = resampled_sums(value_PM, 200, 0, np.array([0, 0, 0, 0, 0, 1]))
+    assert set(uneven[:, 0]) == {2.0, 6.0, 10.0}
+
+
+def test_nothing_defined_gives_no_interval() -> None:
+    interval = percentile_interval(np.array([np.nan, np.nan]))
+    assert np.isnan([interval.low, interval.high]).all()
