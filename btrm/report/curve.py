@@ -35,11 +35,11 @@ def _panel(axes: Any, rows: Sequence[SummaryRow], split: str) -> None:
         axes.axhline(row.mean("accuracy"), ls=_STYLES[number % 3], color=color, label=row.checkpoint)
         axes.axhspan(row.accuracy.low, row.accuracy.high, color=color, alpha=0.08, lw=0)
     axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
-    axes.set(xlabel="training step", ylabel="accuracy", title=f"Held-out accuracy, {split} split", ylim=(0.4, 1.01))
+    axes.set(xlabel="training step", ylabel="accuracy", title=f"Held-out accuracy, {split} split", ylim=(0.4, 1.02))
     lowest = min((row.accuracy.low for row in rows), default=0.5)
     if lowest < 0.42:
-        axes.set_ylim(max(0.0, lowest - 0.05), 1.01)
+        axes.set_ylim(max(0.0, lowest - 0.05), 1.02)
     if not steps:
         axes.set_xticks([])
     axes.grid(alpha=0.3)
-    axes.legend(loc="best", fontsize=9)
+    axes.legend(loc="center right", fontsize=9)
