@@ -68,14 +68,18 @@ class GrpoConfig(TrainerConfig):
         return self
 
 
-def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:
-    """Train (or resume) and leave `checkpoints/checkpoint-N`; what can be refused is, before a process starts."""
-    processes = world_size(config, run)
-    plan = batch_plan(config, processes)
+def check_grpo(config: GrpoConfig, run: StageRun) -> None:
+    """Refuse what can be refused before any GPU is asked for: batch sizes, ms-swift options, model, rows."""
+    batch_plan(config, world_size(config, run))
     check_passthrough(config.swift, GRPO_OWNED)
-    model = run.model(config.model)
-    refuse_adapter(model)
+    refuse_adapter(run.model(config.model))
     validate_rows(run.input(config.rows))
+
+
+def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:
+    """Train (or resume) and leave `checkpoints/checkpoint-N`."""
+    plan = batch_plan(config, world_size(config, run))
+    model = run.model(config.model)
     rows, report = fitting_rows(run, config.rows, model, config.max_length, group=2)
     n_pairs = report["rows"] // 2
     plan.check_pairs(n_pairs)

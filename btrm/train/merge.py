@@ -25,11 +25,16 @@ class MergeConfig(StageConfig):
     dtype: Literal["bfloat16", "float16", "float32"] = setting("bfloat16", "number format of the merged weights")
 
 
-def run_merge(config: MergeConfig, run: StageRun) -> StageResult:
-    """Merge and publish `model/`; raise ConfigError for an adapter of another base."""
-    model, adapter = run.model(config.model), run.input(config.adapter)
+def check_merge(config: MergeConfig, run: StageRun) -> None:
+    """Refuse an adapter as the model, and an adapter of another base."""
+    model = run.model(config.model)
     refuse_adapter(model)
-    check_adapter_base(adapter, model)
+    check_adapter_base(run.input(config.adapter), model)
+
+
+def run_merge(config: MergeConfig, run: StageRun) -> StageResult:
+    """Merge and publish `model/`."""
+    model, adapter = run.model(config.model), run.input(config.adapter)
     target = run.scratch("model")  # a folder that does not exist: ms-swift keeps old weights in one that does
     order = Order(
         argv=to_argv(_options(config, model, adapter, target), {}),

@@ -28,11 +28,15 @@ class SftConfig(TrainerConfig):
     gradient_accumulation: int = setting(4, "micro-steps an optimizer step", ge=1)
 
 
+def check_sft(config: SftConfig, run: StageRun) -> None:
+    """Refuse ms-swift options that btrm owns, and an adapter as the model to start from."""
+    check_passthrough(config.swift, SFT_OWNED)
+    refuse_adapter(run.model(config.model))
+
+
 def run_sft(config: SftConfig, run: StageRun) -> StageResult:
     """Train (or resume) and publish the last checkpoint's adapter as `adapter/`."""
-    check_passthrough(config.swift, SFT_OWNED)
     model = run.model(config.model)
-    refuse_adapter(model)
     rows, report = fitting_rows(run, config.data, model, config.max_length, group=1)
     steps = config.max_steps or None
     done = train(config, run, "btrm.train.sft", sft_options(config, run, rows), steps)

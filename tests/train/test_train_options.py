@@ -11,7 +11,6 @@ from trainer_support import TINY, request_of, stage_run, write_rows
 
 from btrm.config import ConfigError
 from btrm.runs import Resources, RunManifest
-from btrm.stages import execute
 from btrm.train.grpo import GrpoConfig, batch_plan, grpo_options
 from btrm.train.launch import Job, command
 from btrm.train.options import make_order, world_size
@@ -164,6 +163,5 @@ def test_an_adapter_is_no_model_to_start_from(tmp_path: Path, run_stage: RunStag
     rows = write_rows(tmp_path / "rows.jsonl", 4)
     with pytest.raises(ConfigError, match="is an adapter; merge it"):
         run_stage("grpo", model=str(folder), rows=str(rows), **SMALL)
-    request = request_of("merge", tmp_path / "run", model=str(folder), adapter=str(folder), dtype="float32")
     with pytest.raises(ConfigError, match="is an adapter; merge it"):
-        execute(request)
+        request_of("merge", tmp_path / "run", model=str(folder), adapter=str(folder), dtype="float32")
