@@ -116,7 +116,8 @@ def _origin(args: argparse.Namespace) -> str:
 
 def _one_step(stage: str, experiment: Experiment, args: argparse.Namespace) -> Step:
     """Return one stage's step: the experiment's own where it has one, else the stage's defaults; flags win."""
-    found = next((step for step in experiment.steps if step.key == (args.name or stage)), None)
+    candidates = [step for step in experiment.steps if step.stage == stage]
+    found = next((step for step in candidates if step.key == args.name), next(iter(candidates), None))
     config = found.config if found else get_stage(stage).config.build({}, stage)
     mine = published_names(type(config))
     preset = [item for item in _preset(args) if item.partition("=")[0] in mine or item.startswith(f"{stage}.")]

@@ -31,6 +31,7 @@ _CPU = Resources(gpus=0, cpus=2, mem_gb=6, time_min=30)
 
 def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> Experiment:
     lone_side: Literal["raise", "penalise"] = "raise" if sampler == "pair" else "penalise"
+    # At 20, a margin of 100 is so concave a loss that the first thing learnt is to give every response the same score.
     reward = RewardConfig(delta_temp=100, parse_fail=-3, lone_side=lone_side)
     sft = SftConfig(
         model="@toy_model/model",
@@ -47,7 +48,7 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
         sampler=sampler,
         max_steps=250,
         save_steps=50,
-        learning_rate=2e-3,
+        learning_rate=1e-3,
         num_generations=8,
         generation_batch_size=64,
         per_device_batch_size=32,
@@ -55,7 +56,7 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
         temperature=1.0,
         top_p=1.0,
         top_k=-1,
-        max_completion_length=16,
+        max_completion_length=9,  # <s>100</s> and its end: what follows a score would only drift
         max_length=256,
         dynamic_sample=False,
         **_TINY,
@@ -63,10 +64,7 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
     judge = JudgeConfig(
         checkpoints={"base": "@toy_model/model", "sft": "@merge/model", "grpo": "@grpo/checkpoints/checkpoint-*"},
         n_pairs=None,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=0,
-        max_new_tokens=16,
+        max_new_tokens=9,
         max_length=256,
         batch_size=128,
     )
