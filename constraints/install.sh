@@ -35,7 +35,7 @@ case $variant in
     # wheels break `import vllm` on a CPU build of torch.
     # Compiling every module of 3 GB to bytecode costs a minute, and most are never imported.
     pip install --no-deps --no-compile --requirement constraints/cpu.txt
-    pip install --no-deps --editable .
+    pip install --no-deps --no-build-isolation --editable .
     ;;
   cu13 | cu12)
     pip install --constraint "constraints/$variant.txt" --requirement "constraints/$variant.txt" --editable '.[data,report,wandb,dev]'
