@@ -55,7 +55,7 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
         cpu_processes=2,
         temperature=1.0,
         top_p=1.0,
-        top_k=-1,
+        top_k=50,
         max_completion_length=9,  # <s>100</s> and its end: what follows a score would only drift
         max_length=256,
         dynamic_sample=False,

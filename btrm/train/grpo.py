@@ -27,6 +27,9 @@ from btrm.train.pair_sampler import BatchPlan
 from btrm.train.row_lengths import fitting_rows
 from btrm.train.swift_options import GRPO_OWNED, Options, check_passthrough
 
+# With transformers as the sampler, ms-swift turns "no top_k" into transformers' default of 50.
+_ALL_TOKENS = 1_000_000
+
 
 class GrpoConfig(TrainerConfig):
     """How a judge is trained on pairs; defaults as published."""
@@ -115,7 +118,7 @@ def grpo_options(config: GrpoConfig, run: StageRun, rows: Path, plan: BatchPlan)
         "max_steps": config.max_steps,
         "temperature": config.temperature,
         "top_p": config.top_p,
-        "top_k": config.top_k,
+        "top_k": config.top_k if config.top_k > 0 or config.use_vllm else _ALL_TOKENS,
         "max_completion_length": config.max_completion_length,
         "beta": config.beta,
         "scale_rewards": config.scale_rewards,

@@ -58,6 +58,15 @@ def test_truncation_by_deletion_is_refused_with_the_reason() -> None:
         check_passthrough({"truncation_strategy": "delete"}, GRPO_OWNED)
 
 
+@pytest.mark.parametrize(("top_k", "vllm", "given"), [(50, False, 50), (-1, False, 1_000_000), (-1, True, -1)])
+def test_no_top_k_means_all_tokens_in_every_sampler(
+    top_k: int, vllm: bool, given: int, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = GrpoConfig.build({**SMALL, "model": str(tiny_model), "top_k": top_k, "use_vllm": vllm})
+    options = grpo_options(config, stage_run(tmp_path, "grpo"), tmp_path / "rows.jsonl", batch_plan(config, 1))
+    assert options["top_k"] == given
+
+
 def test_argv_is_ms_swifts() -> None:
     argv = to_argv({"use_cpu": True, "reward_weights": ["1", "0"], "seed": 3}, {"x": "y"})
     assert argv == ["--use_cpu", "true", "--reward_weights", "1", "0", "--seed", "3", "--x", "y"]
