@@ -39,7 +39,7 @@ CHAT = (
 )
 
 
-def make_model(folder: Path, hidden: int = 256, layers: int = 4) -> None:
+def make_model(folder: Path, hidden: int = 128, layers: int = 2) -> None:
     """Write a random Qwen2 (hidden 128, 2 layers, head_dim 32) with one token a byte, which never ends by itself."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -172,7 +172,7 @@ def naive_generate(model: Path, requests: Sequence[JudgeRequest], batch: int = 1
 
 def make_spec(model: Path) -> EngineSpec:
     """The engine's settings, the same for all."""
-    return EngineSpec(str(model), 0, SAMPLING, "float32", MAX_LENGTH, 64, 64, 0.9, 1)
+    return EngineSpec(str(model), 0, SAMPLING, "float32", MAX_LENGTH, 256, 512, 0.9, 1)
 
 
 def main() -> int:

@@ -66,7 +66,6 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
         n_pairs=None,
         max_new_tokens=9,
         max_length=256,
-        batch_size=128,
     )
     steps = (
         Step("toy_model", ToyModelConfig()),

@@ -26,6 +26,10 @@ ENGINES = {
 }
 
 
+# A step of a small engine costs much the same for 64 sequences as for 256; padded batches cost by their widest row.
+_BATCH_SIZES = {"transformers": 64, "vllm": 256}
+
+
 class JudgeConfig(StageConfig):
     """Which checkpoints judge which pairs, how often, and how."""
 
@@ -47,8 +51,10 @@ class JudgeConfig(StageConfig):
     max_new_tokens: int = setting(128, "longest answer, in tokens", ge=1, published="MAX_NEW_TOKENS")
     max_length: int = setting(4096, "longest prompt and answer together, in tokens", ge=2)
     part_pairs: int = runtime(500, "pairs a part; what is done survives a kill part by part", ge=1)
-    batch_size: int = runtime(64, "sequences that are generated at a time (vllm on GPU decides itself)", ge=1)
-    kv_cache_mb: int = runtime(256, "vllm on CPU: memory of the key-value cache", ge=1)
+    batch_size: int | None = runtime(
+        None, "sequences at a time (none: 64 with transformers, 256 with vllm on CPU; vllm on GPU decides itself)", ge=1
+    )
+    kv_cache_mb: int = runtime(512, "vllm on CPU: memory of the key-value cache", ge=1)
     gpu_memory_utilization: float = runtime(0.9, "vllm on GPU: share of the memory to take", gt=0, le=1)
     tensor_parallel: int = runtime(1, "vllm on GPU: GPUs that share one model", ge=1)
 
@@ -149,7 +155,7 @@ def _spec(config: JudgeConfig, model: str, group: Sequence[Checkpoint]) -> Engin
         sampling=config.sampling,
         dtype=config.dtype,
         max_length=config.max_length,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size or _BATCH_SIZES[config.engine],
         kv_cache_mb=config.kv_cache_mb,
         gpu_memory_utilization=config.gpu_memory_utilization,
         tensor_parallel=config.tensor_parallel,
