@@ -1,7 +1,8 @@
 """btrm's parts in ms-swift's trainers: the sampler, the reward, the advantages, whole checkpoints.
 
-The only file that imports swift; it runs in trainer processes only. Nothing is patched: our subclasses take the places
-of their parents in ms-swift's own table of trainers, and `check_contract` says what moved where a release differs.
+The only file that imports swift; it runs in trainer processes only. Our subclasses take the places of their parents in
+ms-swift's own table of trainers; only the two attributes that make it trust a model's own code are replaced.
+`check_contract` says what moved where a release differs.
 """
 
 from __future__ import annotations
