@@ -20,7 +20,9 @@ def open_transformers(spec: EngineSpec) -> Generator[TransformersEngine]:
     """Load a model on the GPU where there is one; free it at the end."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # loading has its own bar, for every model, in the middle of ours
     chat = Chat.open(spec.model, spec.max_length)
     model: Any = AutoModelForCausalLM.from_pretrained(spec.model, dtype=spec.dtype)
     engine = TransformersEngine(spec, chat, model.to("cuda" if torch.cuda.is_available() else "cpu").eval())

@@ -56,7 +56,9 @@ def make_toy_model(config: ToyModelConfig, folder: Path) -> float:
     """Write the model and its tokenizer to `folder`; return the mean loss of the last 20 steps."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     folder.mkdir(parents=True)
     texts = toy_texts(config, max(64, min(config.steps, 400) * config.batch_size))
     tokenizer = make_tokenizer(texts[:4000], config.vocab_size)
