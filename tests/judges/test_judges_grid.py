@@ -96,6 +96,7 @@ def test_fewer_pairs_are_a_cut(rule_engine: type[RuleEngine], tmp_path: Path, pa
     assert rows(tmp_path / "run") == rows(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_after", [1, 3, 8])
 def test_killed_anywhere_and_run_again_nothing_is_lost_or_doubled(
     rule_engine: type[RuleEngine], tmp_path: Path, pairs_file: Path, kill_after: int
