@@ -126,7 +126,7 @@ def grpo_options(config: GrpoConfig, run: StageRun, rows: Path, plan: BatchPlan)
         "max_resample_times": config.max_resample,
         "log_completions": config.log_completions,
         "use_vllm": config.use_vllm,
-        **({"vllm_mode": "colocate"} if config.use_vllm and "vllm_mode" not in config.swift else {}),
+        **({"vllm_mode": "colocate"} if config.use_vllm else {}),
     }
 
 

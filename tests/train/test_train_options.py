@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from trainer_support import TINY, request_of, stage_run, write_rows
 
-from btrm.config import ConfigError
+from btrm.config import ConfigError, flat_fields
 from btrm.runs import Resources, RunManifest
 from btrm.train.grpo import GrpoConfig, batch_plan, grpo_options
 from btrm.train.launch import Job, command
-from btrm.train.options import make_order, world_size
+from btrm.train.options import TrainerConfig, make_order, world_size
+from btrm.train.sft import SftConfig, sft_options
 from btrm.train.swift_options import GRPO_OWNED, SFT_OWNED, check_passthrough, to_argv
 
 SMALL = {**TINY, "num_generations": 2, "generation_batch_size": 8, "per_device_batch_size": 4, "max_steps": 1}
@@ -29,10 +30,27 @@ def test_other_options_pass_through_and_are_part_of_the_run(tmp_path: Path, tiny
     assert config.by_role("setting")["swift"] == {"lr_scheduler_kwargs": "{}", "weight_decay": "0.1"}
 
 
-@pytest.mark.parametrize("key", sorted(GRPO_OWNED))
-def test_an_option_that_btrm_sets_is_refused_by_name(key: str) -> None:
-    with pytest.raises(ConfigError, match=rf"swift\.{key}=1: btrm sets this itself"):
-        check_passthrough({key: "1"}, GRPO_OWNED)
+@pytest.mark.parametrize(("config", "owned"), [(SftConfig, SFT_OWNED), (GrpoConfig, GRPO_OWNED)])
+def test_an_option_that_btrm_sets_is_refused_by_name_and_by_its_field(
+    config: type[TrainerConfig], owned: dict[str, str]
+) -> None:
+    for key, what in owned.items():
+        with pytest.raises(ConfigError, match=rf"swift\.{key}.*: btrm sets this itself") as error:
+            check_passthrough({key: "1"}, owned)
+        if not what.startswith("fixed: "):
+            assert what in flat_fields(config) and str(error.value).endswith(f"set the field {what}")
+
+
+@pytest.mark.parametrize("key", ["hub_token", "push_to_hub", "push_to_hub_token"])
+def test_no_token_is_shown_again(key: str) -> None:
+    with pytest.raises(ConfigError, match=r"set HF_TOKEN in \.env, never on a command line") as error:
+        check_passthrough({key: "hf_secret"}, SFT_OWNED)
+    assert "hf_secret" not in str(error.value)
+
+
+def test_the_beginning_of_an_option_is_that_option() -> None:
+    with pytest.raises(ConfigError, match=r"swift\.num_gen=3: .*num_generations"):
+        check_passthrough({"num_gen": "3"}, GRPO_OWNED)
 
 
 def test_all_refused_options_stand_in_one_message() -> None:
@@ -43,14 +61,14 @@ def test_all_refused_options_stand_in_one_message() -> None:
     assert "weight_decay" not in str(error.value)
 
 
-def test_every_option_that_btrm_gives_is_owned(tmp_path: Path, tiny_model: Path) -> None:
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_every_option_that_btrm_gives_is_owned(gpus: int, tmp_path: Path) -> None:
     """So nobody can pass it twice, with two values."""
-    config = GrpoConfig.build({**SMALL, "model": str(tiny_model), "use_vllm": True, "model_type": "qwen2"})
-    run = stage_run(tmp_path, "grpo")
-    free = {"vllm_mode", "check_model", "target_modules", "dataloader_num_workers", "log_completions"}
-    free |= {"strict", "load_from_cache_file", "bf16"}
-    options = grpo_options(config, run, tmp_path / "rows.jsonl", batch_plan(config, 1))
-    assert set(options) - free <= set(GRPO_OWNED)
+    both = {"model": "some/model", "model_type": "qwen2", "template": "chatml", "max_steps": 4}
+    grpo = GrpoConfig.build({**SMALL, **both, "use_vllm": True})
+    run, rows = stage_run(tmp_path, "grpo", gpus), tmp_path / "rows.jsonl"
+    assert set(grpo_options(grpo, run, rows, batch_plan(grpo, 1))) <= set(GRPO_OWNED)
+    assert set(sft_options(SftConfig.build(both), run, rows)) <= set(SFT_OWNED)
 
 
 def test_truncation_by_deletion_is_refused_with_the_reason() -> None:
