@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,9 +74,10 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from btrm.runs import MANIFEST, verify
+    from btrm.runs import MANIFEST
+    from btrm.stages import verify_run
 
-    problems = verify(args.run)
+    problems = verify_run(args.run)
     if not problems:
         count = len(list(args.run.rglob(MANIFEST)))
         print(f"{args.run}: {count} manifests, every file as claimed")
@@ -96,17 +98,26 @@ def _prompts(args: argparse.Namespace) -> int:
 
     from btrm.config import ConfigError
     from btrm.data.sources import iter_pairs
+    from btrm.environment import load_environment
+    from btrm.scores import SCALES
 
+    load_environment(os.environ, Path(".env"))
     if args.name is None:
         raise ConfigError("btrm prompts show NAME: which prompt? (btrm prompts lists them)")
-    prompt = get_prompt(args.name)
+    if args.row < 0:
+        raise ConfigError(f"--row {args.row}: pairs count from 0")
     pairs = iter_pairs(args.dataset, args.split, limit=args.row + 1, data_files=args.data_files)
     pair = next(islice(pairs, args.row, None), None)
     if pair is None:
         raise ConfigError(f"--row {args.row}: {args.dataset} {args.split} has fewer pairs")
-    for side, response in enumerate(pair.responses):
-        for message in prompt.messages(pair.context, response):
-            print(f"--- {pair.label_id} side {side}, {message['role']}\n{message['content']}")
+    if args.name == PAIRWISE_TEACHER.name:
+        shown = {"both": PAIRWISE_TEACHER.messages(pair.context, *pair.responses, SCALES["score100"])}
+    else:
+        prompt = get_prompt(args.name)
+        shown = {f"side {side}": prompt.messages(pair.context, r) for side, r in enumerate(pair.responses)}
+    for what, messages in shown.items():
+        for message in messages:
+            print(f"--- {pair.label_id} {what}, {message['role']}\n{message['content']}")
     return 0
 
 

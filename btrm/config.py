@@ -134,10 +134,21 @@ def parse_value(text: str, info: FieldInfo) -> Any:
             return text
     kinds = str(info.annotation)
     if "dict[" in kinds and "=" in text:
-        return dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+        return _mapping(text)
     if "tuple[" in kinds or "list[" in kinds:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
+
+
+def _mapping(text: str) -> dict[str, str]:
+    """Read a=1,b=x,y as {a: 1, b: "x,y"}: a part without = belongs to the value before it."""
+    entries: list[str] = []
+    for part in text.split(","):
+        if "=" in part or not entries:
+            entries.append(part)
+        else:
+            entries[-1] += f",{part}"
+    return {key.strip(): value for key, _, value in (entry.partition("=") for entry in entries)}
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

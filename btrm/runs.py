@@ -95,8 +95,8 @@ class RunPaths:
     root: Path
 
     def stage(self, name: str) -> Path:
-        """Return the directory of a stage; `summarize` ends in the run's own directory, where people look."""
-        return self.root if name == "summarize" else self.root / name
+        """Return the directory of a stage."""
+        return self.root / name
 
     def resolve(self, reference: str) -> Path | None:
         """Return the path behind `@STAGE/rest` or a plain path; None where it is neither (a hub's name)."""

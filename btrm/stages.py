@@ -13,11 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 from btrm.config import ConfigError, flat_fields, nearest, role
+from btrm.prompts import PROMPTS
+from btrm.records import stable_hash
 from btrm.runs import (
     MANIFEST,
     REQUEST,
@@ -38,7 +40,9 @@ from btrm.runs import (
     package_versions,
     read_manifest,
     read_request,
+    sha256_file,
     sha256_path,
+    verify,
     write_json,
 )
 
@@ -85,29 +89,23 @@ class Stage:
             getattr(importlib.import_module(self.module), self.check_name)(config, run)
 
 
+def _model(module: str, config: str, name: str, summary: str) -> Stage:
+    return Stage(module, config, f"run_{name}", summary, _GPU, check_name=f"check_{name}")
+
+
+def _trainer(module: str, config: str, name: str, summary: str) -> Stage:
+    return replace(_model(module, config, name, summary), frozen_inputs=True)
+
+
 STAGES: dict[str, Stage] = {
     "toy_model": Stage("btrm.train.toy_model", "ToyModelConfig", "run_toy_model", "the tiny model of the toy task"),
     "pairs": Stage("btrm.data.pairs", "PairsConfig", "run_pairs", "preference set -> pairs.parquet and rows.jsonl"),
     "teacher": Stage("btrm.judges.teacher", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements"),
     "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),
-    "sft": Stage(
-        "btrm.train.sft", "SftConfig", "run_sft", "LoRA warm-up on the teacher's answers", _GPU, True, "check_sft"
-    ),
-    "merge": Stage(
-        "btrm.train.merge", "MergeConfig", "run_merge", "adapter + base -> model", _GPU, True, "check_merge"
-    ),
-    "grpo": Stage(
-        "btrm.train.grpo", "GrpoConfig", "run_grpo", "GRPO on a Bradley-Terry reward", _GPU, True, "check_grpo"
-    ),
-    "judge": Stage(
-        "btrm.judges.grid",
-        "JudgeConfig",
-        "run_judge",
-        "checkpoints x seeds -> judgements.parquet",
-        _GPU,
-        False,
-        "check_judge",
-    ),
+    "sft": _trainer("btrm.train.sft", "SftConfig", "sft", "LoRA warm-up on the teacher's answers"),
+    "merge": _model("btrm.train.merge", "MergeConfig", "merge", "adapter + base -> model"),
+    "grpo": _trainer("btrm.train.grpo", "GrpoConfig", "grpo", "GRPO on a Bradley-Terry reward"),
+    "judge": _model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"),
     "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
     "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),
 }
@@ -156,13 +154,18 @@ def prepare(name: str, config: StageConfig, resources: Resources, root: Path, st
 def _state(request: StageRequest, directory: Path) -> State:
     """Return what there is to do in a stage's directory; raise ConfigError where settings would be mixed."""
     manifest, before = read_manifest(directory), read_request(directory)
+    frozen = get_stage(request.stage).frozen_inputs
     if manifest is None:
-        if before is not None and before.fingerprint != request.fingerprint and _holds_work(directory):
+        if before is None or not _holds_work(directory):
+            return "new"
+        if before.fingerprint != request.fingerprint:
             raise ConfigError(f"{directory}: half-done with other settings; {_changes(before, request)}")
-        return "resume" if before else "new"
+        if before.inputs != request.inputs and frozen:
+            raise ConfigError(f"{directory}: half-trained on other inputs; {_changes(before, request)}")
+        return "resume"
     if manifest.fingerprint != request.fingerprint:
         raise ConfigError(f"{directory}: complete with other settings; {_changes(manifest, request)}")
-    if manifest.inputs != request.inputs and get_stage(request.stage).frozen_inputs:
+    if manifest.inputs != request.inputs and frozen:
         raise ConfigError(f"{directory}: trained on other inputs; {_changes(manifest, request)}")
     same_extent = _extent(request.stage, manifest.config) == _extent(request.stage, request.config)
     return "complete" if same_extent and manifest.inputs == request.inputs else "extend"
@@ -171,6 +174,23 @@ def _state(request: StageRequest, directory: Path) -> State:
 def _holds_work(directory: Path) -> bool:
     """Say whether an attempt left more than its request: one that failed at once may be tried with other settings."""
     return any(path.name != REQUEST and not path.name.startswith(".") for path in directory.iterdir())
+
+
+def verify_run(directory: Path) -> list[str]:
+    """Check what the manifests under a run claim, outputs and inputs alike; return one line for each thing wrong."""
+    problems = verify(directory)
+    for path in sorted(directory.rglob(MANIFEST)):
+        manifest = read_manifest(path.parent)
+        assert manifest is not None
+        try:
+            config = get_stage(manifest.stage).config.build(manifest.config, str(path))
+            now_there, _ = _inputs(config, RunPaths(path.parent.parent))
+        except ConfigError as error:
+            problems.append(f"{path}: {error}")
+            continue
+        changed = [name for name, sha in manifest.inputs.items() if now_there.get(name) != sha]
+        problems += [f"{path}: input {name} has changed since" for name in changed]
+    return problems
 
 
 def execute(request_path: Path) -> RunManifest:
@@ -236,7 +256,20 @@ def _inputs(config: StageConfig, paths: RunPaths) -> tuple[dict[str, str], dict[
             problems.append(f"{name}: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
-    return inputs, lineage
+    code = _code(config)
+    return inputs | code, lineage | code
+
+
+def _code(config: StageConfig) -> dict[str, str]:
+    """Return {name: digest} of what settings name by reference: a user's own FILE.py, and a prompt's text."""
+    digests: dict[str, str] = {}
+    for name, value in config.by_role("setting").items():
+        file = Path(str(value).rpartition(":")[0]).expanduser() if ".py:" in str(value) else None
+        if file is not None and file.is_file():
+            digests[str(value)] = sha256_file(file)
+        elif name == "prompt" and value in PROMPTS:
+            digests[f"prompt {value}"] = stable_hash(repr(PROMPTS[value]))
+    return digests
 
 
 def references(config: StageConfig) -> list[tuple[str, str]]:
@@ -301,7 +334,8 @@ def _changes(before: StageRequest | RunManifest, after: StageRequest) -> str:
     ]
     lines += [f"{name} has other content" for name, sha in after.inputs.items() if before.inputs.get(name, sha) != sha]
     lines = lines or ["an input was made with other settings"]
-    return "; ".join(lines) + ". Take the old settings, another --run, or remove the directory."
+    advice = "Take what it was made with, another --run or --name, or remove the directory."
+    return f"{'; '.join(lines)}. {advice}"
 
 
 def _value(config: Mapping[str, Any], path: str) -> Any:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.launch.environment import load_environment
+from btrm.environment import load_environment
 from btrm.launch.flags import Parser, add_config_flags, assignments, normalise
 from btrm.launch.local import PlannedStep, run_plan, start_background, write_plan
 from btrm.launch.plan import (
@@ -119,7 +119,9 @@ def _one_step(stage: str, experiment: Experiment, args: argparse.Namespace) -> S
     candidates = [step for step in experiment.steps if step.stage == stage]
     found = next((step for step in candidates if step.key == args.name), next(iter(candidates), None))
     config = found.config if found else get_stage(stage).config.build({}, stage)
-    mine = published_names(type(config))
+    mine = set(published_names(type(config)))
+    if stage != "grpo":  # a preset's LEARNING_RATE is the published trainer's, not the warm-up's
+        mine -= set(published_names(get_stage("grpo").config))
     preset = [item for item in _preset(args) if item.partition("=")[0] in mine or item.startswith(f"{stage}.")]
     preset = [item.removeprefix(f"{stage}.") for item in preset]
     config = config.override([*preset, *args.set, *assignments(args)], stage)

@@ -28,6 +28,9 @@ def test_prompts_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prompts", "show", "toy_score100", "--dataset", "toy", "--row", "3"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("Score:") == 2 and "side 1" in shown
+    assert main(["prompts", "show", "pairwise_teacher"]) == 0
+    assert "### Response B" in capsys.readouterr().out
+    assert main(["prompts", "show", "toy_score100", "--row", "-1"]) == 2
     assert main(["prompts", "show", "toy_score10"]) == 2
     assert "did you mean toy_score100?" in capsys.readouterr().err
 

@@ -33,6 +33,7 @@ def test_override_takes_dots_published_names_lists_and_mappings() -> None:
     changed = Outer().override(
         ["BT_DELTA_TEMP=5", "MAX_STEPS=20", "seeds=3,4", "extra.lr_scheduler_type=cosine", "batch=none"]
     )
+    assert Outer().override(["extra=a=1,b=x,y"]).extra == {"a": "1", "b": "x,y"}, "a comma may stand in a value"
     assert changed.inner.temperature == 5
     assert (changed.steps, changed.seeds, changed.extra) == (20, (3, 4), {"lr_scheduler_type": "cosine"})
     assert Outer().inner.temperature == 20, "a config is never changed in place"

@@ -13,7 +13,7 @@ ROOT = Path(btrm.__file__).parent
 FOUNDATION = ("config", "progress", "plugins", "records", "runs", "checkpoints", "score_text")
 LAYERS = (
     FOUNDATION,
-    ("prompts", "scores", "edge_tags", "rewards", "metrics"),
+    ("prompts", "scores", "edge_tags", "environment", "rewards", "metrics"),
     ("data", "judges", "train", "report"),
     ("stages",),
     ("launch", "show"),

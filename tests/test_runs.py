@@ -68,7 +68,7 @@ def test_fingerprints_do_not_depend_on_key_order() -> None:
 def test_references_resolve_inside_the_run(tmp_path: Path) -> None:
     paths = RunPaths(tmp_path)
     assert paths.resolve("@pairs/train.rows.jsonl") == tmp_path / "pairs/train.rows.jsonl"
-    assert paths.resolve("@summarize/summary.csv") == tmp_path / "summary.csv"
+    assert paths.resolve("@summarize") == tmp_path / "summarize"
     assert paths.resolve("Qwen/Qwen2.5-7B-Instruct") is None
     assert paths.resolve(str(tmp_path)) == tmp_path
     assert ConfigError.__mro__[1] is ValueError

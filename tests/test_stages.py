@@ -77,6 +77,16 @@ def test_inputs_that_grew_extend_a_stage_but_not_a_trainer(tmp_path: Path) -> No
         run(tmp_path, "training", base="@counting/total.txt")
 
 
+def test_a_half_done_trainer_refuses_inputs_that_grew(tmp_path: Path) -> None:
+    run(tmp_path)
+    prepared = stages.prepare("training", CountingConfig(base="@counting/total.txt"), Resources(), tmp_path)
+    write_request(prepared)
+    (tmp_path / "training/checkpoint-1").mkdir()
+    run(tmp_path, count=4)
+    with pytest.raises(ConfigError, match=r"half-trained on other inputs; @counting/total\.txt has other content"):
+        run(tmp_path, "training", base="@counting/total.txt")
+
+
 def test_missing_inputs_say_what_to_run_first(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"python -m btrm\.submit pairs --run"):
         run(tmp_path, base="@pairs/train.rows.jsonl")
@@ -98,6 +108,14 @@ def test_verify_names_what_was_changed_or_lost(tmp_path: Path) -> None:
     assert "total.txt: sha256 differs" in problems and "parts/0: missing" in problems
     (tmp_path / "counting" / MANIFEST).unlink()
     assert "nothing is complete" in verify(tmp_path)[0]
+
+
+def test_verify_sees_an_input_that_changed_since(tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("1")
+    run(tmp_path / "run", base=str(tmp_path / "data.txt"))
+    assert stages.verify_run(tmp_path / "run") == []
+    (tmp_path / "data.txt").write_text("2")
+    assert "has changed since" in stages.verify_run(tmp_path / "run")[0]
 
 
 def test_every_stage_has_its_config_and_function() -> None:

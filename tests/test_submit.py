@@ -107,6 +107,26 @@ def test_settings_left_in_the_shell_are_refused(
     assert "BT_DELTA_TEMP" in capsys.readouterr().err
 
 
+def test_another_data_set_brings_its_own_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pairs", "--dataset", "summarize_from_feedback", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "hh.baseline" in text and '"prompt": "score100_v1"' in text
+
+
+def test_a_users_own_prompt_that_changed_is_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    text = (
+        "from btrm.prompts import PROMPTS\nfrom dataclasses import replace\nMINE = replace(PROMPTS['toy_score100'])\n"
+    )
+    file.write_text(text)
+    words = ["pairs", "--experiment", "toy.demo", "--run", str(tmp_path / "r"), "--prompt", f"{file}:MINE"]
+    words += ["--n-pairs", "train=3,validation=3,test=3"]
+    assert main(words) == 0 and main(words) == 0
+    file.write_text(text + "# edited\n")
+    assert main(words) == 2
+    assert f"{file}:MINE has other content" in capsys.readouterr().err
+
+
 def test_the_run_remembers_its_experiment(tmp_path: Path, offline: list[str]) -> None:
     assert main(["pairs", *offline, "--n-pairs", "train=5,validation=5,test=5"]) == 0
     run = str(tmp_path / "run")

@@ -21,6 +21,7 @@ from btrm.data.items import Dropped, Query
 from btrm.data.reading import BUFFER
 from btrm.data.rows import RowEncoder
 from btrm.data.sources import SOURCES, Sift, check_query, get_source
+from btrm.environment import load_environment
 from btrm.progress import progress
 from btrm.prompts import PromptSpec, get_prompt
 from btrm.runs import replace
@@ -125,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the builder; print the counts as one JSON line on standard output, errors as text on standard error."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
+        for note in load_environment(os.environ, Path(".env")):
+            _LOG.info("%s", note)
         plan = parse_args(sys.argv[1:] if argv is None else argv)
         counts = build_dataset(plan)
     except (ConfigError, OSError) as error:

@@ -2,12 +2,14 @@
 
 Columns are named by role: `context`; `response_0` and `response_1` with `preferred`, or `chosen` and `rejected`.
 `context=instruction+input` joins columns; `preferred=annotator1+annotator2` makes one labelled pair of each;
-`first`, `second` and `tie` are the values that `preferred` takes (0, 1 and null by default).
+`first`, `second` and `tie` are the values that `preferred` takes (0, 1 and null by default). A number is the same
+however the file holds it: integers with nulls often come as 0.0, 1.0 and NaN, a yes or no as true and false.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +86,7 @@ def _items(row: SourceRow, columns: ColumnMap, split: str, seen: Occurrences) ->
         yield Dropped(row.where, "identical_responses", "the two responses are equal", value)
     else:
         meta = {name: value.get(name) for name in columns.meta}
-        annotator = str(value[columns.annotator]) if columns.annotator else ""
+        annotator = str(_plain(value[columns.annotator])) if columns.annotator else ""
         for label, responses, preferred in _labels(value, columns, (first, second)):
             name = ".".join(part for part in (annotator, label) if part)
             yield seen.pair(context, responses, preferred, source=columns.source, split=split, label=name, meta=meta)
@@ -97,7 +99,7 @@ def _labels(
     if not columns.labels:
         yield "", *ordered(*responses)
     for name in columns.labels:
-        yield name if len(columns.labels) > 1 else "", responses, columns.values[str(value[name])]
+        yield name if len(columns.labels) > 1 else "", responses, columns.values[_label(value[name], columns.values)]
 
 
 def _problem(value: Mapping[str, Any], columns: ColumnMap) -> str:
@@ -110,9 +112,21 @@ def _problem(value: Mapping[str, Any], columns: ColumnMap) -> str:
         if not isinstance(value[name], str) and not (value[name] is None and name in columns.context):
             return f"{name!r}: expected text, got {value[name]!r:.80}"
     for name in columns.labels:
-        if str(value[name]) not in columns.values:
+        if _label(value[name], columns.values) not in columns.values:
             return f"{name!r}: expected {', '.join(columns.values)}, got {value[name]!r:.80}"
     return ""
+
+
+def _label(value: Any, valid: Container[str]) -> str:
+    """Return a label as it is written if that is a valid one (`first=True`), else in its plain form (1)."""
+    return str(value) if str(value) in valid else str(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    """Return 1 for 1.0 and true, 0 for 0.0 and false, None for NaN; anything else as it is."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return int(value) if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()) else value
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
@@ -85,6 +85,15 @@ class PairsConfig(StageConfig):
     def chosen_splits(self) -> tuple[str, ...]:
         """The splits asked for; else those of the data files; else all that the data set has."""
         return self.splits or tuple(self.data_files) or get_source(self.dataset).splits
+
+    def override(self, assignments: Iterable[str], where: str = "--set") -> Self:
+        """Apply assignments; another data set starts from its own usual prompt and splits, not from the old one's."""
+        given = list(assignments)
+        values = {name: value for name, _, value in (item.partition("=") for item in given)}
+        if values.get("dataset", values.get("EVAL_DATASET", self.dataset)) != self.dataset:
+            usual = {"prompt": "prompt=", "splits": "splits=[]", "n_pairs": "n_pairs={}"}
+            given += [text for name, text in usual.items() if name not in values]
+        return super().override(given, where)
 
     def query(self, split: str, files: tuple[Path, ...] = ()) -> Query:
         """Return what to ask of the source for a split."""

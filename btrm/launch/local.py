@@ -6,17 +6,18 @@ import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from btrm.config import Config, ConfigError
 from btrm.launch.site import Site
-from btrm.runs import REQUEST, Resources, RunManifest, exclusive, write_json
+from btrm.runs import REQUEST, Resources, RunManifest, exclusive, now, write_json
 from btrm.stages import Prepared, execute, get_stage, prepare
 
 _LOG = logging.getLogger(__name__)
-PLAN = "plan.json"
+JOBS = ".jobs"
 
 
 class PlannedStep(Config):
@@ -70,8 +71,7 @@ def start_background(plan: Path, time_min: int) -> str:
     """Start a plan as a local submitit job and return the path of its log."""
     import submitit
 
-    folder = plan.parent / ".jobs"
-    executor = submitit.LocalExecutor(folder=folder)
+    executor = submitit.LocalExecutor(folder=plan.parent)
     executor.update_parameters(timeout_min=time_min, name="btrm")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     job = executor.submit(run_background, str(plan), visible)
@@ -109,7 +109,8 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def write_plan(site: Site, steps: tuple[PlannedStep, ...], root: Path) -> Path:
-    """Write the plan of a run; return its path."""
+    """Write a plan under a name of its own, so that a later submission cannot change it; return its path."""
     plan = Plan(root=str(root), steps=steps, env=site.env)
-    write_json(root / PLAN, plan.model_dump(mode="json"))
-    return root / PLAN
+    path = root / JOBS / f"plan-{now().replace(':', '')}-{uuid.uuid4().hex[:6]}.json"
+    write_json(path, plan.model_dump(mode="json"))
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class SummarizeConfig(StageConfig):
 
 
 def run_summarize(config: SummarizeConfig, run: StageRun) -> StageResult:
-    """Write the summary into the run's own directory, where people look."""
+    """Write the summary, and a copy of it into the run's own directory, where people look."""
     evals = [row for _, row in read_jsonl(run.input(config.eval))]
     if not evals:
         raise ConfigError(f"{config.eval}: no rows to summarize")
@@ -42,6 +43,10 @@ def run_summarize(config: SummarizeConfig, run: StageRun) -> StageResult:
     _publish_curve(run, rows)
     logged = log_summary(run.paths.root.name, records, run.dir / "learning_curve.png")
     outputs = {"summary.csv": len(rows), "summary_long.csv": len(evals), "summary.md": None, "learning_curve.png": None}
+    for name in outputs:
+        scratch = run.scratch(name)
+        shutil.copyfile(run.dir / name, scratch)
+        replace(scratch, run.paths.root / name)
     return StageResult(dict(outputs), {"checkpoints": len(rows), "wandb": logged})
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from btrm.config import ConfigError
-from btrm.launch.environment import load_environment
+from btrm.environment import load_environment
 from btrm.launch.local import environment
 
 
