@@ -56,6 +56,38 @@ def test_a_bad_value_names_its_line(tmp_path: Path, change: dict[str, Any], prob
         pairs(tmp_path, [row, {**row, **change}], PLAIN)
 
 
+@pytest.mark.parametrize(
+    ("labels", "kind", "roles", "expected"),
+    [
+        ([0, 1, None], "int64", {}, [0, 1, None]),
+        ([0.0, 1.0, None], "float64", {}, [0, 1, None]),
+        ([2.0, 1.0, float("nan")], "float64", {"first": "1", "second": "2"}, [1, 0, None]),
+        ([1.0, 2.0, 0.0], "float32", {"first": "1.0", "second": "2", "tie": "0"}, [0, 1, None]),
+        ([True, False, None], "bool", {}, [1, 0, None]),
+        ([True, False, None], "bool", {"first": "True", "second": "False"}, [0, 1, None]),
+    ],
+)
+def test_a_parquet_label_is_the_same_in_any_number_type(
+    tmp_path: Path, labels: list[Any], kind: str, roles: dict[str, str], expected: list[int | None]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "x.parquet"
+    texts = {"prompt": ["p"] * 3, "a": ["x", "y", "z"], "b": ["u", "v", "w"], "by": pa.array([7.0, 8.0, 9.0])}
+    pq.write_table(pa.table({**texts, "label": pa.array(labels, pa.type_for_alias(kind))}), path)
+    columns = {**PLAIN, "annotator": "by", **roles}
+    found = list(iter_pairs("mapped", "test", data_files=(path,), columns=columns))
+    assert [pair.preferred for pair in found] == expected
+    assert [pair.label_id.partition("-")[2] for pair in found] == ["7.0", "8.0", "9.0"]
+
+
+@pytest.mark.parametrize("label", [0.5, 2.0, "1.0", "yes"])
+def test_a_label_that_is_no_label_is_refused(tmp_path: Path, label: Any) -> None:
+    with pytest.raises(ConfigError, match="'label': expected 0, 1, None, got"):
+        pairs(tmp_path, [{"prompt": "p", "a": "x", "b": "y", "label": label}], PLAIN)
+
+
 def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"x.jsonl:1: no column 'label'; did you mean labels"):
         pairs(tmp_path, [{"prompt": "p", "a": "x", "b": "y", "labels": 0}], PLAIN)
