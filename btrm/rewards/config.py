@@ -52,6 +52,9 @@ class RewardConfig(Config):
     unparsed: Literal["floor", "published"] = setting(
         "floor", "floor: never above the group's lowest scored reward; published: parse_fail"
     )
+    ties: Literal["exact", "published"] = setting(
+        "exact", "exact: margins in 9 decimals, so that ties are ties; published: float dust decides them"
+    )
     weight_on: Literal["advantage", "reward"] = setting(
         "advantage", "where pair weights go: on the normalised advantage, or in the reward (published)"
     )
@@ -74,7 +77,7 @@ class RewardConfig(Config):
     def parity(cls, values: Mapping[str, Any] | None = None, where: str = "") -> Self:
         """Return a config that rewards exactly as published: `values` are fields or published names."""
         published = {alias: path for path, info in flat_fields(cls).items() if (alias := published_name(info))}
-        modes = {"lone_side": "penalise", "unparsed": "published", "weight_on": "reward"}
+        modes = {"lone_side": "penalise", "unparsed": "published", "ties": "published", "weight_on": "reward"}
         given = {published.get(key, key): value for key, value in (values or {}).items()}
         return cls.build({**modes, **given}, where)
 

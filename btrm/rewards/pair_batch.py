@@ -21,6 +21,15 @@ Ints = NDArray[np.int64]
 Sides = NDArray[np.int8]
 
 
+def without_dust(margin: Floats) -> Floats:
+    """Round margins, in place, to 9 decimals, and return them.
+
+    Of scores like 3.1, which no float holds, equal means come out 4e-16 apart, and shapes that step at 0 or at a
+    threshold would pay a win for it. Scores have one decimal: margins that truly differ do so by far more than 1e-9.
+    """
+    return np.round(margin, 9, out=margin)
+
+
 @dataclass(frozen=True)
 class PairBatch:
     """Scores of completions, each of one side of one pair; rows stand in any order.
@@ -101,16 +110,23 @@ class PairBatch:
 
     @cached_property
     def pair_margin_P(self) -> Floats:
-        """Mean score of the preferred side minus the other's; NaN where one of them has no score."""
+        """Mean score of the preferred side minus the other's; NaN where one of them has no score; ties exactly 0."""
+        return without_dust(self.pair_margin())
+
+    def pair_margin(self) -> Floats:
+        """As `pair_margin_P`, as floats subtract: a tie may miss 0 by their dust."""
         return (self.mean_P2[:, 0] - self.mean_P2[:, 1]) * (1 - 2 * self.preferred_P2.max(axis=1))
 
     @cached_property
     def margin_N(self) -> Floats:
-        """Margin over the mean opponent: > 0 agrees with the label; NaN without a score or an opponent."""
-        return self.margin_over("mean")
+        """Margin over the mean opponent: > 0 agrees with the label, ties are exactly 0; NaN without one or a score."""
+        return without_dust(self.margin_over("mean"))
 
     def margin_over(self, opponent: Opponent) -> Floats:
-        """Margin over the other side's mean, or over its completion of the same rank (`aligned`)."""
+        """Margin over the other side's mean, or over its completion of the same rank (`aligned`).
+
+        As floats subtract: a tie may miss 0 by their dust.
+        """
         opponent_N = self.aligned_opponent() if opponent == "aligned" else self.mean_opponent()
         margin_N = np.subtract(self.score_N, opponent_N, out=opponent_N)
         margin_N *= self.sign_N

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from btrm.config import ConfigError
 from btrm.plugins import load_object
 from btrm.rewards.config import RewardConfig
-from btrm.rewards.pair_batch import Floats, PairBatch
+from btrm.rewards.pair_batch import Floats, PairBatch, without_dust
 from btrm.rewards.shapes import SHAPES
 from btrm.rewards.weights import WEIGHTS
 from btrm.scores import OUTCOMES, PARSERS, Outcome, parse_texts
@@ -49,11 +49,12 @@ def compute_rewards(batch: PairBatch, config: RewardConfig, outcome_N: NDArray[n
     assert config.parse_fail is not None
     parts = config.parts
     temperature = getattr(config, parts.temperature)
-    margin_N = batch.margin_over(parts.opponent)
+    tidy = without_dust if config.ties == "exact" else _as_it_is
+    margin_N = tidy(batch.margin_over(parts.opponent))
     weight_N = np.broadcast_to(1.0, len(batch))
     reward_N = _own(batch, config) if config.own else SHAPES[parts.shape](margin_N / temperature, config)
     if parts.weight != "uniform":
-        weight_N = WEIGHTS[parts.weight](batch.pair_margin_P / temperature, config)[batch.pair_N]
+        weight_N = WEIGHTS[parts.weight](tidy(batch.pair_margin()) / temperature, config)[batch.pair_N]
     if config.weight_on == "reward":
         reward_N, weight_N = reward_N * weight_N, np.broadcast_to(1.0, len(batch))
     reward_N[np.isnan(reward_N)] = config.parse_fail
@@ -75,6 +76,10 @@ def reward_completions(
     read = parse_texts(completions, PARSERS[config.parser])
     batch = PairBatch.build(read.score_N, pair_id, side, preferred_side, config.lone_side)
     return compute_rewards(batch, config, read.outcome_N)
+
+
+def _as_it_is(margin: Floats) -> Floats:
+    return margin
 
 
 def _floor(reward_N: Floats, batch: PairBatch) -> None:

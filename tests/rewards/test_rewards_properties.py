@@ -135,6 +135,41 @@ def test_weights_on_the_advantage_are_the_ones_that_stood_in_the_reward(rows: Co
         assert len(set(apart.weight_N[batch.pair_N == pair].tolist())) == 1
 
 
+TENTHS = st.integers(10, 50).map(lambda tenths: tenths / 10)
+
+
+@settings(deadline=None)
+@given(st.lists(TENTHS, min_size=1, max_size=8), NAMES, st.randoms(use_true_random=False))
+def test_means_that_are_equal_on_paper_are_a_tie(scores: list[float], name: str, random: Any):
+    shuffled = random.sample(scores, len(scores))
+    rows: Columns = {
+        "scores": scores + shuffled,
+        "pair_id": ["p"] * 2 * len(scores),
+        "side": [0] * len(scores) + [1] * len(scores),
+        "preferred_side": [0] * 2 * len(scores),
+    }
+    batch = PairBatch.build(**rows)
+    assert batch.pair_margin_P.tolist() == [0.0]
+    tie = {**rows, "scores": [3.0] * 2 * len(scores)}
+    close(rewards_of(rows, RewardConfig(name=name)).weight_N, rewards_of(tie, RewardConfig(name=name)).weight_N)
+
+
+def test_float_dust_is_no_win_but_as_published():
+    rows: Columns = {"pair_id": ["p"] * 4, "side": [0, 1, 1, 1], "preferred_side": [0] * 4}
+    rows["scores"] = [2.2, 2.0, 2.1, 2.5]  # the mean of the last three is 2.1999999999999997
+    assert PairBatch.build(**rows).margin_over("mean")[0] > 0
+    for name, tied, won in (("bt_pointwise_binary", -1.0, 1.0), ("bt_pointwise_graded", 0.0, 1.2)):
+        assert rewards_of(rows, RewardConfig(name=name)).reward_N[0] == tied
+        assert rewards_of(rows, RewardConfig(name=name, ties="published")).reward_N[0] == won
+    assert PairBatch.build(**rows).margin_N[0] == 0.0
+
+
+def test_a_margin_on_the_threshold_is_not_above_it():
+    rows: Columns = {"scores": [1.3, 1.0], "pair_id": ["p"] * 2, "side": [0, 1], "preferred_side": [0] * 2}
+    config = RewardConfig(name="bt_pointwise_graded", score_temp=1, grade_thresh=0.3)
+    assert rewards_of(rows, config).reward_N.tolist() == [1.2, 1.2]
+
+
 @pytest.mark.parametrize("name", ["bt_pointwise_graded_hardpair", "bt_hard_margin", "bt_pointwise_baseline_hardmine"])
 def test_normalisation_cancels_a_weight_in_the_reward_but_not_on_the_advantage(name: str):
     rows: Columns = {
