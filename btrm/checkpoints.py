@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from btrm.config import ConfigError
-from btrm.runs import sha256_file, write_json
+from btrm.runs import sha256_path, write_json
 
 MARK = "btrm.json"
 Kind = Literal["full", "adapter"]
@@ -41,7 +42,23 @@ def base_identity(model: str) -> str:
     if checkpoint_kind(folder) == "adapter":
         raise ConfigError(f"{model}: an adapter cannot be the base of an adapter; merge it first")
     files = sorted({*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")})
-    return "sha256:" + "-".join(sha256_file(file)[:24] for file in files)
+    return "sha256:" + "-".join(known_sha256(file)[:24] for file in files)
+
+
+def known_sha256(path: Path) -> str:
+    """Return the sha256 of a file or folder, read once a process while no file's size, time or inode changes."""
+    files = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()]
+    return _sha256(path.resolve(), tuple(_stamp(file) for file in files))
+
+
+def _stamp(file: Path) -> tuple[str, int, int, int]:
+    stat = file.stat()
+    return str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+@cache
+def _sha256(path: Path, _stamps: tuple[tuple[str, int, int, int], ...]) -> str:
+    return sha256_path(path)
 
 
 def check_adapter_base(adapter: Path, model: str) -> None:

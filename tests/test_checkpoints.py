@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from btrm.checkpoints import check_adapter_base, checkpoint_kind, checkpoints, is_whole, write_mark
+from btrm.checkpoints import (
+    base_identity,
+    check_adapter_base,
+    checkpoint_kind,
+    checkpoints,
+    is_whole,
+    known_sha256,
+    write_mark,
+)
 from btrm.config import ConfigError
+from btrm.runs import sha256_path
 
 
 def make(folder: Path, **files: str) -> Path:
@@ -44,13 +54,27 @@ def test_an_adapter_belongs_to_its_base_wherever_that_lies(tmp_path: Path) -> No
     one, two = full(tmp_path / "one", "1"), full(tmp_path / "two", "2")
     moved = full(tmp_path / "moved", "1")
     mine = adapter(tmp_path / "mine", str(one))
-    from btrm.checkpoints import base_identity
-
     write_mark(mine, base_identity(str(one)), 3)
     check_adapter_base(mine, str(one))
     check_adapter_base(mine, str(moved))
     with pytest.raises(ConfigError, match="an adapter for another base"):
         check_adapter_base(mine, str(two))
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, read = full(tmp_path / "model"), list[str]()
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return sha256_path(path)
+
+    monkeypatch.setattr("btrm.checkpoints.sha256_path", counted)
+    first = [base_identity(str(folder)), base_identity(str(folder)), known_sha256(folder), known_sha256(folder)]
+    assert read == ["model.safetensors", "model"] and first[0] == first[1] and first[2:] == [sha256_path(folder)] * 2
+    (folder / "model.safetensors").write_text("other")
+    assert base_identity(str(folder)) != first[0] and known_sha256(folder) == sha256_path(folder) != first[2]
+    os.utime(folder / "config.json")
+    assert known_sha256(folder) == sha256_path(folder) and read.count("model") == 3
 
 
 def test_a_foreign_adapter_is_known_by_its_own_word(tmp_path: Path) -> None:

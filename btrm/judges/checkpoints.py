@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from btrm.checkpoints import check_adapter_base, checkpoint_kind
+from btrm.checkpoints import check_adapter_base, checkpoint_kind, known_sha256
 from btrm.config import ConfigError
 from btrm.judges.adapter import check_adapter
-from btrm.runs import StageRun, sha256_file, sha256_path
+from btrm.runs import StageRun
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
@@ -36,13 +36,12 @@ def find_checkpoints(run: StageRun, members: Mapping[str, str], base: str | None
     """
     problems: list[str] = []
     found: dict[str, Checkpoint] = {}
-    hashes: dict[str, str] = {}
     base_model = run.model(base) if base is not None else None
     for label, reference in members.items():
         for name, path in _expand(run, label, reference, problems):
             if name in found:
                 problems.append(f"checkpoints: two are called {name!r}; name them one by one")
-            elif isinstance(checkpoint := _inspect(name, path, base_model, hashes), Checkpoint):
+            elif isinstance(checkpoint := _inspect(name, path, base_model), Checkpoint):
                 found[name] = checkpoint
             else:
                 problems += checkpoint
@@ -70,20 +69,20 @@ def _expand(run: StageRun, label: str, reference: str, problems: list[str]) -> l
     return [(label, run.model(reference))]
 
 
-def _inspect(label: str, path: str, base: str | None, hashes: dict[str, str]) -> Checkpoint | list[str]:
+def _inspect(label: str, path: str, base: str | None) -> Checkpoint | list[str]:
     """Return the checkpoint at `path`, or what is wrong with it."""
     folder = Path(path)
     try:
         if not folder.exists() and _is_hub_name(path):
             return Checkpoint(label, path, path)
         if checkpoint_kind(folder) == "full":
-            return Checkpoint(label, path, _model_hash(path, hashes))
-        return _adapter(label, folder, base, hashes)
+            return Checkpoint(label, path, _model_hash(path))
+        return _adapter(label, folder, base)
     except ConfigError as error:
         return [f"checkpoints: {label}: {error}"]
 
 
-def _adapter(label: str, folder: Path, base: str | None, hashes: dict[str, str]) -> Checkpoint:
+def _adapter(label: str, folder: Path, base: str | None) -> Checkpoint:
     if base is None:
         raise ConfigError(f"{folder} is a LoRA adapter; set base to the model that it was trained on")
     if Path(base).exists() or not _is_hub_name(base):
@@ -92,14 +91,12 @@ def _adapter(label: str, folder: Path, base: str | None, hashes: dict[str, str])
     rank = check_adapter(folder, base)
     digest = hashlib.sha256()
     for file in sorted(folder.glob("adapter_*")):  # not the optimizer's state beside them
-        digest.update(sha256_file(file).encode())
-    return Checkpoint(label, base, _model_hash(base, hashes), folder, digest.hexdigest(), rank)
+        digest.update(known_sha256(file).encode())
+    return Checkpoint(label, base, _model_hash(base), folder, digest.hexdigest(), rank)
 
 
-def _model_hash(path: str, hashes: dict[str, str]) -> str:
-    if path not in hashes:
-        hashes[path] = sha256_path(Path(path)) if Path(path).exists() else path
-    return hashes[path]
+def _model_hash(path: str) -> str:
+    return known_sha256(Path(path)) if Path(path).exists() else path
 
 
 def _is_hub_name(text: str) -> bool:
