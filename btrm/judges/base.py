@@ -11,8 +11,7 @@ from btrm.prompts import Message, PromptSpec
 from btrm.records import PreferencePair
 
 FinishReason = Literal["stop", "length", "prompt_too_long"]
-_SEED_SPACING = 1024  # sample j of a request is drawn with seed + j, so requests keep this far apart
-MAX_SAMPLES = _SEED_SPACING
+MAX_SAMPLES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +60,23 @@ class Sampling:
     max_new_tokens: int
 
 
-def request_seed(cell_seed: int, label_id: str, side: int) -> int:
-    """Return a request's seed, from what it asks about and never from its place.
+def request_seed(cell_seed: int, label_id: str, side: int, n_samples: int) -> int:
+    """Return a request's seed, from what it asks about and never from its place: order and resume change nothing.
 
-    So order, batching and resume change nothing. Multiples of the spacing below 2**62: samples of different requests
-    share a seed only where 52 bits of sha256 collide.
+    Sample j is drawn with seed + j. Seeds are below 2**62 and multiples of n_samples, rounded up to a power of two, so
+    samples of different requests share one only where the hashes collide, which at 62 bits they do not. An engine
+    that keeps the low 32 bits alone (torch's generator on CPU, under vllm) sees r requests of k samples meet about
+    r**2 * k / 2**33 times: 0.03 for 12,000 requests of two samples.
     """
     digest = hashlib.sha256(f"{cell_seed}/{side}/{label_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % 2**52 * _SEED_SPACING
+    spacing = 1 << (n_samples - 1).bit_length()
+    return int.from_bytes(digest[:8], "big") % 2**62 // spacing * spacing
 
 
 def make_request(pair: PreferencePair, side: int, prompt: PromptSpec, n_samples: int, cell_seed: int) -> JudgeRequest:
     """Return the request for one side of a pair."""
     messages = prompt.messages(pair.context, pair.responses[side])
-    return JudgeRequest(pair, side, messages, n_samples, request_seed(cell_seed, pair.label_id, side))
+    return JudgeRequest(pair, side, messages, n_samples, request_seed(cell_seed, pair.label_id, side, n_samples))
 
 
 def too_long(n_samples: int, prompt_tokens: int) -> JudgeAnswer:

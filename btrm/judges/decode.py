@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from btrm.judges.base import Sampling
 
 if TYPE_CHECKING:
@@ -66,18 +68,18 @@ def generate(
         prompt_of_row = [p for p, n in enumerate(counts) for _ in range(n)]
         seeds = [s + j for f in families for s, n in zip(f.seeds, f.n_samples, strict=True) for j in range(n)]
         state.keep(torch.tensor(prompt_of_row, device=model.device))
-        state.uniform_RT = _uniforms(seeds, sampling.max_new_tokens).to(model.device)
+        state.uniform_RT = uniforms(seeds, sampling.max_new_tokens).to(model.device)
         state.row_R = torch.arange(len(seeds), device=model.device)
         rows = _decode(model, state, sampling, end_ids)
     flat = iter(rows)
     return [[[next(flat) for _ in range(n)] for n in family.n_samples] for family in families]
 
 
-def _uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
+def uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
+    """Return uniform_RT in [0, 1), a stream for each seed: by numpy, since torch on CPU reads 32 bits of a seed."""
     import torch
 
-    rows = [torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
-    return torch.stack(rows)
+    return torch.from_numpy(np.stack([np.random.default_rng(seed).random(steps) for seed in seeds]))
 
 
 def _prefill(model: Any, families: Sequence[Family], pad_id: int) -> _State:

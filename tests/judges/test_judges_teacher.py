@@ -8,6 +8,7 @@ from judge_stage import rows, run_stage
 from btrm.config import ConfigError
 from btrm.data.toy import toy_pairs
 from btrm.judges.base import MAX_SAMPLES, make_request, request_seed
+from btrm.judges.decode import uniforms
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.judges.teacher import TeacherConfig
 from btrm.prompts import get_prompt
@@ -38,9 +39,31 @@ def test_the_toy_rule_agrees_with_every_label_and_the_random_rule_with_half() ->
 
 
 def test_seeds_of_different_requests_and_cells_never_overlap() -> None:
-    seeds = {request_seed(cell, f"{i:016x}-0", side) for cell in range(3) for i in range(5000) for side in (0, 1)}
-    assert len(seeds) == 30_000
-    assert all(0 <= seed < 2**62 and seed % MAX_SAMPLES == 0 for seed in seeds)
+    for n_samples, spacing in ((1, 1), (2, 2), (5, 8), (MAX_SAMPLES, 1024)):
+        seeds = request_seeds(5000, n_samples)
+        assert len(set(seeds)) == len(seeds) == 30_000
+        assert all(0 <= seed < 2**62 and seed % spacing == 0 for seed in seeds)
+
+
+def test_seeds_stay_apart_in_the_low_32_bits() -> None:
+    seeds = request_seeds(2000, 2)
+    assert len({(seed + sample) % 2**32 for seed in seeds for sample in (0, 1)}) == 24_000
+
+
+def test_the_streams_of_all_requests_differ() -> None:
+    seeds = [seed + sample for seed in request_seeds(2000, 2) for sample in (0, 1)]
+    first = uniforms(seeds, 2)
+    assert len(set(first[:, 0].tolist())) == len(set(first[:, 1].tolist())) == 24_000
+    assert uniforms([5, 5 + 2**32], 1).unique().numel() == 2
+    assert uniforms(seeds[7:9], 2).equal(first[7:9])
+    share = first.histc(10, 0, 1) / first.numel()
+    assert share.min() > 0.09 and share.max() < 0.11
+
+
+def request_seeds(n_pairs: int, n_samples: int) -> list[int]:
+    """The seeds of both sides of the pairs in three cells."""
+    sides = [(f"{i:016x}-0", side) for i in range(n_pairs) for side in (0, 1)]
+    return [request_seed(cell, label, side, n_samples) for cell in range(3) for label, side in sides]
 
 
 def test_an_extension_keeps_what_was_asked(tmp_path: Path, pairs_file: Path) -> None:
