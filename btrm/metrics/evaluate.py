@@ -29,7 +29,9 @@ class EvaluateConfig(StageConfig):
     unc_low: float = setting(20.0, "scores from here ...", published="EVAL_UNC_LOW")
     unc_high: float = setting(80.0, "... to here count as uncertain", published="EVAL_UNC_HIGH")
     unparsed: UnparsedAs = setting(
-        "wrong", "a pair with a side without a score: no credit and the worst loss; half the credit; or left out"
+        "wrong",
+        "an answer without a score: the score that hurts most (no credit where a side has no score at all); "
+        "or only where a side has none: half the credit; the pair left out",
     )
     n_bootstrap: int = setting(2000, "resamples of the pairs for the 95 % intervals", ge=100)
     seed: int = setting(0, "seed of the resamples")
@@ -55,8 +57,8 @@ def run_evaluate(config: EvaluateConfig, run: StageRun) -> StageResult:
 
 def evaluate_cell(cell: JudgedCell, config: EvaluateConfig) -> dict[str, Any]:
     """Return all metrics of a cell. Rates and accuracies lie in [0, 1], losses are in nats, NaN is undefined."""
-    worst_margin = prompt_range(cell.prompt)
-    outcomes = cell.outcomes(config.bt_temp, config.unparsed, worst_margin)
+    scale = get_prompt(cell.prompt).scale
+    outcomes = cell.outcomes(config.bt_temp, config.unparsed, (scale.low, scale.high))
     scored = cell.score_R[~np.isnan(cell.score_R)]
     uncertain = (scored >= config.unc_low) & (scored <= config.unc_high)
     return {
@@ -77,7 +79,8 @@ def evaluate_cell(cell: JudgedCell, config: EvaluateConfig) -> dict[str, Any]:
         **margin_quantiles(outcomes),
         "bt_temp": config.bt_temp,
         "unparsed": config.unparsed,
-        "worst_margin": worst_margin,
+        "scale_low": scale.low,
+        "scale_high": scale.high,
     }
 
 
@@ -93,12 +96,6 @@ def _interval_items(cell: JudgedCell, outcomes: PairOutcomes, config: EvaluateCo
         interval = percentile_interval(ratio(sums_BM[:, 2 * place], sums_BM[:, 2 * place + 1]))
         yield f"{name}_low", interval.low
         yield f"{name}_high", interval.high
-
-
-def prompt_range(prompt: str) -> float:
-    """Return the widest margin that a prompt's scale allows."""
-    scale = get_prompt(prompt).scale
-    return scale.high - scale.low
 
 
 def _json(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from btrm.metrics.pairwise import Floats, PairOutcomes, UnparsedAs, pair_outcomes, side_scores
+from btrm.metrics.pairwise import Floats, PairOutcomes, SideScores, UnparsedAs, pair_outcomes, side_scores
 from btrm.records import read_judgements
 from btrm.scores import Outcome
 
@@ -31,14 +31,14 @@ class JudgedCell:
     label_id_P: list[str]
     pair_id_P: list[str]
     preferred_P: NDArray[np.int64]
-    score_P2: Floats
+    sides: SideScores
     score_R: Floats
     outcome_R: NDArray[np.str_]
     label_ties: int
 
-    def outcomes(self, bt_temp: float, unparsed: UnparsedAs, worst_margin: float) -> PairOutcomes:
-        """Compare the sides of each pair."""
-        return pair_outcomes(self.score_P2, self.preferred_P, bt_temp, unparsed, worst_margin)
+    def outcomes(self, bt_temp: float, unparsed: UnparsedAs, scale: tuple[float, float]) -> PairOutcomes:
+        """Compare the sides of each pair; `scale` is the (lowest, highest) score of the prompt."""
+        return pair_outcomes(self.sides, self.preferred_P, bt_temp, unparsed, scale)
 
     @property
     def unparsed_rate(self) -> float:
@@ -81,7 +81,7 @@ def _cell(columns: dict[str, Any], rows_R: NDArray[np.int64]) -> JudgedCell:
         label_id_P=list(place),
         pair_id_P=list(columns["pair_id"][kept][first_of_P]),
         preferred_P=preferred_R[labelled_R][first_of_P].astype(np.int64),
-        score_P2=side_scores(score_R, pair_R, columns["side"][kept].astype(np.int64), len(place)),
+        sides=side_scores(score_R, pair_R, columns["side"][kept].astype(np.int64), len(place)),
         score_R=score_R,
         outcome_R=columns["outcome"][kept].astype(np.str_),
         label_ties=len(set(columns["label_id"][rows_R[~labelled_R]])),

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 UnparsedAs = Literal["wrong", "tie", "drop"]
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_UNITS = 10**6  # scores are counted in millionths, as integers: a sum is exact, and equal means are equal floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +20,7 @@ class PairOutcomes:
     """What a judge did with each pair, in the pairs' order.
 
     credit_P: 1 agrees with the label, 0 disagrees, 1/2 a tie; NaN where an unparsed pair is dropped.
-    margin_P: the preferred side's score less the other's; NaN where a side has no score.
+    margin_P: the preferred side's score less the other's, what is imputed included; NaN where a side has no score.
     loss_P: Bradley-Terry log-loss in nats; NaN where the pair is dropped.
     """
 
@@ -32,33 +34,68 @@ class PairOutcomes:
         return np.isnan(self.margin_P)
 
 
-def side_scores(score_R: Floats, pair_R: NDArray[np.int64], side_R: NDArray[np.int64], n_pairs: int) -> Floats:
-    """Return score_P2: the mean of each side's parsed samples, NaN where there is none. R rows (judgements)."""
+@dataclass(frozen=True, slots=True)
+class SideScores:
+    """The answers about each side of each pair, shapes (P, 2).
+
+    units_P2: sum of the scores in millionths; parsed_P2: how many answers hold a score; asked_P2: how many there are.
+    """
+
+    units_P2: Ints
+    parsed_P2: Ints
+    asked_P2: Ints
+
+    def means(self) -> Floats:
+        """Return each side's mean over the answers that hold a score; NaN where none does."""
+        return _mean(self.units_P2, self.parsed_P2, self.parsed_P2 > 0)
+
+    def imputed_means(self, fill_P2: Floats) -> Floats:
+        """Return each side's mean over all answers, `fill_P2` for those without a score; NaN where none has one."""
+        fill_units_P2 = np.rint(fill_P2 * _UNITS).astype(np.int64)
+        units_P2 = self.units_P2 + (self.asked_P2 - self.parsed_P2) * fill_units_P2
+        return _mean(units_P2, self.asked_P2, self.parsed_P2 > 0)
+
+
+def _mean(units_P2: Ints, count_P2: Ints, defined_P2: NDArray[np.bool_]) -> Floats:
+    """Divide two exact integers, so that the quotient's rounding depends on its value alone."""
+    return np.divide(units_P2, count_P2 * _UNITS, out=np.full(units_P2.shape, np.nan), where=defined_P2)
+
+
+def side_scores(score_R: Floats, pair_R: Ints, side_R: Ints, n_pairs: int) -> SideScores:
+    """Bring R answers together by side of pair; a score of NaN is an answer without one."""
     cell_R = pair_R * 2 + side_R
     parsed_R = ~np.isnan(score_R)
-    total = np.bincount(cell_R[parsed_R], weights=score_R[parsed_R], minlength=2 * n_pairs)
-    count = np.bincount(cell_R[parsed_R], minlength=2 * n_pairs)
-    with np.errstate(invalid="ignore"):
-        return (total / np.where(count > 0, count, np.nan)).reshape(n_pairs, 2)
+
+    def total(cell: Ints, weights: Floats | None = None) -> Ints:
+        return np.bincount(cell, weights, 2 * n_pairs).astype(np.int64).reshape(n_pairs, 2)
+
+    units = total(cell_R[parsed_R], np.rint(score_R[parsed_R] * _UNITS))
+    return SideScores(units, total(cell_R[parsed_R]), total(cell_R))
 
 
 def pair_outcomes(
-    score_P2: Floats,
-    preferred_P: NDArray[np.int64],
+    sides: SideScores,
+    preferred_P: Ints,
     bt_temp: float,
     unparsed: UnparsedAs = "wrong",
-    worst_margin: float = 100.0,
+    scale: tuple[float, float] = (0.0, 100.0),
 ) -> PairOutcomes:
-    """Compare the sides of each pair.
+    """Compare the sides of each pair by their mean scores.
 
-    loss = log(1 + exp(-margin / bt_temp)) (Bradley and Terry 1952; margins in units of bt_temp). An unparsed pair
-    counts against the judge: `wrong` gives it no credit and the loss of the worst margin that the scale allows; `tie`
-    half the credit and a margin of 0; `drop` leaves it out, which flatters a judge that fails on hard pairs.
+    loss = log(1 + exp(-margin / bt_temp)) (Bradley and Terry 1952; margins in units of bt_temp). An answer without a
+    score counts against the judge. `wrong` takes it for the one that hurts most, the scale's low end on the preferred
+    side and its high end on the other; a pair with a side without any score gets no credit and the loss of the worst
+    margin. `tie` gives such a pair half the credit and a margin of 0, `drop` leaves it out; both go by the answers that
+    hold a score, and so flatter a judge that fails on what is hard.
     """
     row_P = np.arange(len(preferred_P))
+    low, high = scale
+    score_P2 = sides.means()
+    if unparsed == "wrong":
+        score_P2 = sides.imputed_means(np.where(np.arange(2) == preferred_P[:, None], low, high))
     margin_P = score_P2[row_P, preferred_P] - score_P2[row_P, 1 - preferred_P]
     credit = {"wrong": 0.0, "tie": 0.5, "drop": np.nan}[unparsed]
-    assumed = {"wrong": -worst_margin, "tie": 0.0, "drop": np.nan}[unparsed]
+    assumed = {"wrong": low - high, "tie": 0.0, "drop": np.nan}[unparsed]
     missing_P = np.isnan(margin_P)
     credit_P = np.where(missing_P, credit, 0.5 + 0.5 * np.sign(margin_P))
     with np.errstate(invalid="ignore"):  # NaN stays NaN: a dropped pair

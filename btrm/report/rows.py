@@ -135,7 +135,8 @@ def _accuracy_resamples(
     for cell in cells:
         if cell.judge not in names:
             continue
-        outcomes = cell.outcomes(settings["bt_temp"], settings["unparsed"], settings["worst_margin"])
+        scale = (settings["scale_low"], settings["scale_high"])
+        outcomes = cell.outcomes(settings["bt_temp"], settings["unparsed"], scale)
         column = 2 * names.index(cell.judge)
         where = np.array([place[label] for label in cell.label_id_P], dtype=np.int64)
         for offset, values_P in enumerate(metric_columns(outcomes)["accuracy"]):

@@ -21,6 +21,15 @@ _LOG_TAIL = 30
 _POLL_S = 0.2
 
 
+class JobError(StageError):
+    """A trainer process that ended with an error; the message ends in the tail of its log."""
+
+    def __init__(self, module: str, code: int, log: Path) -> None:
+        tail = log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
+        super().__init__(f"{module} ended with {code}; {log} ends in:\n" + "\n".join(tail))
+        self.module, self.code = module, code
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One trainer run: our own module as the entry point of every process, and the request that it reads."""
@@ -58,7 +67,7 @@ def command(job: Job, resources: Resources) -> list[str]:
 
 
 def run_job(job: Job, resources: Resources) -> None:
-    """Run the trainer to its end, showing its steps; raise StageError with the log's tail where it fails."""
+    """Run the trainer to its end, showing its steps; raise JobError with the log's tail where it fails."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     steps_file(job.request.parent).unlink(missing_ok=True)
     with job.log.open("ab") as log:
@@ -77,8 +86,7 @@ def run_job(job: Job, resources: Resources) -> None:
         finally:
             _end(child)
     if code != 0:
-        tail = job.log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
-        raise StageError(f"{job.module} ended with {code}; {job.log} ends in:\n" + "\n".join(tail))
+        raise JobError(job.module, code, job.log)
 
 
 def environment(job: Job, environ: Mapping[str, str]) -> dict[str, str]:

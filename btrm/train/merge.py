@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from btrm.checkpoints import base_identity, check_adapter_base, checkpoint_kind
-from btrm.config import ConfigError, setting, source
+from btrm.config import setting, source
 from btrm.runs import StageConfig, StageResult, StageRun, replace, write_json
-from btrm.train.launch import Job, die_with_parent, run_job
-from btrm.train.options import ORDER, Order, read_order, refuse_adapter
+from btrm.train.attempt import ORDER, leaving_nothing, trainer_log
+from btrm.train.launch import Job, JobError, die_with_parent, run_job
+from btrm.train.options import Order, read_order, refuse_adapter
 from btrm.train.swift_options import Options, to_argv
 
 
@@ -43,15 +44,19 @@ def run_merge(config: MergeConfig, run: StageRun) -> StageResult:
         config=config.model_dump(mode="json"),
         world_size=1,
     )
-    write_json(run.dir / ORDER, order.model_dump(mode="json"))
-    cpu = run.resources.gpus == 0
-    one = run.resources.model_copy(update={"nodes": 1})
-    run_job(Job("btrm.train.merge", run.dir / ORDER, 1, cpu, run.dir / "logs" / "merge.log", None), one)
-    if not target.is_dir() or checkpoint_kind(target) != "full":
-        raise ConfigError(f"{target}: ms-swift's export left no model; see {run.dir / 'logs' / 'merge.log'}")
+    with leaving_nothing(run):
+        _export(order, run)
+        if not target.is_dir() or checkpoint_kind(target) != "full":
+            raise JobError("ms-swift's export left no model and", 0, trainer_log(run))
     shutil.rmtree(run.dir / "model", ignore_errors=True)
     replace(target, run.dir / "model")
     return StageResult({"model": None}, {"base": order.base})
+
+
+def _export(order: Order, run: StageRun) -> None:
+    write_json(run.dir / ORDER, order.model_dump(mode="json"))
+    one = run.resources.model_copy(update={"nodes": 1})
+    run_job(Job("btrm.train.merge", run.dir / ORDER, 1, one.gpus == 0, trainer_log(run), None), one)
 
 
 def _options(config: MergeConfig, model: str, adapter: Path, target: Path) -> Options:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from btrm.config import ConfigError
 from btrm.records import read_jsonl, write_jsonl
-from btrm.runs import StageRun, replace, write_json
+from btrm.runs import StageRun, replace
 
 _TEMPLATE_BYTES = 512  # more than any chat template adds to a short conversation, in tokens
 
@@ -18,14 +17,10 @@ _TEMPLATE_BYTES = 512  # more than any chat template adds to a short conversatio
 def fitting_rows(run: StageRun, reference: str, model: str, max_length: int, group: int) -> tuple[Path, dict[str, int]]:
     """Return the rows file to train on and {rows, too_long}; `group` rows in a row stand or fall together.
 
-    Nothing is truncated. Where all rows fit, the input itself is returned; else `rows.jsonl` in the stage's directory,
-    which a resumed run finds again.
+    Nothing is truncated. Where all rows fit, the input itself is returned; else `rows.jsonl` in the stage's directory.
+    Every attempt reads the rows anew, so none trains on what the input was before.
     """
-    source = run.input(reference)
-    report_path, kept_path = run.dir / "rows_report.json", run.dir / "rows.jsonl"
-    if report_path.exists():
-        report = json.loads(report_path.read_text())
-        return (kept_path if report["too_long"] else source), report
+    source, kept_path = run.input(reference), run.dir / "rows.jsonl"
     tokenizer: list[Any] = []
     counts = {"rows": 0, "too_long": 0}
 
@@ -40,10 +35,11 @@ def fitting_rows(run: StageRun, reference: str, model: str, max_length: int, gro
     write_jsonl(scratch, kept())
     if not counts["rows"]:
         raise ConfigError(f"{source}: no row of {counts['too_long']} fits max_length={max_length}")
-    if counts["too_long"]:
-        replace(scratch, kept_path)
-    write_json(report_path, counts)
-    return (kept_path if counts["too_long"] else source), counts
+    if not counts["too_long"]:
+        kept_path.unlink(missing_ok=True)
+        return source, counts
+    replace(scratch, kept_path)
+    return kept_path, counts
 
 
 def _fits(row: dict[str, Any], model: str, max_length: int, tokenizer: list[Any]) -> bool:

@@ -33,6 +33,7 @@ _BOTH = {
     "ignore_data_skip": "fixed: a resumed run is the same run",
     "save_only_model": "fixed: needed to resume",
     "save_strategy": "save_steps",
+    "auto_find_batch_size": "fixed: off, a batch is what was asked for",
     "save_total_limit": "fixed: every checkpoint is kept, to be judged",
     "external_plugins": "fixed: rewards are named by reward.name",
     "use_hf": "fixed: models come from Hugging Face",
@@ -66,10 +67,11 @@ _BOTH = {
     "accelerator_config": "fixed: batches are dealt to ranks by accelerate's defaults",
 }
 _LORA = "fixed: lora"
-SFT_OWNED = {**_BOTH, "num_train_epochs": "epochs", "tuner_type": _LORA, "train_type": _LORA}
+SFT_OWNED = {**_BOTH, "num_train_epochs": "epochs", "max_epochs": "epochs", "tuner_type": _LORA, "train_type": _LORA}
 GRPO_OWNED = {
     **_BOTH,
     "num_train_epochs": "max_steps",
+    "max_epochs": "max_steps",
     "tuner_type": "tuner",
     "train_type": "tuner",
     "rlhf_type": "fixed: grpo",
@@ -93,6 +95,7 @@ GRPO_OWNED = {
     "log_completions": "log_completions",
     "use_vllm": "use_vllm",
     "vllm_mode": "fixed: colocate, beside the trainer",
+    "train_sampling_strategy": "fixed: the sampler's order",
     "dataset_shuffle": "fixed: the sampler's order",
     "train_dataloader_shuffle": "fixed: the sampler's order",
     "async_generate": "fixed: off, completions come from the current model",
