@@ -31,7 +31,7 @@ rows_strategy = st.lists(st.tuples(sides, sides, st.integers(0, 1)), min_size=1,
 
 def sides_of(rows: list[Row]) -> SideScores:
     """The rows' answers as a judgements file has them, one row an answer."""
-    answers = [(p, s, score) for p, row in enumerate(rows) for s in (0, 1) for score in row[s]]
+    answers = [(p, s, score) for p, row in enumerate(rows) for s in (0, 1) for score in row[:2][s]]
     pair_R, side_R = (np.array([answer[i] for answer in answers], dtype=np.int64) for i in (0, 1))
     score_R = np.array([NAN if score is None else score for *_, score in answers], dtype=np.float64)
     return side_scores(score_R, pair_R, side_R, len(rows))
@@ -116,7 +116,7 @@ def test_the_order_of_pairs_changes_nothing(rows: list[Row], rng: random.Random)
 def test_losing_a_score_never_raises_accuracy_and_never_lowers_the_loss(rows: list[Row], data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(rows) - 1))
     side = data.draw(st.integers(0, 1))
-    answers = list(rows[place][side])
+    answers = list(rows[place][:2][side])
     answers[data.draw(st.integers(0, len(answers) - 1))] = None
     first, second, preferred = rows[place]
     row = (tuple(answers), second, preferred) if side == 0 else (first, tuple(answers), preferred)
