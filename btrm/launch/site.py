@@ -60,5 +60,8 @@ def check_resources(resources: Resources) -> list[str]:
     if resources.nodes > 1:
         problems.append(f"--nodes {resources.nodes}: this site is one machine")
     if resources.gpus and resources.gpus > (seen := visible_gpus()):
-        problems.append(f"--gpus {resources.gpus}: this machine shows {seen} GPUs (nvidia-smi, CUDA_VISIBLE_DEVICES)")
+        cpu = "; --gpus 0 runs on the CPU" if seen == 0 else ""
+        problems.append(
+            f"--gpus {resources.gpus}: this machine shows {seen} GPUs (nvidia-smi, CUDA_VISIBLE_DEVICES){cpu}"
+        )
     return problems
