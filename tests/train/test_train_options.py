@@ -180,6 +180,9 @@ def test_rows_that_are_too_long_go_in_pairs_and_are_counted(tmp_path: Path, tiny
     assert report == {"rows": 4, "too_long": 2}
     assert [json.loads(line) for line in kept.read_text().splitlines()] == [*rows[:2], *rows[4:]]
     assert fitting_rows(run, str(path), str(tiny_model), 64, group=2) == (kept, report), "a resumed run finds them"
+    write_rows(path, 4)
+    assert fitting_rows(run, str(path), str(tiny_model), 64, group=2) == (path, {"rows": 8, "too_long": 0})
+    assert not kept.exists(), "rows of what the input was before"
 
 
 def test_an_adapter_is_no_model_to_start_from(tmp_path: Path, run_stage: RunStage) -> None:
