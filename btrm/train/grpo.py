@@ -9,16 +9,14 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from btrm.checkpoints import step_of
-from btrm.config import ConfigError, extent, runtime, setting, source
+from btrm.config import extent, runtime, setting, source
 from btrm.data.rows import validate_rows
-from btrm.prompts import get_prompt
 from btrm.rewards.config import RewardConfig
-from btrm.runs import StageResult, StageRun, read_manifest
+from btrm.runs import StageResult, StageRun
 from btrm.train.attempt import leaving_nothing
 from btrm.train.launch import die_with_parent
 from btrm.train.options import (
     TrainerConfig,
-    check_resume,
     checkpoint_dir,
     common_options,
     read_order,
@@ -49,7 +47,7 @@ class GrpoConfig(TrainerConfig):
     num_iterations: int = setting(1, "optimizer passes over one generation batch", ge=1)
     learning_rate: float = setting(5e-6, "peak learning rate", published="LEARNING_RATE", gt=0)
     max_steps: int = extent(8000, "optimizer steps", published="MAX_STEPS", ge=1)
-    save_steps: int = runtime(200, "keep a checkpoint every so many steps to come", published="SAVE_STEPS", ge=1)
+    save_steps: int = extent(200, "keep a checkpoint every so many steps", published="SAVE_STEPS", ge=1)
     temperature: float = setting(0.7, "sampling temperature", published="TEMPERATURE", gt=0)
     top_p: float = setting(0.9, "nucleus sampling", gt=0, le=1)
     top_k: int = setting(50, "sample among so many tokens; -1: all")
@@ -76,28 +74,10 @@ class GrpoConfig(TrainerConfig):
 
 def check_grpo(config: GrpoConfig, run: StageRun) -> None:
     """Refuse what can be refused before any GPU is asked for: batch sizes, ms-swift options, model, rows."""
-    processes = world_size(config, run)
-    check_resume(run, processes, config.max_steps)
-    batch_plan(config, processes)
+    batch_plan(config, world_size(config, run))
     check_passthrough(config.swift, GRPO_OWNED)
     refuse_adapter(run.model(config.model))
-    _check_parser(config, run)
     validate_rows(run.input(config.rows))
-
-
-def _check_parser(config: GrpoConfig, run: StageRun) -> None:
-    """Refuse a reward that reads answers otherwise than the rows' prompt asks for them; rows by path do not say."""
-    stage, _, _ = config.rows.removeprefix("@").partition("/")
-    manifest = read_manifest(run.paths.stage(stage)) if config.rows.startswith("@") else None
-    prompt = manifest.results.get("prompt") if manifest is not None else None
-    if prompt is None:
-        return
-    wanted = get_prompt(str(prompt)).parser.name
-    if config.reward.parser != wanted:
-        raise ConfigError(
-            f"reward.parser {config.reward.parser}: the rows of {config.rows} were written for prompt {prompt}, "
-            f"read by {wanted}"
-        )
 
 
 def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:

@@ -1,0 +1,56 @@
+"""Attempts that fail: before there is anything to resume from, they leave nothing but their log."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from btrm.checkpoints import checkpoints, is_whole
+from btrm.runs import StageRun
+from btrm.train.launch import JobError
+
+ORDER = "trainer.json"
+FAILURE_LOG = ".last_failure.log"
+_LEAVINGS = (ORDER, "rows.jsonl", "logs", "checkpoints", "set_aside")
+
+
+def trainer_log(run: StageRun) -> Path:
+    """Return where a stage's trainer process writes what it has to say."""
+    return run.dir / "logs" / "trainer.log"
+
+
+def whole_now(run: StageRun) -> list[Path]:
+    """Return the finished checkpoints by step, and leave all as it is."""
+    return [path for path in checkpoints(run.dir / "checkpoints") if is_whole(path)]
+
+
+@contextmanager
+def leaving_nothing(run: StageRun) -> Generator[None]:
+    """Where the block ends in an error and there is nothing to resume from, clear the directory of the attempt.
+
+    The stage can then be tried with other settings. The log stays, as a dot-file, and the error names it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if whole_now(run) or (run.dir / "model").exists():
+            raise
+        log = _clear(run)
+        if isinstance(error, JobError):
+            raise JobError(error.module, error.code, log) from None
+        raise
+
+
+def _clear(run: StageRun) -> Path:
+    kept = run.dir / FAILURE_LOG
+    if trainer_log(run).exists():
+        trainer_log(run).replace(kept)
+    for name in _LEAVINGS:
+        path = run.dir / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return kept

@@ -1,0 +1,144 @@
+"""What a changed request means for a trained directory, and what a failed attempt leaves; the trainer is a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainer_support import TINY, write_rows, write_sft
+
+from btrm.checkpoints import step_of, write_mark
+from btrm.config import ConfigError
+from btrm.runs import Resources, RunManifest, RunPaths, StageError, StageRun, write_json
+from btrm.stages import execute, get_stage, prepare
+from btrm.train import options
+from btrm.train.attempt import FAILURE_LOG
+from btrm.train.launch import Job, JobError
+from btrm.train.options import read_order
+
+GRPO: dict[str, Any] = {
+    **TINY,
+    "num_generations": 2,
+    "generation_batch_size": 8,
+    "per_device_batch_size": 4,
+    "max_steps": 4,
+    "save_steps": 2,
+}
+SFT: dict[str, Any] = {**TINY, "per_device_batch_size": 4, "max_steps": 4, "save_steps": 2}
+Stage = Callable[..., RunManifest]
+
+
+class Trainer:
+    """Leaves checkpoints as a trainer would: one every save_steps, one at the end; then fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self.stops_at: int | None = None
+        self.calls: list[list[str]] = []
+
+    def __call__(self, job: Job, resources: Resources) -> None:  # noqa: ARG002
+        argv = read_order(job.request).argv
+        self.calls.append(argv)
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.log.write_text("CUDA out of memory\n")
+        start = step_of(Path(_of(argv, "resume_from_checkpoint", "x-0")))
+        most, every = int(_of(argv, "max_steps", "4")), int(_of(argv, "save_steps"))
+        folder = Path(_of(argv, "output_dir"))
+        folder.mkdir(exist_ok=True)
+        (folder / "logging.jsonl").touch()
+        for step in range(start + 1, (self.stops_at or most) + 1):
+            if step % every == 0 or step == most:
+                checkpoint = folder / f"checkpoint-{step}"
+                write_json(checkpoint / "trainer_state.json", {"epoch": step / 2})
+                write_mark(checkpoint, "base", step)
+        if self.fails or self.stops_at is not None:
+            raise JobError(job.module, 1, job.log)
+
+
+def _of(argv: list[str], name: str, default: str = "") -> str:
+    return argv[argv.index(f"--{name}") + 1] if f"--{name}" in argv else default
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Put the stand-in where the real trainer is started."""
+    stand_in = Trainer()
+    monkeypatch.setattr(options, "run_job", stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Stage:
+    """Prepare and execute a trainer stage with given resources."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    inputs = {
+        "grpo": {"rows": str(write_rows(tmp_path / "rows.jsonl", 6))},
+        "sft": {"data": str(write_sft(tmp_path / "sft.jsonl", 8))},
+    }
+
+    def execute_stage(stage: str, gpus: int = 0, **values: Any) -> RunManifest:
+        config = get_stage(stage).config.build({"model": str(model), **inputs[stage], **values})
+        prepared = prepare(stage, config, Resources(gpus=gpus), tmp_path / "run")
+        prepared.directory.mkdir(parents=True, exist_ok=True)
+        write_json(prepared.directory / "stage.json", prepared.request.model_dump(mode="json"))
+        return execute(prepared.directory / "stage.json")
+
+    return execute_stage
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+@pytest.mark.parametrize(("stage", "values"), [("grpo", GRPO), ("sft", SFT)])
+def test_an_attempt_that_fails_at_once_can_be_tried_with_other_settings(
+    stage: str, values: dict[str, Any], trainer: Trainer, run: Stage, tmp_path: Path
+) -> None:
+    trainer.fails, trainer.stops_at = True, 1
+    directory = tmp_path / "run" / stage
+    with pytest.raises(StageError, match="CUDA out of memory") as error:
+        run(stage, **values)
+    assert names(directory) == {"stage.json"}
+    assert str(directory / FAILURE_LOG) in str(error.value)
+    assert (directory / FAILURE_LOG).read_text() == "CUDA out of memory\n"
+    trainer.fails, trainer.stops_at = False, None
+    assert run(stage, **{**values, "learning_rate": 1e-6}).config["learning_rate"] == 1e-6
+
+
+def test_a_failure_after_a_checkpoint_keeps_everything(trainer: Trainer, run: Stage, tmp_path: Path) -> None:
+    trainer.stops_at = 3
+    with pytest.raises(JobError, match=r"logs/trainer\.log ends in"):
+        run("grpo", **GRPO)
+    assert names(tmp_path / "run" / "grpo") == {"stage.json", "trainer.json", "logs", "checkpoints"}
+
+
+def test_too_few_rows_leave_nothing(trainer: Trainer, run: Stage, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there are 6"):
+        run("grpo", **{**GRPO, "generation_batch_size": 64})
+    assert names(tmp_path / "run" / "grpo") == {"stage.json"} and not trainer.calls
+
+
+@pytest.mark.usefixtures("trainer")
+def test_a_failed_merge_leaves_nothing(monkeypatch: pytest.MonkeyPatch, run: Stage, tmp_path: Path) -> None:
+    from btrm.train import merge
+
+    run("sft", **SFT)
+
+    def fail(job: Job, resources: Resources) -> None:  # noqa: ARG001
+        job.log.parent.mkdir(parents=True)
+        job.log.write_text("no such template")
+        raise JobError(job.module, 1, job.log)
+
+    monkeypatch.setattr(merge, "run_job", fail)
+    directory = tmp_path / "run" / "merge"
+    directory.mkdir()
+    config = merge.MergeConfig(model=str(tmp_path / "model"), adapter="@sft/adapter")
+    view = StageRun(RunPaths(tmp_path / "run"), "merge", directory, Resources(), directory / "stage.json")
+    with pytest.raises(JobError, match=r"\.last_failure\.log ends in:\nno such template"):
+        merge.run_merge(config, view)
+    assert names(directory) == set()
