@@ -17,6 +17,7 @@ from btrm.train.attempt import leaving_nothing
 from btrm.train.launch import die_with_parent
 from btrm.train.options import (
     TrainerConfig,
+    check_resume,
     checkpoint_dir,
     common_options,
     read_order,
@@ -74,7 +75,9 @@ class GrpoConfig(TrainerConfig):
 
 def check_grpo(config: GrpoConfig, run: StageRun) -> None:
     """Refuse what can be refused before any GPU is asked for: batch sizes, ms-swift options, model, rows."""
-    batch_plan(config, world_size(config, run))
+    processes = world_size(config, run)
+    check_resume(run, processes, config.max_steps)
+    batch_plan(config, processes)
     check_passthrough(config.swift, GRPO_OWNED)
     refuse_adapter(run.model(config.model))
     validate_rows(run.input(config.rows))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from btrm.checkpoints import base_identity, checkpoint_kind, checkpoints, is_whole, step_of
 from btrm.config import Config, ConfigError, runtime, setting, source
 from btrm.runs import StageConfig, StageRun, write_json
-from btrm.train.attempt import ORDER, trainer_log
+from btrm.train.attempt import ORDER, trainer_log, whole_now
 from btrm.train.launch import Job, process_count, run_job
 from btrm.train.swift_options import Options, to_argv
 
@@ -108,7 +108,7 @@ def train(config: TrainerConfig, run: StageRun, module: str, options: Options, s
     folder = checkpoint_dir(run)
     done = whole_checkpoints(folder, run.dir / "set_aside")
     if steps is not None and done and step_of(done[-1]) >= steps:
-        return [p for p in done if step_of(p) <= steps]
+        return done
     if done:
         options = {**options, "resume_from_checkpoint": str(done[-1])}
     _run(config, run, module, options, steps)
@@ -125,6 +125,29 @@ def whole_checkpoints(folder: Path, aside: Path) -> list[Path]:
             aside.mkdir(parents=True, exist_ok=True)
             shutil.move(checkpoint, aside / f"{checkpoint.name}-{time.time_ns()}")
     return whole
+
+
+def check_resume(run: StageRun, processes: int, steps: int | None) -> None:
+    """Refuse to go on from the last checkpoint with fewer steps, or with another number of processes.
+
+    That number is in the optimizer's batch, in which rows a process sees next, and in the files of random states.
+    """
+    whole = whole_now(run)
+    if not whole:
+        return
+    done = step_of(whole[-1])
+    if steps is not None and steps < done:
+        raise ConfigError(
+            f"max_steps: {run.dir} is already trained to {done}; max_steps {steps} is less. "
+            f"Take {done} or more, or another --run or --name"
+        )
+    before = read_order(run.dir / ORDER).world_size
+    if steps != done and before != processes:
+        raise ConfigError(
+            f"{run.dir}: trained to step {done} by {before} process(es), now {processes}; a resumed run needs as many: "
+            "another number changes the optimizer's batch, or deals the same generation batch otherwise. "
+            "Take the old gpus, nodes and cpu_processes, or another --run or --name"
+        )
 
 
 def refuse_adapter(model: str, field: str = "model") -> None:

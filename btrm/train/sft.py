@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -9,9 +10,17 @@ from pathlib import Path
 from btrm.checkpoints import MARK, read_mark, step_of, write_mark
 from btrm.config import ConfigError, extent, setting, source
 from btrm.runs import StageResult, StageRun, replace
-from btrm.train.attempt import leaving_nothing
+from btrm.train.attempt import leaving_nothing, whole_now
 from btrm.train.launch import die_with_parent
-from btrm.train.options import TrainerConfig, common_options, read_order, refuse_adapter, train
+from btrm.train.options import (
+    TrainerConfig,
+    check_resume,
+    common_options,
+    read_order,
+    refuse_adapter,
+    train,
+    world_size,
+)
 from btrm.train.row_lengths import fitting_rows
 from btrm.train.swift_options import SFT_OWNED, Options, check_passthrough
 
@@ -30,7 +39,9 @@ class SftConfig(TrainerConfig):
 
 
 def check_sft(config: SftConfig, run: StageRun) -> None:
-    """Refuse ms-swift options that btrm owns, and an adapter as the model to start from."""
+    """Refuse ms-swift options that btrm owns, an adapter to start from, and what cannot be resumed."""
+    check_resume(run, world_size(config, run), config.max_steps or None)
+    _check_epochs(config, run)
     check_passthrough(config.swift, SFT_OWNED)
     refuse_adapter(run.model(config.model))
 
@@ -55,6 +66,19 @@ def sft_options(config: SftConfig, run: StageRun, rows: Path) -> Options:
     if config.max_steps:
         options["max_steps"] = config.max_steps
     return options
+
+
+def _check_epochs(config: SftConfig, run: StageRun) -> None:
+    """Refuse fewer epochs than are trained, where epochs decide."""
+    whole = whole_now(run)
+    if not whole or config.max_steps:
+        return
+    done = float(json.loads((whole[-1] / "trainer_state.json").read_text())["epoch"])
+    if config.epochs < done - 1e-6:
+        raise ConfigError(
+            f"epochs: {run.dir} is already trained to {done:.3g}; epochs {config.epochs:.3g} is less. "
+            f"Take {done:.3g} or more, or another --run or --name"
+        )
 
 
 def _publish_adapter(checkpoint: Path, run: StageRun) -> None:

@@ -96,6 +96,39 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("stage", "values"), [("grpo", GRPO), ("sft", SFT)])
+def test_another_number_of_processes_does_not_go_on(
+    stage: str, values: dict[str, Any], trainer: Trainer, run: Stage
+) -> None:
+    trainer.stops_at = 2
+    with pytest.raises(JobError):
+        run(stage, gpus=2, **values)
+    trainer.stops_at = None
+    with pytest.raises(ConfigError, match=r"trained to step 2 by 2 process\(es\), now 1"):
+        run(stage, gpus=1, **values)
+    assert run(stage, gpus=2, **values).outputs
+    assert _of(trainer.calls[-1], "resume_from_checkpoint").endswith("checkpoint-2")
+    with pytest.raises(ConfigError, match=r"trained to step 4 by 2 process\(es\), now 1"):
+        run(stage, gpus=1, **{**values, "max_steps": 6})
+
+
+@pytest.mark.parametrize(("stage", "values"), [("grpo", GRPO), ("sft", SFT)])
+def test_fewer_steps_than_trained_are_refused(stage: str, values: dict[str, Any], trainer: Trainer, run: Stage) -> None:
+    run(stage, **values)
+    with pytest.raises(ConfigError, match="is already trained to 4; max_steps 2 is less"):
+        run(stage, **{**values, "max_steps": 2})
+    assert len(trainer.calls) == 1
+    assert run(stage, **values).results, "and nothing is lost"
+
+
+def test_fewer_epochs_than_trained_are_refused(trainer: Trainer, run: Stage) -> None:
+    run("sft", **{**SFT, "max_steps": 0, "epochs": 2})
+    with pytest.raises(ConfigError, match="is already trained to 2; epochs 1 is less"):
+        run("sft", **{**SFT, "max_steps": 0, "epochs": 1})
+    run("sft", **{**SFT, "max_steps": 0, "epochs": 3})
+    assert len(trainer.calls) == 2
+
+
+@pytest.mark.parametrize(("stage", "values"), [("grpo", GRPO), ("sft", SFT)])
 def test_an_attempt_that_fails_at_once_can_be_tried_with_other_settings(
     stage: str, values: dict[str, Any], trainer: Trainer, run: Stage, tmp_path: Path
 ) -> None:
