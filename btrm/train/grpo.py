@@ -48,7 +48,7 @@ class GrpoConfig(TrainerConfig):
     num_iterations: int = setting(1, "optimizer passes over one generation batch", ge=1)
     learning_rate: float = setting(5e-6, "peak learning rate", published="LEARNING_RATE", gt=0)
     max_steps: int = extent(8000, "optimizer steps", published="MAX_STEPS", ge=1)
-    save_steps: int = extent(200, "keep a checkpoint every so many steps", published="SAVE_STEPS", ge=1)
+    save_steps: int = runtime(200, "keep a checkpoint every so many steps to come", published="SAVE_STEPS", ge=1)
     temperature: float = setting(0.7, "sampling temperature", published="TEMPERATURE", gt=0)
     top_p: float = setting(0.9, "nucleus sampling", gt=0, le=1)
     top_k: int = setting(50, "sample among so many tokens; -1: all")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from btrm.checkpoints import MARK, read_mark, step_of, write_mark
-from btrm.config import ConfigError, extent, setting, source
+from btrm.config import ConfigError, extent, runtime, setting, source
 from btrm.runs import StageResult, StageRun, replace
 from btrm.train.attempt import leaving_nothing, whole_now
 from btrm.train.launch import die_with_parent
@@ -34,7 +34,9 @@ class SftConfig(TrainerConfig):
     data: str = source("@sft_data/sft.jsonl", "chat rows to learn, {messages: […]} a line")
     epochs: float = extent(3.0, "passes over the rows", gt=0)
     max_steps: int = extent(0, "stop after so many optimizer steps; 0: epochs decide", published="MAX_STEPS", ge=0)
-    save_steps: int = extent(200, "keep a resumable checkpoint every so many steps", published="SAVE_STEPS", ge=1)
+    save_steps: int = runtime(
+        200, "keep a resumable checkpoint every so many steps to come", published="SAVE_STEPS", ge=1
+    )
     gradient_accumulation: int = setting(4, "micro-steps an optimizer step", ge=1)
 
 

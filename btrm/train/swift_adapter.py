@@ -104,6 +104,10 @@ class _ReportSteps(TrainerCallback):
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        # A checkpoint brings its old save_steps and logging_steps along; a resumed run goes by those it was given.
+        state.compute_steps(args, state.max_steps)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         if state.is_world_process_zero:
             report_step(self.directory, int(state.global_step))

@@ -128,6 +128,16 @@ def test_fewer_epochs_than_trained_are_refused(trainer: Trainer, run: Stage) -> 
     assert len(trainer.calls) == 2
 
 
+def test_save_steps_are_of_the_steps_to_come(trainer: Trainer, run: Stage, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "grpo" / "checkpoints"
+    first = run("grpo", **GRPO)
+    again = run("grpo", **{**GRPO, "save_steps": 1})
+    assert again == first and len(trainer.calls) == 1, "a finished run stays what it is"
+    further = run("grpo", **{**GRPO, "max_steps": 6, "save_steps": 1})
+    assert names(folder) == {"logging.jsonl", *(f"checkpoint-{n}" for n in (2, 4, 5, 6))}
+    assert {path.split("/")[1] for path in further.outputs} == names(folder)
+
+
 @pytest.mark.parametrize(("stage", "values"), [("grpo", GRPO), ("sft", SFT)])
 def test_an_attempt_that_fails_at_once_can_be_tried_with_other_settings(
     stage: str, values: dict[str, Any], trainer: Trainer, run: Stage, tmp_path: Path
