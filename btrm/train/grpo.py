@@ -9,10 +9,11 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from btrm.checkpoints import step_of
-from btrm.config import extent, runtime, setting, source
+from btrm.config import ConfigError, extent, runtime, setting, source
 from btrm.data.rows import validate_rows
+from btrm.prompts import get_prompt
 from btrm.rewards.config import RewardConfig
-from btrm.runs import StageResult, StageRun
+from btrm.runs import StageResult, StageRun, read_manifest
 from btrm.train.attempt import leaving_nothing
 from btrm.train.launch import die_with_parent
 from btrm.train.options import (
@@ -80,7 +81,23 @@ def check_grpo(config: GrpoConfig, run: StageRun) -> None:
     batch_plan(config, processes)
     check_passthrough(config.swift, GRPO_OWNED)
     refuse_adapter(run.model(config.model))
+    _check_parser(config, run)
     validate_rows(run.input(config.rows))
+
+
+def _check_parser(config: GrpoConfig, run: StageRun) -> None:
+    """Refuse a reward that reads answers otherwise than the rows' prompt asks for them; rows by path do not say."""
+    stage, _, _ = config.rows.removeprefix("@").partition("/")
+    manifest = read_manifest(run.paths.stage(stage)) if config.rows.startswith("@") else None
+    prompt = manifest.results.get("prompt") if manifest is not None else None
+    if prompt is None:
+        return
+    wanted = get_prompt(str(prompt)).parser.name
+    if config.reward.parser != wanted:
+        raise ConfigError(
+            f"reward.parser {config.reward.parser}: the rows of {config.rows} were written for prompt {prompt}, "
+            f"read by {wanted}"
+        )
 
 
 def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:

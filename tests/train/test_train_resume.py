@@ -185,3 +185,29 @@ def test_a_failed_merge_leaves_nothing(monkeypatch: pytest.MonkeyPatch, run: Sta
     with pytest.raises(JobError, match=r"\.last_failure\.log ends in:\nno such template"):
         merge.run_merge(config, view)
     assert names(directory) == set()
+
+
+def run_pairs(root: Path, prompt: str) -> None:
+    """Make rows of the toy task with a prompt."""
+    config = get_stage("pairs").config.build(
+        {"dataset": "toy", "prompt": prompt, "splits": ["train"], "n_pairs": {"train": 6}}
+    )
+    prepared = prepare("pairs", config, Resources(), root)
+    prepared.directory.mkdir(parents=True)
+    write_json(prepared.directory / "stage.json", prepared.request.model_dump(mode="json"))
+    execute(prepared.directory / "stage.json")
+
+
+@pytest.mark.parametrize(("prompt", "parser"), [("toy_score100", "score5_last"), ("score100_v1", "score100_last")])
+def test_a_reward_reads_answers_as_the_rows_ask_for_them(
+    prompt: str, parser: str, trainer: Trainer, run: Stage, tmp_path: Path
+) -> None:
+    run_pairs(tmp_path / "run", prompt)
+    values = {**GRPO, "rows": "@pairs/train.rows.jsonl"}
+    with pytest.raises(
+        ConfigError, match=rf"reward\.parser {parser}: .* written for prompt {prompt}, read by score100"
+    ):
+        run("grpo", **values, reward={"parser": parser})
+    assert not trainer.calls
+    right = {"toy_score100": "score100_last", "score100_v1": "score100_first"}[prompt]
+    assert run("grpo", **values, reward={"parser": right}).results["steps"] == 4
