@@ -19,7 +19,7 @@ from btrm.train.options import make_order, world_size
 from btrm.train.pair_sampler import BatchPlan
 
 pytestmark = [pytest.mark.usefixtures("need_swift")]
-K, PAIRS = 2, 9
+K = 2
 REWARD = RewardConfig(name=f"{HERE / 'pair_reward.py'}:varied")
 
 
@@ -31,6 +31,7 @@ class Cell:
     spg: int
     iterations: int
     dynamic: bool = False
+    pairs: int = 9
 
     @property
     def name(self) -> str:
@@ -41,9 +42,13 @@ class Cell:
         per_device = 2 * K if self.spg == 1 else K
         return BatchPlan(self.world, per_device, self.spg, K, self.iterations)
 
+    @property
+    def per_epoch(self) -> int:
+        """Micro-steps an epoch."""
+        return self.pairs // self.plan.pairs * self.plan.repeats
+
     def config(self, rows: Path, model: Path, epochs: float) -> GrpoConfig:
         plan = self.plan
-        steps = int(PAIRS // plan.pairs * plan.repeats * epochs)
         return GrpoConfig.build(
             {
                 **TINY,
@@ -54,7 +59,7 @@ class Cell:
                 "generation_batch_size": plan.generation_batch_size,
                 "per_device_batch_size": plan.per_device,
                 "num_iterations": self.iterations,
-                "max_steps": steps,
+                "max_steps": int(self.per_epoch * epochs),
                 "save_steps": 1000,
                 "max_completion_length": 4,
                 "dynamic_sample": self.dynamic,
@@ -70,7 +75,7 @@ def order_of(cell: Cell, root: Path, model: Path, epochs: float, resume: Path | 
     """Write a cell's order; return its path."""
     rows = root / "rows.jsonl"
     if not rows.exists():
-        write_rows(rows, PAIRS)
+        write_rows(rows, cell.pairs)
     run, config = stage_run(root, cell.name), cell.config(rows, model, epochs)
     plan = batch_plan(config, world_size(config, run))
     assert plan == cell.plan
@@ -117,31 +122,29 @@ def check_epoch(ranks: list[list[dict[str, Any]]], cell: Cell) -> set[str]:
 
 
 def check_cell(cell: Cell, directory: Path, epochs: int) -> None:
-    plan = cell.plan
-    per_epoch = PAIRS // plan.pairs * plan.repeats
+    plan, per_epoch = cell.plan, cell.per_epoch
     ranks = seen(directory, cell.world)
     assert [len(steps) for steps in ranks] == [per_epoch * epochs] * cell.world
     trained: list[set[str]] = []
     for epoch in range(epochs):
         window = slice(epoch * per_epoch, (epoch + 1) * per_epoch)
         trained.append(check_epoch([steps[window] for steps in ranks], cell))
-        assert len(trained[-1]) == PAIRS // plan.pairs * plan.pairs
-    if PAIRS % plan.pairs:
+        assert len(trained[-1]) == cell.pairs // plan.pairs * plan.pairs
+    if cell.pairs % plan.pairs:
         assert trained[0] != trained[1], "another tail rests each epoch"
 
 
-MATRIX = [Cell(w, s, i) for w in (1, 2) for s in (1, 2, 4) for i in (1, 2)]
-
-
-@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("pairs", "epochs"), [pytest.param(9, 2, marks=pytest.mark.slow), pytest.param(33, 3, marks=pytest.mark.soak)]
+)
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_cell_trains_on_every_pair_once(
-    world: int, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    world: int, pairs: int, epochs: int, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cells = [cell for cell in MATRIX if cell.world == world]
-    train([order_of(cell, tmp_path, tiny_model, 2) for cell in cells], world, monkeypatch)
+    cells = [Cell(world, spg, iterations, pairs=pairs) for spg in (1, 2, 4) for iterations in (1, 2)]
+    train([order_of(cell, tmp_path, tiny_model, epochs) for cell in cells], world, monkeypatch)
     for cell in cells:
-        check_cell(cell, tmp_path / cell.name, 2)
+        check_cell(cell, tmp_path / cell.name, epochs)
 
 
 @pytest.mark.slow
@@ -164,17 +167,25 @@ def test_two_ranks_train_on_every_pair_once_and_resume_in_epoch_2(
 
 
 @pytest.mark.slow
-def test_dynamic_sampling_keeps_pairs_whole(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dynamic_sampling_keeps_pairs_whole_and_resumes(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cell = Cell(2, 2, 1, dynamic=True)
-    train([order_of(cell, tmp_path, tiny_model, 2)], 2, monkeypatch)
-    flat = 0
+    train([order_of(cell, tmp_path, tiny_model, 1.5)], 2, monkeypatch)
+    assert flat_labels(tmp_path)
+    (checkpoint,) = (tmp_path / cell.name / "checkpoints").glob("checkpoint-*")
+    train([order_of(cell, tmp_path, tiny_model, 2, checkpoint)], 2, monkeypatch)
     for steps in seen(tmp_path / cell.name, 2):
+        assert [step["step"] for step in steps] == list(range(2 * cell.per_epoch)), "none lost, none twice"
         for at in range(0, len(steps), cell.spg):  # a rank's generation batch
             rows: Counter[tuple[str, int]] = Counter(tuple(r) for s in steps[at : at + cell.spg] for r in s["rows"])
             assert all(rows[label, 1 - side] == count for (label, side), count in rows.items())
-            flat += sum(int(label[:4], 16) % 3 == 0 for label, _ in rows)
-    replaced = sum(int(label[:4], 16) % 3 == 0 for label in labels_of(tmp_path / "rows.jsonl"))
-    assert replaced > 0 and flat == 0, "pairs that teach nothing are replaced"
+            assert not {label for label, _ in rows} & flat_labels(tmp_path), "pairs that teach nothing are replaced"
+
+
+def flat_labels(root: Path) -> set[str]:
+    """Return the pairs whose completions all earn the same from `pair_reward.py:varied`."""
+    return {label for label in labels_of(root / "rows.jsonl") if int(label[:4], 16) % 3 == 0}
 
 
 def labels_of(rows: Path) -> set[str]:
