@@ -1,7 +1,8 @@
 """Does it learn? The demo's whole path on three training seeds, and its control, on the held-out test split.
 
-Targets: the last GRPO checkpoint reaches 0.93 and at least 0.25 above SFT on every seed; the control (stock sampler,
-pairs parted) stays within 0.07 of SFT. Takes minutes a seed. Run: python benchmarks/bench_learning.py [--seeds 0 1 2]
+Targets: the last GRPO checkpoint reaches 0.93 and at least 0.25 above SFT on every seed, and their 95 % intervals lie
+apart; the control (stock sampler, pairs parted) stays within 0.07 of SFT. Takes minutes a seed.
+Run: python benchmarks/bench_learning.py [--seeds 0 1 2]
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ TARGET, GAIN, CONTROL_BAND = 0.93, 0.25, 0.07
 
 @dataclass(frozen=True)
 class Learnt:
-    """Held-out accuracy before and after GRPO, in [0, 1]."""
+    """Held-out accuracy before and after GRPO, in [0, 1]; where the one's interval ends and the other's starts."""
 
     sft: float
     last: float
+    sft_high: float
+    last_low: float
     seconds: float
 
 
@@ -34,10 +37,11 @@ def run_experiment(name: str, seed: int, root: Path) -> Learnt:
     subprocess.run([*command, *(word for s in seeds for word in ("--set", s))], check=True)
     seconds = time.monotonic() - started
     with (root / "summary.csv").open() as file:
-        accuracy = {row["checkpoint"]: float(row["accuracy"]) for row in csv.DictReader(file) if row["split"] == "test"}
-    steps = [label for label in accuracy if label.startswith("checkpoint-")]
-    last = max(steps, key=lambda label: int(label.rpartition("-")[2]))
-    return Learnt(accuracy["sft"], accuracy[last], seconds)
+        rows = {row["checkpoint"]: row for row in csv.DictReader(file) if row["split"] == "test"}
+    steps = [label for label in rows if label.startswith("checkpoint-")]
+    sft, last = rows["sft"], rows[max(steps, key=lambda label: int(label.rpartition("-")[2]))]
+    accuracies = (float(sft["accuracy"]), float(last["accuracy"]))
+    return Learnt(*accuracies, float(sft["accuracy_high"]), float(last["accuracy_low"]), seconds)
 
 
 def problems(what: str, learnt: Learnt, control: bool) -> list[str]:
@@ -45,8 +49,11 @@ def problems(what: str, learnt: Learnt, control: bool) -> list[str]:
         far = abs(learnt.last - learnt.sft) > CONTROL_BAND
         return [f"{what}: {learnt.last:.3f} is not within {CONTROL_BAND} of SFT's {learnt.sft:.3f}"] if far else []
     missed = [f"{what}: {learnt.last:.3f} < {TARGET}"] if learnt.last < TARGET else []
-    short = learnt.last - learnt.sft < GAIN
-    return missed + ([f"{what}: gains {learnt.last - learnt.sft:.3f} < {GAIN}"] if short else [])
+    if learnt.last - learnt.sft < GAIN:
+        missed.append(f"{what}: gains {learnt.last - learnt.sft:.3f} < {GAIN}")
+    if learnt.last_low <= learnt.sft_high:
+        missed.append(f"{what}: intervals meet, {learnt.last_low:.3f} (last) <= {learnt.sft_high:.3f} (sft)")
+    return missed
 
 
 def main() -> int:
@@ -61,7 +68,9 @@ def main() -> int:
         for name, seed in cells:
             learnt = run_experiment(name, seed, root / f"{name}-{seed}")
             print(
-                f"{name} seed {seed}: sft {learnt.sft:.3f}, last {learnt.last:.3f}, {learnt.seconds:.0f} s", flush=True
+                f"{name} seed {seed}: sft {learnt.sft:.3f} (to {learnt.sft_high:.3f}), "
+                f"last {learnt.last:.3f} (from {learnt.last_low:.3f}), {learnt.seconds:.0f} s",
+                flush=True,
             )
             missed += problems(f"{name} seed {seed}", learnt, name == "toy.control")
     print("MISSED: " + "; ".join(missed) if missed else "targets met")
