@@ -15,7 +15,7 @@ from btrm.runs import Resources, RunManifest, RunPaths, StageError, StageRun, wr
 from btrm.stages import execute, get_stage, prepare
 from btrm.train import options
 from btrm.train.attempt import FAILURE_LOG
-from btrm.train.launch import Job, JobError
+from btrm.train.launch import Job, JobError, run_job
 from btrm.train.options import read_order
 
 GRPO: dict[str, Any] = {
@@ -211,3 +211,9 @@ def test_a_reward_reads_answers_as_the_rows_ask_for_them(
     assert not trainer.calls
     right = {"toy_score100": "score100_last", "score100_v1": "score100_first"}[prompt]
     assert run("grpo", **values, reward={"parser": right}).results["steps"] == 4
+
+
+def test_a_process_that_ends_badly_is_told_with_its_log(tmp_path: Path) -> None:
+    job = Job("btrm.no_such_trainer", tmp_path / "trainer.json", 1, True, tmp_path / "logs" / "trainer.log", None)
+    with pytest.raises(JobError, match=r"ended with 1; .*logs/trainer\.log ends in:\n.*No module named btrm\.no_such"):
+        run_job(job, Resources())
