@@ -31,8 +31,9 @@ _CPU = Resources(gpus=0, cpus=2, mem_gb=6, time_min=30)
 
 def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> Experiment:
     lone_side: Literal["raise", "penalise"] = "raise" if sampler == "pair" else "penalise"
+    # An unparsed answer earns a little less than the worst margin (-1.31); much less would drown its group's others.
     # At 20, a margin of 100 is so concave a loss that the first thing learnt is to give every response the same score.
-    reward = RewardConfig(delta_temp=100, parse_fail=-3, lone_side=lone_side)
+    reward = RewardConfig(delta_temp=100, parse_fail=-1.4, lone_side=lone_side)
     sft = SftConfig(
         model="@toy_model/model",
         max_steps=100,
@@ -46,9 +47,9 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
     grpo = GrpoConfig(
         reward=reward,
         sampler=sampler,
-        max_steps=250,
-        save_steps=50,
-        learning_rate=1e-3,
+        max_steps=300,
+        save_steps=75,
+        learning_rate=1.5e-3,
         num_generations=8,
         generation_batch_size=64,
         per_device_batch_size=32,
