@@ -33,7 +33,7 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
     lone_side: Literal["raise", "penalise"] = "raise" if sampler == "pair" else "penalise"
     # An unparsed answer earns a little less than the worst margin (-1.31); much less would drown its group's others.
     # At 20, a margin of 100 is so concave a loss that the first thing learnt is to give every response the same score.
-    reward = RewardConfig(delta_temp=100, parse_fail=-1.4, lone_side=lone_side)
+    reward = RewardConfig(delta_temp=100, parse_fail=-2, lone_side=lone_side)
     sft = SftConfig(
         model="@toy_model/model",
         max_steps=100,
@@ -57,6 +57,7 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
         temperature=1.0,
         top_p=1.0,
         top_k=50,
+        beta=0.04,  # holds the form of an answer, which so small a model at so high a rate would lose
         max_completion_length=9,  # <s>100</s> and its end: what follows a score would only drift
         max_length=256,
         dynamic_sample=False,
