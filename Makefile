@@ -26,7 +26,7 @@ demo: $(STAMP)
 	@$(PY) -m btrm.submit pipeline --experiment toy.$(if $(CONTROL),control,demo) --run $(RUN)
 
 lint: $(STAMP)
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright --pythonpath $(PY)
 
 check: lint
 	@$(PY) -m pytest -q -m "not slow and not soak"
