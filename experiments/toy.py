@@ -31,7 +31,7 @@ _CPU = Resources(gpus=0, cpus=2, mem_gb=6, time_min=30)
 
 def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> Experiment:
     lone_side: Literal["raise", "penalise"] = "raise" if sampler == "pair" else "penalise"
-    # An unparsed answer earns a little less than the worst margin (-1.31); much less would drown its group's others.
+    # An unparsed answer earns less than the worst margin (-1.31), but not by much: at -3 it drowns its group's others.
     # At 20, a margin of 100 is so concave a loss that the first thing learnt is to give every response the same score.
     reward = RewardConfig(delta_temp=100, parse_fail=-2, lone_side=lone_side)
     sft = SftConfig(
