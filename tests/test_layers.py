@@ -10,7 +10,18 @@ from pathlib import Path
 import btrm
 
 ROOT = Path(btrm.__file__).parent
-FOUNDATION = ("config", "progress", "plugins", "records", "runs", "checkpoints", "score_text")
+FOUNDATION = (
+    "config",
+    "progress",
+    "plugins",
+    "records",
+    "runs",
+    "checkpoints",
+    "score_text",
+    "leases",
+    "stopping",
+    "work",
+)
 LAYERS = (
     FOUNDATION,
     ("prompts", "scores", "edge_tags", "environment", "rewards", "metrics"),

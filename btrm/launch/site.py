@@ -6,23 +6,82 @@ import os
 import subprocess
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from btrm.config import Config, ConfigError, nearest
 from btrm.plugins import shipped
 from btrm.runs import Resources
 
-Executor = Literal["inline", "local"]
+Executor = Literal["inline", "local", "slurm"]
+_SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+
+
+class Container(Config):
+    """The image that stages run in: the launcher stays outside, `apptainer exec` runs inside."""
+
+    image: str
+    binds: tuple[str, ...] = ()
+    python: str = "python"
+    nv: bool = True
+    args: tuple[str, ...] = ()
+
+
+class Limits(Config):
+    """What a cluster's owner allows one user. None: ask the cluster."""
+
+    max_array: int | None = Field(None, ge=1)
+    max_jobs: int | None = Field(None, ge=1)
+    max_submit: int | None = Field(None, ge=1)
 
 
 class Site(Config):
-    """How to get resources here. `env` holds paths and switches for the jobs, never secrets."""
+    """How to get resources here. `env` holds paths and switches for the jobs, never secrets.
+
+    `gpu_request` is how this cluster wants to be asked for GPUs: `--gpus-per-node=8`, `--gres=gpu:8` or, with
+    `gpu_type`, `--gres=gpu:h100:8` and `--gpus-per-node=h100:8`. `slurm` holds any other sbatch option.
+    """
 
     name: str
     executor: Executor = "inline"
     env: dict[str, str] = Field(default_factory=dict)
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gpu_request: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    gpu_type: str | None = None
+    request_memory: bool = True
+    slurm: dict[str, str] = Field(default_factory=dict)
+    setup: tuple[str, ...] = ()
+    python: str | None = None
+    scratch: str | None = None
+    offline: bool = False
+    umask: str | None = Field(None, pattern=r"^0?[0-7]{3}$")
+    mail_user: str | None = None
+    array_parallelism: int | None = Field(None, ge=1)
+    submit_from_nodes: bool = True
+    warn_s: int = Field(120, ge=5)
+    queue_interval_s: float = Field(30.0, gt=0)
+    limits: Limits = Limits()
+    container: Container | None = None
+
+    @field_validator("env")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        secret = [name for name in value if name.upper().endswith(_SECRET_ENDS)]
+        if secret:
+            raise ValueError(f"{', '.join(secret)}: a site file is no place for secrets; set them in .env (mode 0600)")
+        return value
+
+    @model_validator(mode="after")
+    def _slurm_only(self) -> Self:
+        of_slurm = ("partition", "account", "qos", "constraint", "slurm", "setup", "container")
+        given = [name for name in of_slurm if getattr(self, name)]
+        if self.executor != "slurm" and given:
+            raise ValueError(f'{", ".join(given)}: only executor = "slurm" has these, this one is {self.executor!r}')
+        return self
 
 
 def site_files() -> dict[str, Path]:

@@ -1,0 +1,44 @@
+"""Stopping at a safe point: a signal asks, the stage's own loop answers where nothing in flight would be lost."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+_asked: list[str] = []
+
+
+class Stopped(Exception):  # noqa: N818 (it is not an error: a rerun goes on from here)
+    """A stage has stopped where it was asked to, with its work on disk."""
+
+
+def ask_to_stop(reason: str) -> None:
+    """Ask the stage of this process to stop at its next safe point; the first reason stays."""
+    if not _asked:
+        _asked.append(reason)
+
+
+def stop_asked() -> str | None:
+    """Return why this process was asked to stop, or None."""
+    return _asked[0] if _asked else None
+
+
+def forget() -> None:
+    """Take back what was asked: a new attempt in the same process starts afresh."""
+    _asked.clear()
+
+
+def safe_point() -> None:
+    """Call where all that is done is on disk: raises Stopped when asked to stop."""
+    if _asked:
+        raise Stopped(_asked[0])
+
+
+def listen(signals: dict[signal.Signals, str]) -> None:
+    """Take each signal as a request to stop, for the reason given."""
+
+    def asked(number: int, _frame: FrameType | None) -> None:
+        ask_to_stop(signals[signal.Signals(number)])
+
+    for number in signals:
+        signal.signal(number, asked)
