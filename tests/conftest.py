@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ("slurm_fixtures",)
 REQUIRED = {name for name in os.environ.get("BTRM_REQUIRE", "").split(",") if name}
 
 

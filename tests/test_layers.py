@@ -27,7 +27,7 @@ LAYERS = (
     ("prompts", "scores", "edge_tags", "environment", "rewards", "metrics"),
     ("data", "judges", "train", "report"),
     ("stages",),
-    ("launch", "show"),
+    ("launch", "show", "onebox"),
     ("submit",),
     ("cli",),
 )

@@ -1,0 +1,133 @@
+"""Which processes are this cluster's, and how to end them and no others.
+
+Only the standard library is imported: the keeper, which every test's cluster starts, must be up at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+_DAEMONS = {"slurmctld", "slurmd", "slurmstepd", "slurmdbd", "munged", "mariadbd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, and when it started (clock ticks since boot): its number alone may come to be another's."""
+
+    pid: int
+    start: int
+
+    @staticmethod
+    def of(pid: int) -> Process | None:
+        """Return the live process with this number; None where there is none, or only a zombie."""
+        fields = _stat(pid)
+        return Process(pid, int(fields[19])) if fields and fields[0] not in "ZX" else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return Process.of(self.pid) == self
+
+    def kill(self) -> None:
+        """Send SIGKILL where it still runs."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+def record(folder: Path, name: str, process: Process) -> None:
+    """Write down a daemon that was started."""
+    (folder / f"{name}.json").write_text(json.dumps(asdict(process)))
+
+
+def recorded(folder: Path) -> dict[str, Process]:
+    """Return {name: process} of the recorded daemons that still run."""
+    found = {path.stem: Process(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))}
+    return {name: process for name, process in found.items() if process.alive}
+
+
+def end(processes: Iterable[Process], timeout_s: float = 10.0) -> None:
+    """Kill and wait until they are gone."""
+    doomed = list(processes)
+    for process in doomed:
+        process.kill()
+    deadline = time.monotonic() + timeout_s
+    while any(process.alive for process in doomed) and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def end_all(conf: Path, daemons: Path) -> None:
+    """End a cluster: its recorded daemons first, so that they start nothing new, then whatever they had started."""
+    end(recorded(daemons).values())
+    while strays := [process for process in _of_cluster(conf) if process.alive]:
+        end(strays)
+    for path in daemons.glob("*.json"):
+        path.unlink(missing_ok=True)
+
+
+def step_tasks(conf: Path, job: str) -> list[Process]:
+    """Return the processes of a job's steps, or of its batch script where no step runs; never a slurmstepd.
+
+    `job` is Slurm's own number of the job; an array's element has one too.
+    """
+    steps: dict[str, int] = {}
+    for pid in _pids():
+        title = _read(pid, "cmdline").rstrip(b"\0 ").decode(errors="replace")
+        if title.startswith(f"slurmstepd: [{job}.") and _variables(pid).get("SLURM_CONF") == str(conf):
+            steps[title.rpartition(".")[2].rstrip("]")] = pid
+    tasks = [pid for step, pid in steps.items() if step not in {"batch", "extern"}]
+    roots = set(tasks or steps.values())
+    return [process for pid in _with_descendants(roots) - roots if (process := Process.of(pid))]
+
+
+def _of_cluster(conf: Path) -> list[Process]:
+    """Return what carries this cluster's SLURM_CONF and is a daemon or runs on a node, with all descendants.
+
+    A shell or an editor that has SLURM_CONF set is neither.
+    """
+    roots: set[int] = set()
+    for pid in _pids():
+        variables = _variables(pid)
+        if variables.get("SLURM_CONF") == str(conf) and ("SLURMD_NODENAME" in variables or _name(pid) in _DAEMONS):
+            roots.add(pid)
+    return [process for pid in _with_descendants(roots) - {os.getpid()} if (process := Process.of(pid))]
+
+
+def _with_descendants(roots: set[int]) -> set[int]:
+    parents = {pid: int(fields[1]) for pid in _pids() if (fields := _stat(pid))}
+    family = set(roots)
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _read(pid: int, what: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except OSError:  # gone, or another user's
+        return b""
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the state on; the name before it may hold blanks and brackets."""
+    return _read(pid, "stat").decode(errors="replace").rpartition(")")[2].split()
+
+
+def _name(pid: int) -> str:
+    return _read(pid, "comm").decode(errors="replace").strip()
+
+
+def _variables(pid: int) -> dict[str, str]:
+    entries = _read(pid, "environ").decode(errors="replace").split("\0")
+    return {key: value for key, _, value in (entry.partition("=") for entry in entries)}
