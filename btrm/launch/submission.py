@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import orjson
+from pydantic import Field
 
 from btrm.config import Config, ConfigError
 from btrm.runs import Resources, now, write_json
@@ -24,12 +25,17 @@ Outcome = Literal["running", "done", "stopped", "failed", "lost"]
 
 
 class PlannedStep(Config):
-    """One step of a plan on disk. `elements`: the size of its job array, where its work is shared."""
+    """One step of a plan on disk.
+
+    `needs` names the steps of the plan whose outputs it reads. `elements` is the size of its job array, where its work
+    is shared, and `parallelism` how many of them may run at a time.
+    """
 
     name: str
     stage: str
     config: dict[str, object]
     resources: Resources
+    needs: tuple[str, ...] = ()
     elements: int | None = None
     parallelism: int | None = None
 
@@ -40,7 +46,7 @@ class Plan(Config):
     root: str
     steps: tuple[PlannedStep, ...]
     env: dict[str, str]
-    site: dict[str, object] = {}
+    site: dict[str, object] = Field(default_factory=dict)
     code: str | None = None
     after: str | None = None
 
@@ -50,7 +56,7 @@ class Plan(Config):
 
 
 class SentJob(Config):
-    """A job that sbatch took. An array's element k of the whole step is `first` + its SLURM_ARRAY_TASK_ID."""
+    """A job that sbatch took: `count` elements of a step, those numbered `first` + each index of `array`."""
 
     key: str
     step: str
@@ -58,6 +64,7 @@ class SentJob(Config):
     job_id: str
     first: int = 0
     count: int = 1
+    array: str = ""
     sent: str = ""
 
 
