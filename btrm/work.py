@@ -7,18 +7,27 @@ elements fits: a rerun with another array size cuts what is then missing anew.
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
-from btrm.config import Config
+import orjson
+
+from btrm.runs import replace
 
 Range = tuple[int, int]  # [first, last + 1) of the rows that are missing
+Ranges = tuple[Range, ...]
 
 
-class Unit(Config):
+@dataclass(frozen=True, slots=True)
+class Unit:
     """A unit with rows missing."""
 
     name: str
-    missing: tuple[Range, ...]
+    missing: Ranges
 
     @property
     def rows(self) -> int:
@@ -26,7 +35,7 @@ class Unit(Config):
         return sum(last - first for first, last in self.missing)
 
 
-def ranges(numbers: Sequence[int]) -> tuple[Range, ...]:
+def ranges(numbers: Sequence[int]) -> Ranges:
     """Return ascending numbers as ranges."""
     found: list[Range] = []
     for number in numbers:
@@ -37,17 +46,31 @@ def ranges(numbers: Sequence[int]) -> tuple[Range, ...]:
     return tuple(found)
 
 
+def overlap(one: Ranges, other: Ranges) -> Ranges:
+    """Return what two sets of ranges, each ascending, have in common."""
+    found: list[Range] = []
+    mine, theirs = list(one[::-1]), list(other[::-1])
+    while mine and theirs:
+        first, last = max(mine[-1][0], theirs[-1][0]), min(mine[-1][1], theirs[-1][1])
+        if first < last:
+            found.append((first, last))
+        (mine if mine[-1][1] == last else theirs).pop()
+    return tuple(found)
+
+
 def share(units: Sequence[Unit], element: int, elements: int) -> list[Unit]:
     """Return element `element` of `elements`' share: rows [e * R / E, (e + 1) * R / E) of all R missing ones."""
-    total = sum(unit.rows for unit in units)
+    sizes = [unit.rows for unit in units]
+    total = sum(sizes)
     first, last = element * total // elements, (element + 1) * total // elements
     mine: list[Unit] = []
     before = 0
-    for unit in units:
-        cut = tuple(_cut(unit.missing, first - before, last - before))
-        if cut:
-            mine.append(Unit(name=unit.name, missing=cut))
-        before += unit.rows
+    for unit, size in zip(units, sizes, strict=True):
+        if before >= last:
+            break
+        if before + size > first:
+            mine.append(Unit(unit.name, tuple(_cut(unit.missing, first - before, last - before))))
+        before += size
     return mine
 
 
@@ -59,3 +82,20 @@ def _cut(missing: Sequence[Range], first: int, last: int) -> Iterator[Range]:
         if low < high:
             yield start + low, start + high
         before += stop - start
+
+
+def write_units(path: Path, units: Sequence[Unit]) -> None:
+    """Write units whole or not at all: the split of an array is pinned by the units that all its elements read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
+    try:
+        scratch.write_bytes(orjson.dumps({unit.name: unit.missing for unit in units}))
+        replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def read_units(path: Path) -> list[Unit]:
+    """Return what `write_units` wrote, in its order."""
+    written = cast("dict[str, list[list[int]]]", orjson.loads(path.read_bytes()))
+    return [Unit(name, tuple((first, last) for first, last in missing)) for name, missing in written.items()]

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Literal, Self, cast
 
 from pydantic import field_validator, model_validator
 
 from btrm.config import ConfigError, extent, members, runtime, setting, source
-from btrm.judges.ask import Cell, ask_missing, missing_pairs, rebuild
+from btrm.judges.ask import Asking
 from btrm.judges.base import MAX_SAMPLES, Sampling
+from btrm.judges.cells import Cell, Pairs, parts_by_cell, read_labels, read_numbered
 from btrm.judges.checkpoints import Checkpoint, find_checkpoints
 from btrm.judges.engine import EngineSpec, OpenEngine
+from btrm.judges.rebuild import rebuild
 from btrm.progress import progress
 from btrm.prompts import get_prompt
-from btrm.records import PreferencePair, read_pairs
 from btrm.runs import StageConfig, StageResult, StageRun
+from btrm.work import Ranges, Unit, overlap
 
 _LOG = logging.getLogger(__name__)
+CELLS = "cells"
 ENGINES = {
     "transformers": "btrm.judges.transformers:open_transformers",
     "vllm": "btrm.judges.vllm:open_vllm",
@@ -89,29 +93,70 @@ def check_judge(config: JudgeConfig, run: StageRun) -> None:
     find_checkpoints(run, config.checkpoints, config.base)
 
 
+def work_judge(config: JudgeConfig, run: StageRun) -> list[Unit]:
+    """Return what is missing of each cell, the checkpoints of one model together."""
+    checkpoints = _by_model(find_checkpoints(run, config.checkpoints, config.base))
+    cells = (cell for checkpoint in checkpoints for cell in _cells(config, checkpoint))
+    return _pairs(config, run).missing_units(run.dir / CELLS, cells)
+
+
+def share_judge(config: JudgeConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
+    """Judge these rows where they are still missing; yield the number of pairs after each commit.
+
+    Each model is loaded once, and not at all where nothing is missing.
+    """
+    checkpoints = _by_model(find_checkpoints(run, config.checkpoints, config.base))
+    asked = {unit.name: unit.missing for unit in units}
+    pairs = _pairs(config, run)
+    parts = parts_by_cell(run.dir / CELLS)
+    todo: dict[str, list[tuple[Cell, Ranges]]] = {}
+    for checkpoint in checkpoints:
+        for cell in _cells(config, checkpoint):
+            if cell.name in asked:
+                missing = overlap(asked[cell.name], pairs.missing(cell, parts.get(cell.name, ())))
+                if missing:
+                    todo.setdefault(checkpoint.label, []).append((cell, missing))
+    records = read_numbered(run.input(config.pairs), units)
+    asking = Asking(run, run.dir / CELLS, pairs, records, config.part_pairs)
+    yield from _judge(config, asking, [c for c in checkpoints if c.label in todo], todo)
+
+
 def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:
     """Judge what is missing of each checkpoint x seed cell, then rebuild judgements.parquet.
 
     Raises ConfigError, before any model is loaded, for checkpoints that cannot be what they are said to be.
     """
-    pairs = list(read_pairs(run.input(config.pairs), config.n_pairs))
-    if not pairs:
+    units = work_judge(config, run)
+    asked = sum(_advance(share_judge(config, run, units), sum(unit.rows for unit in units)))
+    pairs, checkpoints = _pairs(config, run), find_checkpoints(run, config.checkpoints, config.base)
+    cells = [cell for checkpoint in checkpoints for cell in _cells(config, checkpoint)]
+    rows = rebuild(run, run.dir / CELLS, cells, pairs)
+    labels = [checkpoint.label for checkpoint in checkpoints]
+    results = {"checkpoints": labels, "pairs": pairs.wanted, "seeds": list(config.seeds), "asked_now": asked}
+    return StageResult({"judgements.parquet": rows, CELLS: None}, results)
+
+
+def judge_cells(config: JudgeConfig, checkpoints: int) -> int:
+    """Return how many cells so many checkpoints make."""
+    return checkpoints * len(config.seeds)
+
+
+def _pairs(config: JudgeConfig, run: StageRun) -> Pairs:
+    labels = read_labels(run.input(config.pairs))
+    if not labels:
         raise ConfigError(f"{config.pairs}: no pairs to judge")
-    checkpoints = find_checkpoints(run, config.checkpoints, config.base)
-    cells = {checkpoint.label: _cells(config, checkpoint) for checkpoint in checkpoints}
-    directory = run.dir / "cells"
-    todo = [c for c in checkpoints if any(missing_pairs(directory, cell, pairs) for cell in cells[c.label])]
-    total = sum(len(missing_pairs(directory, cell, pairs)) for c in todo for cell in cells[c.label])
-    asked = sum(_advance(_judge(config, run, todo, cells, pairs), total))
-    rows = rebuild(run, directory, [cell for label in cells for cell in cells[label]], pairs)
-    results = {"checkpoints": list(cells), "pairs": len(pairs), "seeds": list(config.seeds), "asked_now": asked}
-    return StageResult({"judgements.parquet": rows, "cells": None}, results)
+    return Pairs(labels, min(config.n_pairs or len(labels), len(labels)))
 
 
-def _cells(config: JudgeConfig, checkpoint: Checkpoint) -> list[Cell]:
+def _by_model(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+    models = list(dict.fromkeys(checkpoint.model for checkpoint in checkpoints))
+    return sorted(checkpoints, key=lambda checkpoint: models.index(checkpoint.model))
+
+
+def _cells(config: JudgeConfig, checkpoint: Checkpoint) -> Iterator[Cell]:
     prompt = get_prompt(config.prompt)
-    return [
-        Cell(
+    for seed in config.seeds:
+        yield Cell(
             name=f"{checkpoint.label}_seed{seed}",
             judge=checkpoint.label,
             model_hash=checkpoint.model_hash,
@@ -121,26 +166,22 @@ def _cells(config: JudgeConfig, checkpoint: Checkpoint) -> list[Cell]:
             n_samples=config.n_samples,
             seed=seed,
         )
-        for seed in config.seeds
-    ]
 
 
 def _judge(
     config: JudgeConfig,
-    run: StageRun,
-    todo: Sequence[Checkpoint],
-    cells: dict[str, list[Cell]],
-    pairs: Sequence[PreferencePair],
+    asking: Asking,
+    checkpoints: Sequence[Checkpoint],
+    todo: Mapping[str, Sequence[tuple[Cell, Ranges]]],
 ) -> Iterator[int]:
-    """Judge cell after cell; yield the number of pairs after each part. Each model is loaded once."""
-    for model in dict.fromkeys(checkpoint.model for checkpoint in todo):
-        group = [checkpoint for checkpoint in todo if checkpoint.model == model]
+    """Load each model once; judge all cells of a checkpoint in one pass."""
+    for model, of_model in groupby(checkpoints, key=lambda checkpoint: checkpoint.model):
+        group = list(of_model)
         with _opener(config.engine)(_spec(config, model, group)) as engine:
             for checkpoint in group:
                 _LOG.info("judging %s", checkpoint.label)
                 engine.select(checkpoint.adapter)
-                for cell in cells[checkpoint.label]:
-                    yield from ask_missing(run, run.dir / "cells", cell, engine, pairs, config.part_pairs)
+                yield from asking.ask(engine, todo[checkpoint.label])
 
 
 def _opener(engine: str) -> OpenEngine:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterator, Sequence
 
 from pydantic import field_validator
 
 from btrm.config import ConfigError, extent, nearest, runtime, setting, source
-from btrm.judges.ask import Cell, ask_missing, rebuild
+from btrm.judges.ask import Asking
 from btrm.judges.base import MAX_SAMPLES, Sampling
+from btrm.judges.cells import Cell, Pairs, parts_by_cell, read_labels, read_numbered
+from btrm.judges.rebuild import rebuild
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.progress import progress
 from btrm.prompts import get_prompt
-from btrm.records import read_pairs
 from btrm.runs import StageConfig, StageResult, StageRun
+from btrm.work import Unit, overlap
 
+PARTS = "parts"
 # A rule draws nothing token by token; the fields only say so in the request's hash.
 _RULE_SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=0)
 
@@ -44,20 +47,42 @@ class TeacherConfig(StageConfig):
         return get_prompt(value) and value
 
 
+def work_teacher(config: TeacherConfig, run: StageRun) -> list[Unit]:
+    """Return the pairs that are not judged yet, numbered after skip_pairs, as one unit."""
+    return _pairs(config, run).missing_units(run.dir / PARTS, [_cell(config)])
+
+
+def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
+    """Judge these pairs where they are still missing; yield the number of pairs after each commit."""
+    cell, pairs = _cell(config), _pairs(config, run)
+    there = parts_by_cell(run.dir / PARTS)
+    todo = [(cell, overlap(unit.missing, pairs.missing(cell, there.get(cell.name, ())))) for unit in units]
+    records = read_numbered(run.input(config.pairs), units, config.skip_pairs)
+    judge = RuleJudge(RULES[config.backend], cell.prompt)
+    yield from Asking(run, run.dir / PARTS, pairs, records, config.part_pairs).ask(judge, todo)
+
+
 def run_teacher(config: TeacherConfig, run: StageRun) -> StageResult:
     """Judge the pairs that are not judged yet and rebuild judgements.parquet.
 
     Raises ConfigError where skip_pairs leaves nothing.
     """
+    commits = share_teacher(config, run, work_teacher(config, run))
+    asked = sum(progress(commits, None, "teacher", "part"))
+    pairs = _pairs(config, run)
+    rows = rebuild(run, run.dir / PARTS, [_cell(config)], pairs)
+    return StageResult({"judgements.parquet": rows, PARTS: None}, {"pairs": pairs.wanted, "asked_now": asked})
+
+
+def _pairs(config: TeacherConfig, run: StageRun) -> Pairs:
     path = run.input(config.pairs)
-    limit = None if config.n_pairs is None else config.skip_pairs + config.n_pairs
-    pairs = list(islice(read_pairs(path, limit), config.skip_pairs, None))
-    if not pairs:
+    labels = read_labels(path, config.skip_pairs)
+    if not labels:
         raise ConfigError(f"{path}: no pairs left after skip_pairs={config.skip_pairs}")
+    return Pairs(labels, min(config.n_pairs or len(labels), len(labels)))
+
+
+def _cell(config: TeacherConfig) -> Cell:
     prompt = get_prompt(config.prompt)
-    judge = RuleJudge(RULES[config.backend], prompt)
-    cell = Cell("part", config.backend, config.backend, None, prompt, _RULE_SAMPLING, config.n_samples, config.seed)
-    parts = run.dir / "parts"
-    asked = sum(progress(ask_missing(run, parts, cell, judge, pairs, config.part_pairs), None, "teacher", "part"))
-    rows = rebuild(run, parts, [cell], pairs)
-    return StageResult({"judgements.parquet": rows, "parts": None}, {"pairs": len(pairs), "asked_now": asked})
+    backend = config.backend
+    return Cell("part", backend, backend, None, prompt, _RULE_SAMPLING, config.n_samples, config.seed)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from btrm.data.toy import toy_pairs
-from btrm.judges.ask import Cell, judgements
+from btrm.judges.ask import judgements
 from btrm.judges.base import Sampling
+from btrm.judges.cells import Cell
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.metrics.evaluate import EvaluateConfig
 from btrm.prompts import get_prompt
