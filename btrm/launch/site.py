@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -15,7 +16,7 @@ from btrm.plugins import shipped
 from btrm.runs import Resources
 
 Executor = Literal["inline", "local", "slurm"]
-_SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
 
 
 class Container(Config):
@@ -31,9 +32,9 @@ class Container(Config):
 class Limits(Config):
     """What a cluster's owner allows one user. None: ask the cluster."""
 
-    max_array: int | None = Field(None, ge=1)
-    max_jobs: int | None = Field(None, ge=1)
-    max_submit: int | None = Field(None, ge=1)
+    max_array: int | None = Field(default=None, ge=1)
+    max_jobs: int | None = Field(default=None, ge=1)
+    max_submit: int | None = Field(default=None, ge=1)
 
 
 class Site(Config):
@@ -58,9 +59,9 @@ class Site(Config):
     python: str | None = None
     scratch: str | None = None
     offline: bool = False
-    umask: str | None = Field(None, pattern=r"^0?[0-7]{3}$")
+    umask: str | None = Field(default=None, pattern=r"^0?[0-7]{3}$")
     mail_user: str | None = None
-    array_parallelism: int | None = Field(None, ge=1)
+    array_parallelism: int | None = Field(default=None, ge=1)
     submit_from_nodes: bool = True
     warn_s: int = Field(120, ge=5)
     queue_interval_s: float = Field(30.0, gt=0)
@@ -70,7 +71,7 @@ class Site(Config):
     @field_validator("env")
     @classmethod
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
-        secret = [name for name in value if name.upper().endswith(_SECRET_ENDS)]
+        secret = [name for name in value if name.upper().endswith(SECRET_ENDS)]
         if secret:
             raise ValueError(f"{', '.join(secret)}: a site file is no place for secrets; set them in .env (mode 0600)")
         return value
@@ -84,9 +85,26 @@ class Site(Config):
         return self
 
 
+def site_folders() -> list[Path]:
+    """Return where profiles are looked for, the user's own first: $BTRM_SITES_DIR, ~/.config, what ships."""
+    given = os.environ.get("BTRM_SITES_DIR")
+    return [*([Path(given).expanduser()] if given else []), own_sites(), shipped("slurm") / "sites"]
+
+
+def own_sites() -> Path:
+    """Return the folder of the user's own profiles."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "btrm" / "sites"
+
+
 def site_files() -> dict[str, Path]:
-    """Return {name: file} of the profiles that ship."""
-    return {path.stem: path for path in sorted((shipped("slurm") / "sites").glob("*.toml"))}
+    """Return {name: file} of all profiles; a user's own stands in for one that ships under the same name."""
+    found = {path.stem: path for folder in reversed(site_folders()) for path in folder.glob("*.toml")}
+    return dict(sorted(found.items()))
+
+
+def default_site() -> str:
+    """Return the profile to use where none is named: $BTRM_SITE, else `slurm` where there is sbatch, else `local`."""
+    return os.environ.get("BTRM_SITE") or ("slurm" if shutil.which("sbatch") else "local")
 
 
 def load_site(name: str) -> Site:
