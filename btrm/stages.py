@@ -66,6 +66,7 @@ class Stage:
     `check_name`: a function like the stage's own that refuses what can be refused before any GPU is asked for.
     `work_name`, `share_name`: where a stage's work can be cut among the elements of a job array, what is missing as
     units, and the function that does an element's share of them, yielding the rows that each commit made safe.
+    `halve_name`: a function that halves the batch in a config n times, where that changes no result.
     """
 
     module: str
@@ -77,6 +78,7 @@ class Stage:
     check_name: str = ""
     work_name: str = ""
     share_name: str = ""
+    halve_name: str = ""
 
     @property
     def shared(self) -> bool:
@@ -107,6 +109,11 @@ class Stage:
         return getattr(importlib.import_module(self.module), self.share_name)(config, run, units)
 
 
+    def halve(self, config: StageConfig, times: int) -> StageConfig:
+        """Return the config with its batch halved so many times."""
+        return getattr(importlib.import_module(self.module), self.halve_name)(config, times)
+
+
 def _model(module: str, config: str, name: str, summary: str) -> Stage:
     return Stage(module, config, f"run_{name}", summary, _GPU, check_name=f"check_{name}")
 
@@ -129,8 +136,9 @@ STAGES: dict[str, Stage] = {
     "sft": _trainer("btrm.train.sft", "SftConfig", "sft", "LoRA warm-up on the teacher's answers"),
     "merge": _model("btrm.train.merge", "MergeConfig", "merge", "adapter + base -> model"),
     "grpo": _trainer("btrm.train.grpo", "GrpoConfig", "grpo", "GRPO on a Bradley-Terry reward"),
-    "judge": _shared(
-        _model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"), "judge"
+    "judge": replace(
+        _shared(_model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"), "judge"),
+        halve_name="halve_batch",
     ),
     "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
     "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),

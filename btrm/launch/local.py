@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from btrm.config import Config, ConfigError
-from btrm.launch.site import Site
-from btrm.runs import REQUEST, Resources, RunManifest, exclusive, now, write_json
+from btrm.launch.submission import PlannedStep, Submission
+from btrm.runs import REQUEST, RunManifest, exclusive, write_json
 from btrm.stages import Prepared, execute, get_stage, prepare
 
 _LOG = logging.getLogger(__name__)
-JOBS = ".jobs"
-
-
-class PlannedStep(Config):
-    """One step of a plan on disk."""
-
-    name: str
-    stage: str
-    config: dict[str, object]
-    resources: Resources
-
-
-class Plan(Config):
-    """What a background job is handed: everything it needs, by path."""
-
-    root: str
-    steps: tuple[PlannedStep, ...]
-    env: dict[str, str]
 
 
 def run_step(step: PlannedStep, root: Path) -> RunManifest | None:
@@ -59,32 +38,32 @@ def write_request(prepared: Prepared) -> Path:
     return path
 
 
-def run_plan(path: str) -> None:
-    """Run the steps of a plan in order; complete ones are skipped. This is what a background job calls."""
-    plan = Plan.build(_read(Path(path)), path)
+def run_plan(submission: Submission) -> None:
+    """Run the steps of a plan in order; complete ones are skipped."""
+    plan = submission.plan()
     with environment(plan.env):
         for step in plan.steps:
             run_step(step, Path(plan.root))
 
 
-def start_background(plan: Path, time_min: int) -> str:
+def start_background(submission: Submission, time_min: int) -> str:
     """Start a plan as a local submitit job and return the path of its log."""
     import submitit
 
-    executor = submitit.LocalExecutor(folder=plan.parent)
+    executor = submitit.LocalExecutor(folder=submission.logs)
     executor.update_parameters(timeout_min=time_min, name="btrm")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    job = executor.submit(run_background, str(plan), visible)
+    job = executor.submit(run_background, str(submission.directory), visible)
     return str(job.paths.stdout)
 
 
-def run_background(plan: str, visible_gpus: str | None) -> None:
+def run_background(directory: str, visible_gpus: str | None) -> None:
     """Run a plan in submitit's child, which has hidden the GPUs: give back those that the launcher saw."""
     if visible_gpus is None:
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus
-    run_plan(plan)
+    run_plan(Submission(Path(directory)))
 
 
 @contextmanager
@@ -100,17 +79,3 @@ def environment(values: dict[str, str]) -> Generator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _read(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such plan")
-    return json.loads(path.read_text())
-
-
-def write_plan(site: Site, steps: tuple[PlannedStep, ...], root: Path) -> Path:
-    """Write a plan under a name of its own, so that a later submission cannot change it; return its path."""
-    plan = Plan(root=str(root), steps=steps, env=site.env)
-    path = root / JOBS / f"plan-{now().replace(':', '')}-{uuid.uuid4().hex[:6]}.json"
-    write_json(path, plan.model_dump(mode="json"))
-    return path

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,6 +184,14 @@ class Submission:
     def stopped(self) -> dict[str, str] | None:
         """Return {cause, reason, advice} where the submission goes no further."""
         return json.loads(self.stop_file.read_text()) if self.stop_file.exists() else None
+
+
+def new_submission(root: Path, plan: Plan) -> Submission:
+    """Write a plan under a name of its own, so that a later submission cannot change it."""
+    name = f"{now().replace(':', '').replace('-', '').rstrip('Z')}-{uuid.uuid4().hex[:4]}"
+    submission = Submission(root / JOBS / name)
+    write_json(submission.plan_file, plan.model_dump(mode="json"))
+    return submission
 
 
 def submissions(root: Path) -> list[Submission]:

@@ -1,0 +1,191 @@
+"""One start of one element of a step: its state on disk while it lives, and whether another start makes sense."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from btrm.launch.failures import FAILURES, Failure
+from btrm.launch.submission import Attempt, ElementState, Outcome, Submission
+from btrm.leases import RENEW_S, Fenced, held
+from btrm.stopping import ask_to_stop, listen
+
+_STATE_S = 10.0  # how often a living attempt says so
+_WRITE_S = 1.0  # progress is written at most this often
+# Ends from outside say nothing about the job; so many in a row without any progress are still enough.
+_MAX_OUTSIDE = 20
+TIME_LIMIT, TERMINATED = "timeout", "preempted"
+
+
+@dataclass(slots=True)
+class Running:
+    """The attempt that this process is, with its state on disk."""
+
+    submission: Submission
+    step: str
+    element: int
+    now: Attempt
+    before: tuple[Attempt, ...]
+    mark: Path
+    written: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def progress(self, done: int, total: int | None = None) -> None:
+        """Say how far the work is: pairs or steps that are safe on disk."""
+        if done != self.now.done or total != self.now.total:
+            self.now = self.now.model_copy(update={"done": done, "total": total, "progressed": time.time()})
+            if time.monotonic() - self.written > _WRITE_S:
+                self.write()
+
+    def write(self) -> None:
+        """Write the state; raise Fenced where a newer attempt has begun."""
+        with self.lock:
+            last = self.submission.read_state(self.step, self.element).last
+            if last is not None and last.number > self.now.number:
+                raise Fenced(f"{self.step}.{self.element}: attempt {last.number} runs as job {last.job}")
+            self.now = self.now.model_copy(update={"seen": time.time()})
+            attempts = (*self.before, self.now)
+            self.submission.write_state(ElementState(step=self.step, element=self.element, attempts=attempts))
+            self.written = time.monotonic()
+
+    def end(self, outcome: Outcome, cause: str = "", reason: str = "") -> None:
+        """Write how the attempt ended. What is to run again at once keeps its mark for the batch script."""
+        update = {"outcome": outcome, "cause": cause, "reason": reason, "ended": time.time()}
+        self.now = self.now.model_copy(update=update)
+        self.write()
+
+    def no_requeue(self) -> None:
+        """Take the mark away: the batch script outside will let the job end."""
+        self.mark.unlink(missing_ok=True)
+
+
+class NoProgress(RuntimeError):
+    """The attempts before this one have gained nothing; another would not either."""
+
+
+@contextlib.contextmanager
+def attempt(submission: Submission, step: str, element: int, gpus: int, at_start: int) -> Generator[Running]:
+    """Begin an attempt, keep its state and its leases alive, and listen to Slurm's signals.
+
+    `at_start` is the progress that is on disk now. Raises NoProgress instead of yielding where it is the same as at the
+    start of the last attempts, and those failed on their own account.
+    """
+    running = _begin(submission, step, element, gpus, at_start)
+    running.write()
+    if (failure := _hopeless(running)) is not None:
+        running.end("failed", failure.name, failure.advice)
+        raise NoProgress(failure.advice)
+    running.mark.parent.mkdir(exist_ok=True)
+    running.mark.touch()
+    _listen(running)
+    ended = threading.Event()
+    beat = threading.Thread(target=_beat, args=(running, ended, _die), daemon=True)
+    beat.start()
+    try:
+        yield running
+    finally:
+        ended.set()
+
+
+def job_name() -> str:
+    """Return this job's name among Slurm's: 123 or, for an array's element, 123_4."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", f"pid {os.getpid()}")
+
+
+def _begin(submission: Submission, step: str, element: int, gpus: int, at_start: int) -> Running:
+    slurm_id, restarts = os.environ.get("SLURM_JOB_ID", "0"), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    before = submission.read_state(step, element).attempts
+    if before and before[-1].outcome == "running":
+        before = (*before[:-1], _closed(before[-1], submission, slurm_id, restarts))
+    for count in range(restarts):  # an orphan on a lost node must not put this job back into the queue
+        submission.requeue_mark(f"{slurm_id}.{count}").unlink(missing_ok=True)
+    now = Attempt(
+        number=before[-1].number + 1 if before else 1,
+        job=job_name(),
+        restarts=restarts,
+        host=os.environ.get("SLURM_JOB_NODELIST") or socket.gethostname(),
+        pid=os.getpid(),
+        gpus=gpus,
+        started=time.time(),
+        seen=time.time(),
+        at_start=at_start,
+        done=at_start,
+    )
+    return Running(submission, step, element, now, before, submission.requeue_mark(f"{slurm_id}.{restarts}"))
+
+
+def _closed(last: Attempt, submission: Submission, slurm_id: str, restarts: int) -> Attempt:
+    """Return an attempt that ended without a word: its batch script outlived it, or went down with it."""
+    if not last.job == job_name():
+        cause = "cancelled"  # or its node was lost for good: another job has its work now
+    elif submission.requeue_mark(f"{slurm_id}.{restarts - 1}").exists():
+        cause = "node_failure"
+    else:
+        cause = "killed"
+    return last.model_copy(update={"outcome": "lost", "cause": cause, "ended": last.seen})
+
+
+def _hopeless(running: Running) -> Failure | None:
+    """Return why nothing is to be hoped of another attempt; None where it may run."""
+    idle: list[Attempt] = []
+    for past in reversed(running.before):
+        if past.at_start != running.now.at_start:
+            break
+        idle.append(past)
+    own = [past for past in idle if FAILURES[past.cause].own_fault] if all(p.cause in FAILURES for p in idle) else idle
+    if len(own) < 2 and len(idle) < _MAX_OUTSIDE:
+        return None
+    last = (own or idle)[0]
+    reason = f"{len(own) or len(idle)} attempts without progress, the last: {last.cause}: {last.reason}".rstrip(": ")
+    return Failure("no_progress", "stop", reason)
+
+
+def _listen(running: Running) -> None:
+    """Take Slurm's warning as: stop and come back; take its SIGTERM as: stop, Slurm itself decides what follows."""
+    listen({signal.SIGURG: TIME_LIMIT})
+
+    def terminated(_number: int, _frame: object) -> None:
+        running.no_requeue()
+        ask_to_stop(TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminated)
+
+
+def _beat(running: Running, ended: threading.Event, die: Callable[[str], None]) -> None:
+    """Renew the leases and the state while the attempt lives; end the process where a newer one has taken over."""
+    while not ended.wait(RENEW_S):
+        try:
+            for lease in held():
+                lease.renew()
+                lease.check()
+            if time.monotonic() - running.written > _STATE_S:
+                running.write()
+        except Fenced as error:
+            running.no_requeue()
+            die(str(error))
+        except OSError:  # a full or vanished disk: the work itself will say so
+            continue
+
+
+def _die(reason: str) -> None:
+    """End at once, children included (they die with their parent): whatever is not committed is not ours any more."""
+    os.write(2, f"btrm: {reason}\n".encode())
+    os._exit(1)
+
+
+def consecutive(attempts: Sequence[Attempt], cause: str) -> int:
+    """Return how many of the last attempts ended for this cause, one after another."""
+    count = 0
+    for past in reversed(attempts):
+        if past.cause != cause:
+            break
+        count += 1
+    return count

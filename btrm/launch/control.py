@@ -1,0 +1,181 @@
+"""What is done when all jobs of a submission have ended: send what is left, or say why nothing more will be sent.
+
+It runs as a job of its own after all others (`afterany`), so nothing has to stay alive on a login node; `btrm retry`
+does the same by hand. It holds no state but what is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from btrm.config import ConfigError
+from btrm.launch.attempt import consecutive
+from btrm.launch.failures import FAILURES
+from btrm.launch.jobs import make_jobs
+from btrm.launch.limits import ask_cluster
+from btrm.launch.sbatch import Request
+from btrm.launch.site import Site
+from btrm.launch.slurm import live_jobs, send, send_control
+from btrm.launch.submission import Attempt, ElementState, Plan, PlannedStep, SentJob, Submission
+from btrm.runs import read_manifest, write_json
+from btrm.stages import get_stage, prepare
+
+_LOG = logging.getLogger(__name__)
+_EXCLUDE_S = 3600.0  # how long a node that failed is left out
+_MAX_BACKOFF_S = 3600
+_IDLE_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why nothing more is sent, and what a person can do."""
+
+    cause: str
+    reason: str
+    advice: str
+
+
+def advance(submission: Submission) -> int:
+    """Do what the controller does; return the job's exit code."""
+    if (stopped := submission.stopped()) is not None:
+        _LOG.info("stopped: %s", stopped["reason"])
+        return 0
+    plan = submission.plan()
+    site = site_of(plan)
+    alive = live_jobs(submission)
+    if alive:
+        _LOG.info("%d jobs have not ended; looking again after them", len(alive))
+        send_control(Request(submission, plan, site), sorted(set(alive.values())))
+        return 0
+    todo = unfinished(plan)
+    if not todo:
+        _LOG.info("every step is complete")
+        return 0
+    verdict = _verdict(submission, todo)
+    if verdict is not None:
+        stop(submission, verdict)
+        return 1
+    resend(submission)
+    return 0
+
+
+def stop(submission: Submission, verdict: Verdict) -> None:
+    """Write down that nothing more is sent, and why."""
+    _LOG.error("stopped: %s: %s; %s", verdict.cause, verdict.reason, verdict.advice)
+    write_json(submission.stop_file, {"cause": verdict.cause, "reason": verdict.reason, "advice": verdict.advice})
+
+
+def resend(submission: Submission, *, reset: bool = False) -> list[SentJob]:
+    """Send what is neither complete nor under way; return the jobs. `reset` forgets why it stopped and past failures.
+
+    Raises ConfigError where the cluster cannot take it.
+    """
+    if reset:
+        _reset(submission)
+    plan = submission.plan()
+    site = site_of(plan)
+    todo = unfinished(plan)
+    if not todo:
+        return []
+    limits = ask_cluster(site)
+    states = list(submission.states())
+    jobs = make_jobs(todo, limits.max_array, {step.name: missing_elements(submission, step, states) for step in todo})
+    alive = live_jobs(submission)
+    jobs = [job for job in jobs if f"btrm-{submission.name}-{job.key}" not in alive]
+    recent = [last for state in states if (last := state.last) and last.outcome in {"failed", "lost"}]
+    request = Request(submission, plan, site, begin_s=_backoff(states, site), exclude=",".join(_excluded(recent)))
+    _note_round(submission, todo, states)
+    return send(jobs, request, limits.room)
+
+
+def site_of(plan: Plan) -> Site:
+    """Return the site as it was when the plan was submitted."""
+    return Site.build(plan.site)
+
+
+def unfinished(plan: Plan) -> list[PlannedStep]:
+    """Return the steps that are not complete as the plan wants them."""
+    return [step for step in plan.steps if not _complete(step, Path(plan.root))]
+
+
+def _complete(step: PlannedStep, root: Path) -> bool:
+    if read_manifest(root / step.name) is None:
+        return False
+    try:
+        config = get_stage(step.stage).config.build(step.config)
+        return prepare(step.name, config, step.resources, root, step.stage).done
+    except ConfigError:
+        return False
+
+
+def missing_elements(submission: Submission, step: PlannedStep, states: Iterable[ElementState]) -> set[int]:
+    """Return the elements of a shared step that have not done their share."""
+    if step.elements is None:
+        return set()
+    if not submission.split(step.name).exists():
+        return set(range(step.elements))
+    done = {s.element for s in states if s.step == step.name and s.last is not None and s.last.outcome == "done"}
+    return set(range(step.elements)) - done
+
+
+def _verdict(submission: Submission, todo: list[PlannedStep]) -> Verdict | None:
+    names = {step.name for step in todo} | {f"{step.name}.commit" for step in todo}
+    for state in submission.states():
+        last = state.last
+        if state.step in names and last is not None and last.outcome == "failed":
+            failure = FAILURES[last.cause]
+            if failure.action == "stop":
+                where = f"{state.step}.{state.element}, job {last.job} on {last.host}"
+                return Verdict(last.cause, f"{where}: {last.reason}", failure.advice)
+    rounds = _rounds(submission)
+    if len(rounds) >= _IDLE_ROUNDS and set(rounds[-_IDLE_ROUNDS:]) == {_digest(todo, submission.states())}:
+        reason = f"sent {_IDLE_ROUNDS} times without any progress"
+        return Verdict("no_progress", reason, "see btrm status and btrm logs; then: btrm retry")
+    return None
+
+
+def _digest(todo: list[PlannedStep], states: Iterable[ElementState]) -> str:
+    """Return how far a submission is, as a text that changes with any progress."""
+    done = sum(state.last.done + (state.last.outcome == "done") for state in states if state.last is not None)
+    return f"{len(todo)} steps left, {done} done"
+
+
+def _rounds(submission: Submission) -> list[str]:
+    path = submission.directory / "rounds.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _note_round(submission: Submission, todo: list[PlannedStep], states: list[ElementState]) -> None:
+    write_json(submission.directory / "rounds.json", [*_rounds(submission), _digest(todo, states)])
+
+
+def _backoff(states: Iterable[ElementState], site: Site) -> int:
+    """Return the seconds to wait: doubled with each failure in a row of an element that is worth another try."""
+    times = [
+        consecutive(state.attempts, state.last.cause)
+        for state in states
+        if state.last is not None and state.last.outcome == "failed" and FAILURES[state.last.cause].action == "retry"
+    ]
+    return min(_MAX_BACKOFF_S, int(site.backoff_s * 2 ** (max(times) - 1))) if times else 0
+
+
+def _excluded(recent: Iterable[Attempt]) -> list[str]:
+    """Return the nodes that failed lately in a way that is theirs."""
+    since = time.time() - _EXCLUDE_S
+    bad = {a.host for a in recent if (a.ended or a.seen) > since and FAILURES[a.cause].exclude_node}
+    return sorted(bad)
+
+
+def _reset(submission: Submission) -> None:
+    """Forget why it stopped, and the failures that count against another attempt."""
+    submission.stop_file.unlink(missing_ok=True)
+    (submission.directory / "rounds.json").unlink(missing_ok=True)
+    for state in submission.states():
+        if state.last is not None and state.last.outcome != "done":
+            attempts = tuple(past.model_copy(update={"at_start": -1}) for past in state.attempts)
+            submission.write_state(state.model_copy(update={"attempts": attempts}))

@@ -1,0 +1,194 @@
+"""What a job runs on each of its nodes: `python -m btrm.launch.job SUBMISSION STEP KIND FIRST`.
+
+It reads the plan by path, does its part, and leaves the truth on disk: a state, a log, and the stage's own outputs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from btrm.checkpoints import checkpoints, is_whole, step_of
+from btrm.config import Config, ConfigError
+from btrm.environment import load_environment
+from btrm.launch.attempt import TERMINATED, TIME_LIMIT, NoProgress, Running, attempt, consecutive
+from btrm.launch.failures import classify
+from btrm.launch.local import run_step
+from btrm.launch.submission import PlannedStep, Submission
+from btrm.leases import Fenced
+from btrm.runs import OWNER, REQUEST, StageConfig, StageRun, read_request, win, write_json
+from btrm.stages import Stage, get_stage, prepare
+from btrm.stopping import Stopped, ask_to_stop, safe_point
+from btrm.train.launch import follow, read_steps
+from btrm.work import read_units, share, write_units
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 2.0
+STOPPED_CODE = 75  # EX_TEMPFAIL: try again
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do a job's part; return its exit code: 0 done, 75 stopped on request with all work on disk, 1 failed."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    submission, name, kind, first = Submission(Path(argv[0])), argv[1], argv[2], int(argv[3])
+    load_environment(os.environ, Path(".env"))
+    os.environ[OWNER] = f"job {os.environ.get('SLURM_JOB_ID', os.getpid())}"
+    if kind == "control":
+        from btrm.launch.control import advance
+
+        return advance(submission)
+    plan = submission.plan()
+    step = plan.step(name)
+    if rank := int(os.environ.get("SLURM_PROCID", "0")):
+        return _follower(Path(plan.root) / name, rank)
+    element = first + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")) if kind == "array" else 0
+    os.environ["NODE_RANK"] = "0"
+    _LOG.info("%s.%d on %s", name, element, os.uname().nodename)
+    if kind == "array":
+        at_start, work = submission.read_state(name, element).done, _array
+    else:
+        at_start, work = _steps_done(Path(plan.root) / name), _whole
+    gpus = step.resources.nodes * step.resources.gpus if kind != "commit" else 0
+    try:
+        with attempt(submission, name if kind != "commit" else f"{name}.commit", element, gpus, at_start) as running:
+            return _guarded(lambda: work(submission, step, Path(plan.root), running), running)
+    except NoProgress as error:
+        _LOG.error("no further attempt: %s", error)
+        return 1
+
+
+def _guarded(work: Callable[[], None], running: Running) -> int:
+    """Run the work and write down how it ended, whichever way."""
+    try:
+        work()
+    except Fenced as error:
+        running.no_requeue()
+        _LOG.error("%s", error)
+        return 1
+    except Stopped as stopped:
+        _LOG.info("stopped (%s); everything done is on disk", stopped)
+        running.end("stopped", str(stopped), "asked to stop at a safe point")
+        return STOPPED_CODE
+    except BaseException as error:
+        return _failed(error, running)
+    running.no_requeue()
+    running.end("done")
+    return 0
+
+
+def _failed(error: BaseException, running: Running) -> int:
+    """Classify a failure; only what is to run again at once, on this very job, keeps its mark."""
+    text = "".join(traceback.format_exception(error)) if not isinstance(error, ConfigError) else str(error)
+    failure = classify(text, getattr(error, "code", None), None, error)
+    if failure.action not in {"requeue", "halve"}:
+        running.no_requeue()
+    reason = str(error).strip().splitlines()
+    running.end("failed", failure.name, reason[-1] if reason else type(error).__name__)
+    _LOG.error("%s\nbtrm: %s: %s", text, failure.name, failure.advice)
+    return 1
+
+
+def _whole(submission: Submission, step: PlannedStep, root: Path, running: Running) -> None:
+    """Do a step that is one job, or commit one whose elements have done their shares."""
+    stage = get_stage(step.stage)
+    if stage.shared and running.step.endswith(".commit"):
+        _refuse_unfinished(stage, step, root)
+    halvings = consecutive(running.before, "cuda_out_of_memory")
+    done = threading.Event()
+    watch = threading.Thread(target=_watch_steps, args=(root / step.name, running, done), daemon=True)
+    watch.start()
+    try:
+        run_step(_halved(step, halvings), root)
+    finally:
+        done.set()
+        watch.join(_POLL_S)
+    running.progress(_steps_done(root / step.name) or running.now.done, running.now.total)
+
+
+def _refuse_unfinished(stage: Stage, step: PlannedStep, root: Path) -> None:
+    config = stage.config.build(step.config)
+    missing = sum(unit.rows for unit in stage.work(config, _stage_run(step, config, root)))
+    if missing:
+        raise RuntimeError(f"{step.name}: {missing} rows are still missing; its array must run again before a commit")
+
+
+def _array(submission: Submission, step: PlannedStep, root: Path, running: Running) -> None:
+    """Do one element's share of a step's work, as it was cut when the array began."""
+    stage = get_stage(step.stage)
+    planned = _halved(step, consecutive(running.before, "cuda_out_of_memory"))
+    config = stage.config.build(planned.config)
+    prepared = prepare(step.name, config, step.resources, root, step.stage)
+    if prepared.done:
+        return
+    if read_request(prepared.directory) != prepared.request:
+        write_json(prepared.directory / REQUEST, prepared.request.model_dump(mode="json"))
+    run = _stage_run(step, config, root)
+    split = submission.split(step.name)
+    if not split.exists():
+        _pin(stage, config, run, split)
+    assert step.elements is not None
+    mine = share(read_units(split), running.element, step.elements)
+    total = sum(unit.rows for unit in mine)
+    _LOG.info("%d rows in %d units", total, len(mine))
+    done = min(running.now.done, total)
+    for rows in stage.share(config, run, mine):
+        done += rows
+        running.progress(min(done, total), total)
+        safe_point()
+    running.progress(total, total)
+
+
+def _pin(stage: Stage, config: StageConfig, run: StageRun, split: Path) -> None:
+    """Write down what is missing now; of several elements that begin together, one wins and all read the same."""
+    scratch = split.with_name(f".{split.name}.{os.uname().nodename}.{os.getpid()}")
+    write_units(scratch, stage.work(config, run))
+    win(scratch, split)
+    scratch.unlink(missing_ok=True)
+
+
+def _stage_run(step: PlannedStep, config: Config, root: Path) -> StageRun:
+    from btrm.runs import RunPaths
+
+    directory = root / step.name
+    return StageRun(RunPaths(root), step.name, directory, step.resources, directory / REQUEST)
+
+
+def _halved(step: PlannedStep, halvings: int) -> PlannedStep:
+    """Return a step with its batch halved so many times, where its stage can do that without changing results."""
+    stage = get_stage(step.stage)
+    if not halvings or not stage.halve_name:
+        return step
+    _LOG.info("%s: batch halved %d times after CUDA ran out of memory", step.name, halvings)
+    config = stage.halve(stage.config.build(step.config), halvings)
+    return step.model_copy(update={"config": config.model_dump(mode="json")})
+
+
+def _follower(directory: Path, rank: int) -> int:
+    """Be node `rank` of a trainer; the first node says what to do and keeps the state."""
+    os.environ["NODE_RANK"] = str(rank)
+    for number, reason in ((signal.SIGURG, TIME_LIMIT), (signal.SIGTERM, TERMINATED)):
+        signal.signal(number, lambda *_, reason=reason: ask_to_stop(reason))
+    return follow(directory)
+
+
+def _steps_done(directory: Path) -> int:
+    """Return the step of the last whole checkpoint: what a trainer would resume from."""
+    whole = [step_of(path) for path in checkpoints(directory / "checkpoints") if is_whole(path)]
+    return whole[-1] if whole else 0
+
+
+def _watch_steps(directory: Path, running: Running, done: threading.Event) -> None:
+    """Carry a trainer's live progress into the state."""
+    while not done.wait(_POLL_S):
+        if (steps := read_steps(directory)) is not None:
+            running.progress(*steps)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,152 @@
+"""The text of a job's script: what sbatch is asked for, and the few lines of shell around the stage."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from btrm.launch.jobs import Job
+from btrm.launch.site import Container, Site
+from btrm.launch.submission import Plan, Submission
+from btrm.runs import Resources
+
+# Delivered to every process of a step, ignored by those that do not know it, and harmless to an image's mount: USR2,
+# which launchers commonly take, kills a container's FUSE mount and every Python that is still starting.
+WARN_SIGNAL = "URG"
+_PORTS = 20000  # MASTER_PORT lies in 20000-39999, another one for another job and another restart
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What goes into a script beyond the job itself. `dependencies` is sbatch's own text: afterok:1:2."""
+
+    submission: Submission
+    plan: Plan
+    site: Site
+    dependencies: str = ""
+    begin_s: int = 0
+    exclude: str = ""
+
+
+def script(job: Job, request: Request) -> str:
+    """Return the script of a job. The text is submitit's; --dry-run prints the very text that sbatch is given."""
+    from submitit.slurm import slurm as submitit_slurm
+
+    text: str = submitit_slurm._make_sbatch_string(  # pyright: ignore[reportPrivateUsage]
+        command=command(job, request), folder=str(request.submission.logs), **parameters(job, request)
+    )
+    return text + "\n"
+
+
+def parameters(job: Job, request: Request) -> dict[str, Any]:
+    """Return submitit's parameters for a job."""
+    site, need = request.site, job.resources
+    extra: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
+    extra["signal"] = f"{WARN_SIGNAL}@{site.warn_s}"
+    optional = {
+        "array": job.array,
+        "dependency": request.dependencies,
+        "begin": f"now+{request.begin_s}" if request.begin_s else "",
+    }
+    extra |= {name: value for name, value in optional.items() if value}
+    return {
+        "map_count": job.count if job.kind == "array" else None,  # names an array's logs; its indices are in `extra`
+        "job_name": f"btrm-{request.submission.name}-{job.key}",
+        "time": need.time_min,
+        "nodes": need.nodes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": need.cpus,
+        **({"mem": f"{need.mem_gb}GB"} if site.request_memory else {}),
+        **gpu_parameters(need, site),
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "exclude": request.exclude or None,
+        **_mail(job, site),
+        "wckey": None,
+        "stderr_to_stdout": True,
+        "setup": _setup(job, request),
+        "teardown": _teardown(request.submission),
+        "srun_args": ["--kill-on-bad-exit=1"],
+        "additional_parameters": {**extra, **site.slurm},
+    }
+
+
+def gpu_parameters(need: Resources, site: Site) -> dict[str, str]:
+    """Return how this site wants to be asked for a node's GPUs; nothing where none are wanted."""
+    if need.gpus == 0:
+        return {}
+    count = f"{site.gpu_type}:{need.gpus}" if site.gpu_type else str(need.gpus)
+    return {"gres": f"gpu:{count}"} if site.gpu_request == "gres" else {"gpus_per_node": count}
+
+
+def _mail(job: Job, site: Site) -> dict[str, str]:
+    """Mail when a submission has ended: its last job is the controller."""
+    return {"mail_type": "END,FAIL", "mail_user": site.mail_user} if site.mail_user and job.kind == "control" else {}
+
+
+def command(job: Job, request: Request) -> str:
+    """Return what srun starts on each node: the runner, with the path of its submission and its part of the plan."""
+    runner = ["-m", "btrm.launch.job", str(request.submission.directory), job.step, job.kind, str(job.first)]
+    if job.kind == "control" or request.site.container is None:  # a controller talks to the cluster: outside the image
+        return shlex.join([request.site.python or sys.executable, *runner])
+    return shlex.join([*container_prefix(request.site.container, request.plan), *runner])
+
+
+def container_prefix(container: Container, plan: Plan) -> list[str]:
+    """Return `apptainer exec … python`: the run and the code snapshot are bound, the host's home is not."""
+    binds = [*container.binds, str(Path(plan.root)), *([plan.code] if plan.code else [])]
+    return [
+        *("apptainer", "-q", "exec", "--no-home"),
+        *(["--nv"] if container.nv else []),
+        *(word for bind in binds for word in ("--bind", bind)),
+        *container.args,
+        container.image,
+        container.python,
+    ]
+
+
+def _setup(job: Job, request: Request) -> list[str]:
+    site, plan = request.site, request.plan
+    values = job_environment(site, plan)
+    lines = [f"umask {site.umask}"] if site.umask else []
+    lines += [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in values.items())]
+    lines.append("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # since 22.05 srun does not take it from sbatch
+    if job.resources.nodes > 1:
+        lines += [
+            'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            f"MASTER_PORT=$(({_PORTS} + (SLURM_JOB_ID + 997 * ${{SLURM_RESTART_COUNT:-0}}) % {_PORTS}))",
+            "export MASTER_ADDR MASTER_PORT",
+        ]
+    return lines
+
+
+def job_environment(site: Site, plan: Plan) -> Mapping[str, str]:
+    """Return the variables that a job's script sets: paths and switches, never a secret."""
+    values = {"PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
+    if plan.code:
+        values["PYTHONPATH"] = plan.code
+    if site.offline:
+        values |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    if site.container is not None:
+        # The image sees the host's variables: what names the host's own Python must not come along.
+        values["APPTAINERENV_PYTHONPATH"] = plan.code or ""
+    return values | plan.env
+
+
+def _teardown(submission: Submission) -> list[str]:
+    """Put the job back into the queue where its task left the mark; the task's own exit code stays the job's."""
+    return [
+        "code=$?",
+        f'mark={shlex.quote(str(submission.directory / "requeue"))}/"$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}"',
+        'if [ -e "$mark" ]; then',
+        '  rm -f "$mark"',
+        '  scontrol requeue "$SLURM_JOB_ID" && sleep 60',
+        "fi",
+        'exit "$code"',
+    ]

@@ -1,0 +1,123 @@
+"""Handing jobs to Slurm: one sbatch call a job, each on record before the next, and no secret along the way."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from btrm.config import ConfigError
+from btrm.launch.jobs import CONTROL, Job, window
+from btrm.launch.sbatch import Request, script
+from btrm.launch.submission import SentJob, Submission
+from btrm.runs import StageError
+
+_SECRET = re.compile(r"(_|^)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
+_TIMEOUT_S = 60
+_TRIES, _PAUSE_S = 20, 10.0
+
+
+def is_secret(name: str) -> bool:
+    """Say whether a variable's name is that of a secret."""
+    return _SECRET.search(name) is not None
+
+
+def job_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what sbatch may pass on: no secrets (Slurm keeps a job's environment on disk), nothing of another job.
+
+    SBATCH_* would silently win over the script that --dry-run shows.
+    """
+    dropped = ("SLURM_", "SBATCH_", "SRUN_", "BTRM_OWNER", "BTRM_LEASES")
+    kept = ("SLURM_CONF",)
+    return {n: v for n, v in environ.items() if n in kept or not (n.startswith(dropped) or is_secret(n))}
+
+
+def live_jobs(submission: Submission) -> dict[str, str]:
+    """Return {job name: id} of a submission's jobs that Slurm still has, this process's own job left out.
+
+    Raises StageError where slurmctld does not answer for some minutes.
+    """
+    command = ["squeue", "--me", "--noheader", "--format=%A %j"]
+    for _ in range(_TRIES):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        if done.returncode == 0:
+            rows = [line.split() for line in done.stdout.splitlines()]
+            mine = f"btrm-{submission.name}-"
+            own = os.environ.get("SLURM_JOB_ID")
+            return {name: job_id for job_id, name in rows if name.startswith(mine) and job_id != own}
+        time.sleep(_PAUSE_S)
+    raise StageError(f"squeue does not answer: {done.stderr.strip()}")
+
+
+def send(jobs: Sequence[Job], request: Request, room: int | None) -> list[SentJob]:
+    """Send what fits into the queue and, where the site's nodes may submit, a controller after all of it.
+
+    Raises StageError with Slurm's own words where sbatch refuses; what was sent until then is on record.
+    """
+    request.submission.logs.mkdir(parents=True, exist_ok=True)
+    (request.submission.directory / "requeue").mkdir(exist_ok=True)
+    controlled = request.site.submit_from_nodes
+    chosen = window(jobs, None if room is None else room - controlled)
+    if not chosen or (len(chosen) < len(jobs) and not controlled):
+        raise ConfigError(
+            f"the queue has room for {room} of your jobs and the plan has {sum(job.count for job in jobs)}. "
+            "Wait, take fewer and larger elements (--array-tasks), or a site whose nodes may submit (submit_from_nodes)"
+        )
+    ids: dict[str, str] = {}
+    sent = [_send(job, request, ids) for job in chosen]
+    if controlled:
+        sent.append(send_control(request, [job.job_id for job in sent]))
+    return sent
+
+
+def send_control(request: Request, after: Sequence[str]) -> SentJob:
+    """Send the job that looks, when all others have ended, whether anything is left to do."""
+    control = Job("control", "control", "control", CONTROL)
+    dependencies = f"afterany:{':'.join(after)}" if after else ""
+    return _submit(control, replace(request, dependencies=dependencies, begin_s=0, exclude=""))
+
+
+def _send(job: Job, request: Request, ids: dict[str, str]) -> SentJob:
+    parents = [ids[key] for key in job.after if key in ids]
+    dependencies = f"afterok:{':'.join(parents)}" if parents else request.dependencies
+    sent = _submit(job, replace(request, dependencies=dependencies))
+    ids[job.key] = sent.job_id
+    return sent
+
+
+def _submit(job: Job, request: Request) -> SentJob:
+    submission = request.submission
+    file = submission.directory / "scripts" / f"{job.key}.sh"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(script(job, request))
+    job_id = _sbatch(["sbatch", "--parsable", str(file)])
+    sent = SentJob(
+        key=job.key,
+        step=job.step,
+        kind=job.kind,
+        job_id=job_id,
+        first=job.first,
+        count=job.count,
+        array=job.array.partition("%")[0],
+    )
+    submission.record(sent)
+    return sent
+
+
+def _sbatch(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=job_environ(os.environ), timeout=_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        raise ConfigError("sbatch is not on PATH: this is no Slurm machine; --site local runs here") from None
+    except subprocess.TimeoutExpired:
+        raise StageError(
+            f"sbatch did not answer within {_TIMEOUT_S} s; what was sent is on record, try again"
+        ) from None
+    if done.returncode != 0:
+        raise StageError(f"sbatch refused {command[-1]}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip().partition(";")[0]

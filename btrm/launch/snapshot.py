@@ -1,0 +1,46 @@
+"""A copy of btrm's own code in the run, so that editing the checkout does not change jobs that are queued."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from pathlib import Path
+
+from btrm.plugins import shipped
+from btrm.runs import REVISION, git_revision
+
+_SHIPPED = ("experiments", "slurm", "containers")
+
+
+def snapshot(root: Path) -> Path:
+    """Return RUN/.code/HASH with a copy of the package as it is now; made once for the same code."""
+    package = Path(__file__).parent.parent
+    files = {Path("btrm") / file.relative_to(package): file for file in _sources(package)}
+    for folder in _SHIPPED:
+        files |= {Path("btrm/_shipped") / folder / f.relative_to(shipped(folder)): f for f in _sources(shipped(folder))}
+    digest = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    target = root / ".code" / digest.hexdigest()[:16]
+    if not target.exists():
+        _copy(files, target)
+    return target
+
+
+def _sources(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+
+
+def _copy(files: dict[Path, Path], target: Path) -> None:
+    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    for name, file in files.items():
+        (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, scratch / name)
+    (scratch / REVISION).write_text(git_revision() or "")
+    try:
+        scratch.rename(target)
+    except OSError:  # another submission was first
+        shutil.rmtree(scratch)
+        if not target.exists():
+            raise
