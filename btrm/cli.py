@@ -142,10 +142,9 @@ def _experiments(args: argparse.Namespace) -> int:
 
 
 def _sites(_: argparse.Namespace) -> int:
-    from btrm.launch.site import load_site, site_files
+    from btrm.launch.site import site_table
 
-    for name in site_files():
-        print(f"{name:<16}{load_site(name).executor}")
+    print(site_table())
     return 0
 
 

@@ -64,6 +64,7 @@ class Site(Config):
     array_parallelism: int | None = Field(default=None, ge=1)
     submit_from_nodes: bool = True
     warn_s: int = Field(120, ge=5)
+    backoff_s: float = Field(60.0, gt=0)
     queue_interval_s: float = Field(30.0, gt=0)
     limits: Limits = Limits()
     container: Container | None = None
@@ -117,6 +118,23 @@ def load_site(name: str) -> Site:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
     return Site.build({"name": path.stem, **values}, str(path))
+
+
+def site_table() -> str:
+    """Return the profiles, a line each: where their jobs go, how GPUs are asked for, in which image, and the file."""
+    rows = [("name", "executor", "partition", "gpus", "image", "file")]
+    for name, path in site_files().items():
+        try:
+            site = load_site(name)
+        except ConfigError as error:
+            rows.append((name, "WRONG", "", "", "", str(error)))
+            continue
+        style = f"{site.gpu_request}{f' {site.gpu_type}' if site.gpu_type else ''}"
+        image = Path(site.container.image).name if site.container else "-"
+        gpus = style if site.executor == "slurm" else "-"
+        rows.append((name, site.executor, site.partition or "-", gpus, image, str(path)))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
 
 
 def visible_gpus() -> int:

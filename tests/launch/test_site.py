@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from btrm.config import ConfigError
-from btrm.launch.site import check_resources, load_site, site_files
+from btrm.launch.site import check_resources, default_site, load_site, site_files
 from btrm.runs import Resources
 
 
@@ -40,3 +40,56 @@ def test_one_machine_says_how_many_gpus_it_sees(monkeypatch: pytest.MonkeyPatch)
     assert "--nodes 2" in problems[0] and "shows 2 GPUs" in problems[1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert "shows 0 GPUs" in check_resources(Resources(gpus=1))[0]
+
+
+def test_every_profile_says_in_its_first_line_when_to_copy_it() -> None:
+    for path in site_files().values():
+        assert path.read_text().startswith("# "), path
+
+
+def test_there_is_a_profile_for_each_way_to_ask_for_gpus() -> None:
+    assert (load_site("gpus-per-node").gpu_request, load_site("gres").gpu_request) == ("gpus-per-node", "gres")
+    typed = load_site("typed-gres")
+    assert typed.gpu_request == "gres" and typed.gpu_type
+    example = load_site("example")
+    assert example.container and example.container.binds and example.offline and example.env
+
+
+def test_own_profiles_win_over_those_that_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = tmp_path / "btrm" / "sites"
+    own.mkdir(parents=True)
+    (own / "mine.toml").write_text('executor = "slurm"\n')
+    (own / "slurm.toml").write_text('executor = "slurm"\npartition = "own"\n')
+    assert load_site("mine").executor == "slurm" and load_site("slurm").partition == "own"
+    (tmp_path / "team").mkdir()
+    (tmp_path / "team" / "slurm.toml").write_text('executor = "slurm"\npartition = "team"\n')
+    monkeypatch.setenv("BTRM_SITES_DIR", str(tmp_path / "team"))
+    assert load_site("slurm").partition == "team"
+    assert site_files()["slurm"] == tmp_path / "team" / "slurm.toml"
+
+
+def test_the_default_is_slurm_where_there_is_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert default_site() == "local"
+    (tmp_path / "sbatch").write_text("#!/bin/sh\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    assert default_site() == "slurm"
+    monkeypatch.setenv("BTRM_SITE", "gres")
+    assert default_site() == "gres"
+
+
+def test_a_profile_is_no_place_for_secrets(tmp_path: Path) -> None:
+    path = tmp_path / "leaky.toml"
+    path.write_text('executor = "slurm"\n[env]\nHF_TOKEN = "x"\n')
+    with pytest.raises(ConfigError, match="HF_TOKEN: a site file is no place for secrets"):
+        load_site(str(path))
+
+
+def test_a_shadowed_profile_that_is_wrong_is_named_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTRM_SITES_DIR", str(tmp_path))
+    (tmp_path / "gres.toml").write_text("partiton = 'x'\n")
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/gres\.toml: Site\.partiton: no such field; did you mean"):
+        load_site("gres")
