@@ -66,7 +66,7 @@ class Running:
         self.mark.unlink(missing_ok=True)
 
 
-class NoProgress(RuntimeError):
+class NoProgressError(RuntimeError):
     """The attempts before this one have gained nothing; another would not either."""
 
 
@@ -74,14 +74,14 @@ class NoProgress(RuntimeError):
 def attempt(submission: Submission, step: str, element: int, gpus: int, at_start: int) -> Generator[Running]:
     """Begin an attempt, keep its state and its leases alive, and listen to Slurm's signals.
 
-    `at_start` is the progress that is on disk now. Raises NoProgress instead of yielding where it is the same as at the
+    `at_start` is the progress that is on disk now. Raises NoProgressError instead of yielding where it is the same as at the
     start of the last attempts, and those failed on their own account.
     """
     running = _begin(submission, step, element, gpus, at_start)
     running.write()
     if (failure := _hopeless(running)) is not None:
         running.end("failed", failure.name, failure.advice)
-        raise NoProgress(failure.advice)
+        raise NoProgressError(failure.advice)
     running.mark.parent.mkdir(exist_ok=True)
     running.mark.touch()
     _listen(running)
@@ -124,7 +124,7 @@ def _begin(submission: Submission, step: str, element: int, gpus: int, at_start:
 
 def _closed(last: Attempt, submission: Submission, slurm_id: str, restarts: int) -> Attempt:
     """Return an attempt that ended without a word: its batch script outlived it, or went down with it."""
-    if not last.job == job_name():
+    if last.job != job_name():
         cause = "cancelled"  # or its node was lost for good: another job has its work now
     elif submission.requeue_mark(f"{slurm_id}.{restarts - 1}").exists():
         cause = "node_failure"

@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from btrm.checkpoints import checkpoints, is_whole, step_of
-from btrm.config import Config, ConfigError
+from btrm.config import ConfigError
 from btrm.environment import load_environment
-from btrm.launch.attempt import TERMINATED, TIME_LIMIT, NoProgress, Running, attempt, consecutive
+from btrm.launch.attempt import TERMINATED, TIME_LIMIT, NoProgressError, Running, attempt, consecutive
 from btrm.launch.failures import classify
 from btrm.launch.local import run_step
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.leases import Fenced
-from btrm.runs import OWNER, REQUEST, StageConfig, StageRun, read_request, win, write_json
+from btrm.runs import OWNER, REQUEST, RunPaths, StageConfig, StageRun, read_request, win, write_json
 from btrm.stages import Stage, get_stage, prepare
 from btrm.stopping import Stopped, ask_to_stop, safe_point
 from btrm.train.launch import follow, read_steps
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         with attempt(submission, name if kind != "commit" else f"{name}.commit", element, gpus, at_start) as running:
             return _guarded(lambda: work(submission, step, Path(plan.root), running), running)
-    except NoProgress as error:
+    except NoProgressError as error:
         _LOG.error("no further attempt: %s", error)
         return 1
 
@@ -94,7 +94,7 @@ def _failed(error: BaseException, running: Running) -> int:
     return 1
 
 
-def _whole(submission: Submission, step: PlannedStep, root: Path, running: Running) -> None:
+def _whole(_: Submission, step: PlannedStep, root: Path, running: Running) -> None:
     """Do a step that is one job, or commit one whose elements have done their shares."""
     stage = get_stage(step.stage)
     if stage.shared and running.step.endswith(".commit"):
@@ -113,7 +113,7 @@ def _whole(submission: Submission, step: PlannedStep, root: Path, running: Runni
 
 def _refuse_unfinished(stage: Stage, step: PlannedStep, root: Path) -> None:
     config = stage.config.build(step.config)
-    missing = sum(unit.rows for unit in stage.work(config, _stage_run(step, config, root)))
+    missing = sum(unit.rows for unit in stage.work(config, _stage_run(step, root)))
     if missing:
         raise RuntimeError(f"{step.name}: {missing} rows are still missing; its array must run again before a commit")
 
@@ -128,7 +128,7 @@ def _array(submission: Submission, step: PlannedStep, root: Path, running: Runni
         return
     if read_request(prepared.directory) != prepared.request:
         write_json(prepared.directory / REQUEST, prepared.request.model_dump(mode="json"))
-    run = _stage_run(step, config, root)
+    run = _stage_run(step, root)
     split = submission.split(step.name)
     if not split.exists():
         _pin(stage, config, run, split)
@@ -152,9 +152,7 @@ def _pin(stage: Stage, config: StageConfig, run: StageRun, split: Path) -> None:
     scratch.unlink(missing_ok=True)
 
 
-def _stage_run(step: PlannedStep, config: Config, root: Path) -> StageRun:
-    from btrm.runs import RunPaths
-
+def _stage_run(step: PlannedStep, root: Path) -> StageRun:
     directory = root / step.name
     return StageRun(RunPaths(root), step.name, directory, step.resources, directory / REQUEST)
 

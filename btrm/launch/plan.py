@@ -19,12 +19,16 @@ _DERIVED = frozenset({"EVAL_PARSER", "EXTRA_ARGS"})
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stage of a plan. `name` is its directory in the run, and the stage's own name unless one runs twice."""
+    """One stage of a plan. `name` is its directory in the run, and the stage's own name unless one runs twice.
+
+    `shards`: how many elements of a job array share its work on a cluster (None: as the stage has it).
+    """
 
     stage: str
     config: StageConfig
     resources: Resources | None = None
     name: str = ""
+    shards: int | None = None
 
     @property
     def key(self) -> str:
