@@ -23,7 +23,7 @@ $(STAMP): constraints/install.sh constraints/$(VARIANT).txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	@$(PY) -m btrm.submit pipeline --experiment toy.$(if $(CONTROL),control,demo) --run $(RUN)
+	@$(PY) -m btrm.submit pipeline --site local --experiment toy.$(if $(CONTROL),control,demo) --run $(RUN)
 
 lint: $(STAMP)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright --pythonpath $(PY)

@@ -17,7 +17,7 @@ from pathlib import Path
 from btrm.config import ConfigError
 from btrm.environment import load_environment
 from btrm.launch.flags import Parser, add_config_flags, assignments, normalise
-from btrm.launch.local import PlannedStep, run_plan, start_background, write_plan
+from btrm.launch.local import run_plan, start_background
 from btrm.launch.plan import (
     DEFAULT_EXPERIMENT,
     Experiment,
@@ -26,7 +26,8 @@ from btrm.launch.plan import (
     published_names,
     read_preset,
 )
-from btrm.launch.site import Site, check_resources, load_site
+from btrm.launch.site import Site, check_resources, default_site, load_site
+from btrm.launch.submission import Plan, PlannedStep, new_submission
 from btrm.report.closing import closing
 from btrm.runs import Resources, RunPaths, StageError, read_manifest, write_json
 from btrm.stages import STAGES, get_stage, prepare
@@ -71,17 +72,72 @@ def _submit(argv: list[str]) -> int:
     chosen = replace(experiment, steps=_with_resources(steps, args))
     if stage == "pipeline":
         chosen = chosen.override(_assigned(args))
-    site = load_site(args.site or os.environ.get("BTRM_SITE", "local"))
+    site = _site(args)
+    if site.executor == "slurm":
+        return _on_cluster(chosen, root, site, args, origin)
     if args.dry_run:
         print(dry_run(chosen, root, site))
         return 0
     if stage == "pipeline":
         chosen.check(RunPaths(root))
     _refuse_what_cannot_run(chosen, site)
-    return _run(chosen, root, site, args, origin)
+    return _run(chosen, root, site, origin)
 
 
-def _run(experiment: Experiment, root: Path, site: Site, args: argparse.Namespace, origin: str) -> int:
+def _site(args: argparse.Namespace) -> Site:
+    """Return the site with the flags that change it."""
+    site = load_site(args.site or default_site())
+    given = {"executor": args.executor, "partition": args.partition, "account": args.account, "qos": args.qos}
+    update: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    wrong = [item for item in args.slurm if not item.partition("=")[2]]
+    if wrong:
+        raise ConfigError(f"--slurm {', '.join(wrong)}: expected key=value, as in --slurm reservation=tuesday")
+    if args.slurm:
+        update["slurm"] = {**site.slurm, **dict(item.split("=", 1) for item in args.slurm)}
+    return Site.build({**site.model_dump(), **update}, f"site {site.name}") if update else site
+
+
+def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.Namespace, origin: str) -> int:
+    """Show or send a plan on Slurm."""
+    from btrm.launch.cluster import Options, cluster_plan, describe, submit, withheld
+
+    shards = _shards(args.shards, experiment)
+    options = Options(shards, args.array_parallelism or site.array_parallelism, args.after or "", args.budget)
+    plan = cluster_plan(experiment, root, site, options)
+    if args.dry_run:
+        print(f"{experiment.name} in {root}, site {site.name}\n\n{describe(plan, site, options)}")
+        return 0
+    experiment.check(RunPaths(root))
+    for name in withheld(os.environ):
+        _LOG.info("%s is not handed to jobs; they read it from .env (mode 0600) in this directory", name)
+    submission, sent = submit(plan, site, options)
+    if submission is None:
+        print(f"{root}: complete with these settings, nothing to do")
+        return 0
+    write_json(root / _ORIGIN, {"experiment": origin})
+    steps = ", ".join(f"{job.key} {job.job_id}" for job in sent if job.kind != "control")
+    print(f"submitted {submission.name}: {sum(job.count for job in sent)} jobs ({steps})")
+    print(f"watch:   btrm status {root}\nlogs:    btrm logs {root}")
+    if not args.wait:
+        return 0
+    from btrm.launch.wait import wait
+
+    return wait(submission, site)
+
+
+def _shards(given: Sequence[str], experiment: Experiment) -> dict[str, int]:
+    """Read --shards 16 (of the step that can be shared, or of all that can) and --shards STEP=16."""
+    shards: dict[str, int] = {}
+    for item in given:
+        step, equals, count = item.rpartition("=")
+        if not count.isdecimal() or int(count) < 1:
+            raise ConfigError(f"--shards {item}: expected a number, or STEP=number")
+        names = [step] if equals else [s.key for s in experiment.steps if get_stage(s.stage).shared]
+        shards |= dict.fromkeys(names, int(count))
+    return shards
+
+
+def _run(experiment: Experiment, root: Path, site: Site, origin: str) -> int:
     planned = tuple(
         PlannedStep(name=s.key, stage=s.stage, config=s.config.model_dump(mode="json"), resources=s.needs)
         for s in experiment.steps
@@ -92,12 +148,12 @@ def _run(experiment: Experiment, root: Path, site: Site, args: argparse.Namespac
             print(f"{RunPaths(root).stage(step.key)}: complete with these settings, nothing to do")
             return 0
     write_json(root / _ORIGIN, {"experiment": origin})
-    plan = write_plan(site, planned, root)
-    if (args.executor or site.executor) == "local":
-        log = start_background(plan, sum(step.needs.time_min for step in experiment.steps))
+    submission = new_submission(root, Plan(root=str(root), steps=planned, env=site.env))
+    if site.executor == "local":
+        log = start_background(submission, sum(step.needs.time_min for step in experiment.steps))
         print(f"started in the background; log: {log}\nwatch:   btrm show {root}")
         return 0
-    run_plan(str(plan))
+    run_plan(submission)
     ended_in_a_table = experiment.steps[-1].stage == "summarize"
     print(f"\n{closing(root)}" if ended_in_a_table else f"{root}: done. See: btrm show {root}")
     return 0
@@ -137,9 +193,18 @@ def _assigned(args: argparse.Namespace) -> list[str]:
 
 
 def _with_resources(steps: Sequence[Step], args: argparse.Namespace) -> tuple[Step, ...]:
+    """Apply the resource flags. In a pipeline, GPUs go to the stages that use them, several nodes to the trainers."""
     given = {"nodes": args.nodes, "gpus": args.gpus, "cpus": args.cpus, "mem_gb": args.mem_gb, "time_min": args.time}
     update = {name: value for name, value in given.items() if value is not None}
-    return tuple(replace(s, resources=Resources.build({**s.needs.model_dump(), **update})) for s in steps)
+    changed: list[Step] = []
+    for step in steps:
+        stage, mine = get_stage(step.stage), dict(update)
+        if len(steps) > 1 and not stage.resources.gpus:
+            mine.pop("gpus", None)
+        if len(steps) > 1 and not stage.frozen_inputs:
+            mine.pop("nodes", None)
+        changed.append(replace(step, resources=Resources.build({**step.needs.model_dump(), **mine})))
+    return tuple(changed)
 
 
 def _refuse_what_cannot_run(experiment: Experiment, site: Site) -> None:
@@ -186,13 +251,31 @@ def _parser(stage: str) -> Parser:
     run.add_argument("--preset", metavar="FILE.env", action="append", default=[], help="published names from a file")
     run.add_argument("--dry-run", action="store_true", help="print the plan and the configs, start nothing")
     where = parser.add_argument_group("resources")
-    where.add_argument("--site", metavar="NAME", help="a site profile (default: $BTRM_SITE, else local)")
-    where.add_argument("--executor", choices=("inline", "local"), help="foreground, or background by submitit")
+    where.add_argument(
+        "--site", metavar="NAME", help="a site profile (default: $BTRM_SITE; slurm where sbatch is on PATH; local)"
+    )
+    where.add_argument("--executor", choices=("inline", "local", "slurm"), help="foreground, background, or a cluster")
     where.add_argument("--nodes", type=int, metavar="N")
     where.add_argument("--gpus", type=int, metavar="M", help="per node")
     where.add_argument("--cpus", type=int, metavar="N")
     where.add_argument("--mem-gb", type=int, metavar="N")
     where.add_argument("--time", type=int, metavar="MINUTES")
+    slurm = parser.add_argument_group("on Slurm")
+    slurm.add_argument("--partition", metavar="NAME")
+    slurm.add_argument("--account", metavar="NAME")
+    slurm.add_argument("--qos", metavar="NAME")
+    slurm.add_argument("--slurm", metavar="KEY=VALUE", action="append", default=[], help="any other sbatch option")
+    slurm.add_argument(
+        "--shards",
+        metavar="[STEP=]N",
+        action="append",
+        default=[],
+        help="array elements that share a judge's or teacher's work (default: a judge's cells; a teacher is one job)",
+    )
+    slurm.add_argument("--array-parallelism", type=int, metavar="N", help="elements of an array that run at a time")
+    slurm.add_argument("--after", metavar="JOBID", help="start after this job has succeeded")
+    slurm.add_argument("--budget", type=float, metavar="GPU_HOURS", help="refuse a plan that asks for more")
+    slurm.add_argument("--wait", action="store_true", help="wait for the end; ^C leaves the jobs running")
     if stage != "pipeline":
         run.add_argument("--name", metavar="NAME", help="the step's directory in the run, where a stage runs twice")
         add_config_flags(parser, get_stage(stage).config)

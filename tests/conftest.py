@@ -49,7 +49,7 @@ def _need(component: str, module: str) -> None:
 @pytest.fixture(autouse=True)
 def quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads the developer's own site, .env or hub."""
-    monkeypatch.delenv("BTRM_SITE", raising=False)
+    monkeypatch.setenv("BTRM_SITE", "local")  # elsewhere sbatch on PATH decides
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in [n for n in os.environ if n.startswith(("BT_", "WANDB_"))]:

@@ -74,8 +74,8 @@ class NoProgressError(RuntimeError):
 def attempt(submission: Submission, step: str, element: int, gpus: int, at_start: int) -> Generator[Running]:
     """Begin an attempt, keep its state and its leases alive, and listen to Slurm's signals.
 
-    `at_start` is the progress that is on disk now. Raises NoProgressError instead of yielding where it is the same as at the
-    start of the last attempts, and those failed on their own account.
+    `at_start` is the progress that is on disk now. Raises NoProgressError instead of yielding where it is the same as
+    at the start of the last attempts, and those failed on their own account.
     """
     running = _begin(submission, step, element, gpus, at_start)
     running.write()

@@ -25,7 +25,8 @@ from btrm.leases import Fenced
 from btrm.runs import OWNER, REQUEST, RunPaths, StageConfig, StageRun, read_request, win, write_json
 from btrm.stages import Stage, get_stage, prepare
 from btrm.stopping import Stopped, ask_to_stop, safe_point
-from btrm.train.launch import follow, read_steps
+from btrm.train.launch import follow
+from btrm.train.rank import read_steps
 from btrm.work import read_units, share, write_units
 
 _LOG = logging.getLogger(__name__)

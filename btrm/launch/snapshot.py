@@ -15,17 +15,26 @@ _SHIPPED = ("experiments", "slurm", "containers")
 
 def snapshot(root: Path) -> Path:
     """Return RUN/.code/HASH with a copy of the package as it is now; made once for the same code."""
+    target = snapshot_path(root)
+    if not target.exists():
+        _copy(_files(), target)
+    return target
+
+
+def snapshot_path(root: Path) -> Path:
+    """Return where the snapshot of the code as it is now lies, made or not."""
+    digest = hashlib.sha256()
+    for name, file in sorted(_files().items()):
+        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return root / ".code" / digest.hexdigest()[:16]
+
+
+def _files() -> dict[Path, Path]:
     package = Path(__file__).parent.parent
     files = {Path("btrm") / file.relative_to(package): file for file in _sources(package)}
     for folder in _SHIPPED:
         files |= {Path("btrm/_shipped") / folder / f.relative_to(shipped(folder)): f for f in _sources(shipped(folder))}
-    digest = hashlib.sha256()
-    for name, file in sorted(files.items()):
-        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    target = root / ".code" / digest.hexdigest()[:16]
-    if not target.exists():
-        _copy(files, target)
-    return target
+    return files
 
 
 def _sources(folder: Path) -> list[Path]:

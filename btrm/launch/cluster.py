@@ -1,0 +1,220 @@
+"""A plan on a cluster: planned, checked against what the cluster gives, shown, sent."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from btrm.config import Config, ConfigError
+from btrm.launch.control import unfinished
+from btrm.launch.jobs import Job, gpu_hours, make_jobs, window
+from btrm.launch.limits import ClusterLimits, NoClusterError, ask_cluster, check
+from btrm.launch.plan import Experiment, Step
+from btrm.launch.sbatch import Request, script
+from btrm.launch.site import Site
+from btrm.launch.slurm import is_secret, live_jobs, send
+from btrm.launch.snapshot import snapshot, snapshot_path
+from btrm.launch.submission import Plan, PlannedStep, SentJob, Submission, new_submission, submissions
+from btrm.runs import RunPaths
+from btrm.stages import get_stage, references
+
+_DEFAULT_MAX_ARRAY = 1001  # Slurm's own default
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the submit command adds to a plan on a cluster."""
+
+    shards: Mapping[str, int]
+    parallelism: int | None = None
+    after: str = ""
+    budget: float | None = None
+
+
+def plan_steps(experiment: Experiment, root: Path, options: Options) -> tuple[PlannedStep, ...]:
+    """Return an experiment's steps as jobs are handed them: with what each needs and how its work is shared."""
+    names = [step.key for step in experiment.steps]
+    unknown = sorted(set(options.shards) - set(names))
+    if unknown:
+        raise ConfigError(f"--shards {', '.join(unknown)}: no such step; valid: {', '.join(names)}")
+    planned: list[PlannedStep] = []
+    for step in experiment.steps:
+        elements = _elements(step, experiment, root, options)
+        planned.append(
+            PlannedStep(
+                name=step.key,
+                stage=step.stage,
+                config=step.config.model_dump(mode="json"),
+                resources=step.needs,
+                needs=_needs(step, names[: names.index(step.key)]),
+                elements=elements,
+                parallelism=options.parallelism if elements else None,
+            )
+        )
+    return tuple(planned)
+
+
+def _needs(step: Step, earlier: Sequence[str]) -> tuple[str, ...]:
+    read = {ref[1:].partition("/")[0] for _, ref in references(step.config) if ref.startswith("@")}
+    return tuple(name for name in earlier if name in read)
+
+
+def _elements(step: Step, experiment: Experiment, root: Path, options: Options) -> int | None:
+    """Return the size of a step's array: as asked, else a judge's cells; None for one job."""
+    asked = options.shards.get(step.key, step.shards)
+    if not get_stage(step.stage).shared:
+        if asked is not None:
+            raise ConfigError(f"--shards {step.key}={asked}: {step.stage} is one job; judge and teacher can be shared")
+        return None
+    if asked is None and step.stage == "judge":
+        asked = _expected_cells(step, experiment, root)
+    return asked if asked is not None and asked > 1 else None
+
+
+def _expected_cells(step: Step, experiment: Experiment, root: Path) -> int:
+    from btrm.judges.grid import JudgeConfig, judge_cells
+
+    assert isinstance(step.config, JudgeConfig)
+    count = sum(_expected(reference, experiment, root) for reference in step.config.checkpoints.values())
+    return judge_cells(step.config, count)
+
+
+def _expected(reference: str, experiment: Experiment, root: Path) -> int:
+    """Return how many checkpoints a reference stands for: those there are, or those that its trainer is to leave."""
+    if not glob.has_magic(reference):
+        return 1
+    there = len(RunPaths(root).matches(reference))
+    name = reference[1:].partition("/")[0] if reference.startswith("@") else ""
+    config: Config | None = next((s.config for s in experiment.steps if s.key == name), None)
+    steps, every = getattr(config, "max_steps", None), getattr(config, "save_steps", None)
+    return max(there, -(-steps // every) if steps and every else 1)
+
+
+def cluster_plan(experiment: Experiment, root: Path, site: Site, options: Options) -> Plan:
+    """Return the plan; nothing is written."""
+    steps = plan_steps(experiment, root, options)
+    site_values = site.model_dump(mode="json")
+    return Plan(root=str(root), steps=steps, env=site.env, site=site_values, code=str(snapshot_path(root)))
+
+
+def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None, list[SentJob]]:
+    """Check everything, then send what is not complete; (None, []) where nothing is left to do.
+
+    Raises ConfigError, with all that is wrong in one message, before anything is written or sent.
+    """
+    root = Path(plan.root)
+    todo = unfinished(plan)
+    if not todo:
+        return None, []
+    limits = ask_cluster(site)
+    jobs = make_jobs(todo, limits.max_array)
+    problems = [*_problems(todo, site, limits), *_over_budget(jobs, options), *_under_way(root, todo)]
+    if problems:
+        raise ConfigError(f"site {site.name}:\n" + "\n".join(problems))
+    snapshot(root)
+    submission = new_submission(root, plan)
+    request = Request(submission, plan, site, f"afterok:{options.after}" if options.after else "")
+    return submission, send(jobs, request, limits.room)
+
+
+def _problems(todo: Sequence[PlannedStep], site: Site, limits: ClusterLimits) -> list[str]:
+    return [line for step in todo for line in [*several_nodes(step), *check(limits, site, step.resources, step.name)]]
+
+
+def several_nodes(step: PlannedStep) -> list[str]:
+    """Return what is wrong with a step's number of nodes."""
+    if step.resources.nodes > 1 and not get_stage(step.stage).frozen_inputs:
+        return [
+            f"{step.name}: --nodes {step.resources.nodes}: only trainers run on several nodes; take --shards for more"
+        ]
+    return []
+
+
+def _over_budget(jobs: Sequence[Job], options: Options) -> list[str]:
+    asked = gpu_hours(jobs)
+    if options.budget is None or asked <= options.budget:
+        return []
+    return [
+        f"--budget {options.budget:g}: the plan asks for {asked:.1f} GPU-hours, were every job to use its whole time"
+    ]
+
+
+def _under_way(root: Path, todo: Sequence[PlannedStep]) -> list[str]:
+    names = {step.name for step in todo}
+    lines: list[str] = []
+    for submission in submissions(root):
+        if not submission.sent() or not (alive := live_jobs(submission)):
+            continue
+        if same := names & {step.name for step in submission.plan().steps}:
+            ids = ", ".join(sorted(set(alive.values())))
+            lines.append(
+                f"{', '.join(sorted(same))}: under way as {submission.name} (jobs {ids}); "
+                f"btrm status {root}, or btrm cancel {root} first"
+            )
+    return lines
+
+
+def describe(plan: Plan, site: Site, options: Options) -> str:
+    """Return what would be sent: a table of jobs, each job's script, and what could not be checked. Sends nothing."""
+    unchecked: list[str] = []
+    problems: list[str] = []
+    max_array, room = site.limits.max_array or _DEFAULT_MAX_ARRAY, site.limits.max_submit
+    todo = unfinished(plan)
+    try:
+        limits = ask_cluster(site)
+        max_array, room = limits.max_array, limits.room
+        problems = _problems(todo, site, limits)
+        unchecked = limits.unknown
+    except NoClusterError as error:
+        unchecked = [f"{error}; arrays are cut at MaxArraySize {max_array}"]
+        problems = [line for step in todo for line in several_nodes(step)]
+    jobs = make_jobs(todo, max_array)
+    problems += _over_budget(jobs, options)
+    now = window(jobs, None if room is None else room - site.submit_from_nodes)
+    lines = _table(jobs, now, plan)
+    request = Request(Submission(Path(plan.root) / ".jobs" / "NAME"), plan, site)
+    for job in jobs[:_SHOWN]:
+        after = ":".join(f"<{key}>" for key in job.after) or options.after
+        text = script(job, _with(request, f"afterok:{after}" if after else ""))
+        lines += ["", f"--- {job.key}", text.rstrip()]
+    lines += [f"--- … and {len(jobs) - _SHOWN} more like these"] if len(jobs) > _SHOWN else []
+    for title, items in (("could not be checked:", unchecked), ("would be refused:", problems)):
+        lines += ["", title, *(f"  {item}" for item in items)] if items else []
+    return "\n".join(lines)
+
+
+_SHOWN = 40
+
+
+def _with(request: Request, dependencies: str) -> Request:
+    return Request(request.submission, request.plan, request.site, dependencies)
+
+
+def _table(jobs: Sequence[Job], now: Sequence[Job], plan: Plan) -> list[str]:
+    complete = [step.name for step in plan.steps if step.name not in {job.step for job in jobs}]
+    lines = [f"complete: {', '.join(complete)}"] if complete else []
+    lines.append(f"{'job':<18}{'elements':>9}{'nodes':>6}{'gpus':>6}{'cpus':>6}{'GB':>6}{'min':>7}{'GPU-h':>8}  after")
+    for job in jobs:
+        need = job.resources
+        lines.append(
+            f"{job.key:<18}{job.count if job.kind == 'array' else '-':>9}{need.nodes:>6}{need.gpus:>6}{need.cpus:>6}"
+            f"{need.mem_gb:>6}{need.time_min:>7}{gpu_hours([job]):>8.1f}  {', '.join(job.after)}"
+        )
+    total = sum(job.count for job in jobs)
+    lines.append(f"{len(jobs)} sbatch calls, {total} jobs, {gpu_hours(jobs):.1f} GPU-hours at most")
+    if len(now) < len(jobs):
+        first = sum(job.count for job in now)
+        lines.append(f"the queue has room for {first} of them now; a small job sends the next when these have ended")
+    return lines
+
+
+def withheld(environ: Mapping[str, str]) -> list[str]:
+    """Return the names of secrets in the environment that jobs are not handed and `.env` does not hold."""
+    from btrm.config import read_env_file
+
+    dotenv = Path(".env")
+    known = read_env_file(dotenv) if dotenv.is_file() else {}
+    return sorted(name for name in environ if is_secret(name) and name not in known and os.environ.get(name))

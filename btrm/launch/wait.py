@@ -1,0 +1,35 @@
+"""Waiting for a submission to end; what ends it is on disk."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from btrm.launch.control import unfinished
+from btrm.launch.site import Site
+from btrm.launch.slurm import live_jobs
+from btrm.launch.submission import Submission
+from btrm.report.closing import closing
+from btrm.runs import StageError, read_manifest
+
+
+def wait(submission: Submission, site: Site) -> int:
+    """Return 0 when every step is complete; raise StageError where the submission goes no further before that."""
+    plan = submission.plan()
+    quiet = 0
+    while not _manifests(submission) or unfinished(plan):
+        if (stopped := submission.stopped()) is not None:
+            raise StageError(f"{stopped['cause']}: {stopped['reason']}; {stopped['advice']}")
+        # Twice without a job: between a controller's last look and its successor there may be none for a moment.
+        quiet = 0 if live_jobs(submission) else quiet + 1
+        if quiet == 2 and unfinished(plan):
+            raise StageError(f"no job is left and {plan.root} is not complete; see btrm status, then: btrm retry")
+        time.sleep(site.queue_interval_s)
+    print(closing(Path(plan.root)) if plan.steps[-1].stage == "summarize" else f"{plan.root}: done")
+    return 0
+
+
+def _manifests(submission: Submission) -> bool:
+    """Say whether all steps have a manifest: the cheap question before the exact one."""
+    plan = submission.plan()
+    return all(read_manifest(Path(plan.root) / step.name) is not None for step in plan.steps)
