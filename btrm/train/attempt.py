@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from btrm.checkpoints import checkpoints, is_whole
+from btrm.leases import Fenced, check_held
 from btrm.runs import StageRun
+from btrm.stopping import Stopped
 from btrm.train.launch import JobError
 
 ORDER = "trainer.json"
@@ -30,13 +32,17 @@ def whole_now(run: StageRun) -> list[Path]:
 def leaving_nothing(run: StageRun) -> Generator[None]:
     """Where the block ends in an error and there is nothing to resume from, clear the directory of the attempt.
 
-    The stage can then be tried with other settings. The log stays, as a dot-file, and the error names it.
+    The stage can then be tried with other settings. The log stays, as a dot-file, and the error names it. An attempt
+    that was asked to stop leaves all as it is, for the next one; so does one that a newer attempt has replaced.
     """
     try:
         yield
+    except (Stopped, Fenced):
+        raise
     except BaseException as error:
         if whole_now(run) or (run.dir / "model").exists():
             raise
+        check_held()
         log = _clear(run)
         if isinstance(error, JobError):
             raise JobError(error.module, error.code, log) from None

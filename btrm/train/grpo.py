@@ -15,7 +15,6 @@ from btrm.prompts import get_prompt
 from btrm.rewards.config import RewardConfig
 from btrm.runs import StageResult, StageRun, read_manifest
 from btrm.train.attempt import leaving_nothing
-from btrm.train.launch import die_with_parent
 from btrm.train.options import (
     TrainerConfig,
     check_resume,
@@ -27,6 +26,7 @@ from btrm.train.options import (
     world_size,
 )
 from btrm.train.pair_sampler import BatchPlan
+from btrm.train.rank import rank
 from btrm.train.row_lengths import fitting_rows
 from btrm.train.swift_options import GRPO_OWNED, Options, check_passthrough
 
@@ -152,7 +152,7 @@ def grpo_options(config: GrpoConfig, run: StageRun, rows: Path, plan: BatchPlan)
 
 
 if __name__ == "__main__":
-    die_with_parent()
-    from btrm.train.swift_adapter import train_grpo
+    with rank():
+        from btrm.train.swift_adapter import train_grpo
 
-    train_grpo(read_order(Path(sys.argv[1])))
+        train_grpo(read_order(Path(sys.argv[1])))

@@ -11,8 +11,9 @@ from btrm.checkpoints import base_identity, check_adapter_base, checkpoint_kind
 from btrm.config import setting, source
 from btrm.runs import StageConfig, StageResult, StageRun, replace, write_json
 from btrm.train.attempt import ORDER, leaving_nothing, trainer_log
-from btrm.train.launch import Job, JobError, die_with_parent, run_job
+from btrm.train.launch import Job, JobError, run_job
 from btrm.train.options import Order, read_order, refuse_adapter
+from btrm.train.rank import rank
 from btrm.train.swift_options import Options, to_argv
 
 
@@ -77,7 +78,7 @@ def _options(config: MergeConfig, model: str, adapter: Path, target: Path) -> Op
 
 
 if __name__ == "__main__":
-    die_with_parent()
-    from btrm.train.swift_adapter import export
+    with rank():
+        from btrm.train.swift_adapter import export
 
-    export(read_order(Path(sys.argv[1])))
+        export(read_order(Path(sys.argv[1])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,7 +112,7 @@ def train(config: TrainerConfig, run: StageRun, module: str, options: Options, s
         return done
     if done:
         options = {**options, "resume_from_checkpoint": str(done[-1])}
-    _run(config, run, module, options, steps)
+    _run(config, run, module, options, _Steps(step_of(done[-1]) if done else 0, steps))
     return whole_checkpoints(folder, run.dir / "set_aside")
 
 
@@ -172,9 +173,15 @@ def make_order(config: TrainerConfig, run: StageRun, options: Options) -> Order:
     )
 
 
-def _run(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: int | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    done: int
+    of: int | None
+
+
+def _run(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: _Steps) -> None:
     path = run.dir / ORDER
     write_json(path, make_order(config, run, options).model_dump(mode="json"))
     processes = process_count(run.resources, config.cpu_processes)
-    job = Job(module, path, processes, run.resources.gpus == 0, trainer_log(run), steps)
+    job = Job(module, path, processes, run.resources.gpus == 0, trainer_log(run), steps.of, steps.done)
     run_job(job, run.resources)

@@ -11,7 +11,6 @@ from btrm.checkpoints import MARK, read_mark, step_of, write_mark
 from btrm.config import ConfigError, extent, runtime, setting, source
 from btrm.runs import StageResult, StageRun, replace
 from btrm.train.attempt import leaving_nothing, whole_now
-from btrm.train.launch import die_with_parent
 from btrm.train.options import (
     TrainerConfig,
     check_resume,
@@ -21,6 +20,7 @@ from btrm.train.options import (
     train,
     world_size,
 )
+from btrm.train.rank import rank
 from btrm.train.row_lengths import fitting_rows
 from btrm.train.swift_options import SFT_OWNED, Options, check_passthrough
 
@@ -94,7 +94,7 @@ def _publish_adapter(checkpoint: Path, run: StageRun) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent()
-    from btrm.train.swift_adapter import train_sft
+    with rank():
+        from btrm.train.swift_adapter import train_sft
 
-    train_sft(read_order(Path(sys.argv[1])))
+        train_sft(read_order(Path(sys.argv[1])))

@@ -31,11 +31,12 @@ from btrm.rewards.pair_batch import PairBatch
 from btrm.rewards.reward import Rewards, compute_rewards
 from btrm.score_text import close_tag
 from btrm.scores import PARSERS, parse_score
+from btrm.stopping import Stopped
 from btrm.train.advantages import Scored, shape_advantages, train_metrics
 from btrm.train.grpo import GrpoConfig, batch_plan
-from btrm.train.launch import report_step
 from btrm.train.options import Order
 from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs, pair_columns
+from btrm.train.rank import agree_to_stop, report_step
 
 # ms-swift's annotations do not describe its trainers as they are once built; ours are checked at run time.
 _ORM, _GRPO, _SFT = cast(Any, ORM), cast(Any, GRPOTrainer), cast(Any, Seq2SeqTrainer)
@@ -79,14 +80,18 @@ class PairWeight(_ORM):
 
 
 class WholeCheckpoints:
-    """A trainer that marks its checkpoints when all processes have written their part, and says how far it is."""
+    """A trainer that marks its checkpoints when all processes have written their part, and says how far it is.
+
+    Where it is asked to stop it ends its step, saves a checkpoint and sets `stopped`.
+    """
 
     order: ClassVar[Order]
+    stopped: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         trainer = cast(Any, self)
-        trainer.add_callback(_ReportSteps(Path(type(self).order.directory)))
+        trainer.add_callback(_Steps(type(self)))
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         trainer = cast(Any, self)
@@ -100,17 +105,25 @@ class WholeCheckpoints:
         return result
 
 
-class _ReportSteps(TrainerCallback):
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+class _Steps(TrainerCallback):
+    """Says how many steps are done, and stops the training after one where any process was asked to."""
+
+    def __init__(self, trainer: type[WholeCheckpoints]) -> None:
+        self.trainer = trainer
+        self.directory = Path(trainer.order.directory)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         # A checkpoint brings its old save_steps and logging_steps along; a resumed run goes by those it was given.
         state.compute_steps(args, state.max_steps)
+        if agree_to_stop():
+            raise Stopped("asked to stop before the first step")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         if state.is_world_process_zero:
-            report_step(self.directory, int(state.global_step))
+            report_step(self.directory, int(state.global_step), int(state.max_steps))
+        if agree_to_stop() and state.global_step < state.max_steps:
+            self.trainer.stopped = True
+            control.should_save = control.should_training_stop = True
 
 
 class MarkedSftTrainer(WholeCheckpoints, _SFT):
@@ -217,7 +230,7 @@ def train_sft(order: Order) -> None:
     MarkedSftTrainer.order = order
     TrainerFactory.TRAINER_MAPPING["causal_lm"] = f"{__name__}.{MarkedSftTrainer.__name__}"
     sft_main(order.argv)
-    _leave()
+    _leave(MarkedSftTrainer)
 
 
 def train_grpo(order: Order) -> None:
@@ -231,7 +244,7 @@ def train_grpo(order: Order) -> None:
     TrainerFactory.TRAINER_MAPPING["grpo"] = f"{__name__}.{PairGRPOTrainer.__name__}"
     PairReward.eos = _eos_of(order.argv)
     rlhf_main(order.argv)
-    _leave()
+    _leave(PairGRPOTrainer)
 
 
 def export(order: Order) -> None:
@@ -311,7 +324,9 @@ def _eos_of(argv: list[str]) -> str | None:
     return AutoTokenizer.from_pretrained(argv[argv.index("--model") + 1]).eos_token
 
 
-def _leave() -> None:
+def _leave(trainer: type[WholeCheckpoints]) -> None:
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    if trainer.stopped:
+        raise Stopped("at the end of a step, with a checkpoint")

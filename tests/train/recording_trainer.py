@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from btrm.train import swift_adapter
-from btrm.train.launch import die_with_parent
 from btrm.train.options import read_order
+from btrm.train.rank import rank
 
 
 class Recorder(swift_adapter.PairGRPOTrainer):
@@ -35,12 +35,12 @@ class Recorder(swift_adapter.PairGRPOTrainer):
 def main() -> None:
     swift_adapter.PairGRPOTrainer = Recorder  # found by name when the trainer is looked up
     Recorder.__name__ = "PairGRPOTrainer"
-    leave, swift_adapter._leave = swift_adapter._leave, lambda: None
+    leave, swift_adapter._leave = swift_adapter._leave, lambda _: None
     for path in json.loads(Path(sys.argv[1]).read_text()):
         swift_adapter.train_grpo(read_order(Path(path)))
-    leave()
+    leave(Recorder)
 
 
 if __name__ == "__main__":
-    die_with_parent()
-    main()
+    with rank():
+        main()

@@ -10,9 +10,9 @@ import pytest
 from trainer_support import TINY, request_of, stage_run, write_rows
 
 from btrm.config import ConfigError, flat_fields
-from btrm.runs import Resources, RunManifest
+from btrm.runs import RunManifest
 from btrm.train.grpo import GrpoConfig, batch_plan, grpo_options
-from btrm.train.launch import Job, command
+from btrm.train.nodes import place
 from btrm.train.options import TrainerConfig, make_order, world_size
 from btrm.train.sft import SftConfig, sft_options
 from btrm.train.swift_options import GRPO_OWNED, SFT_OWNED, check_passthrough, to_argv
@@ -115,14 +115,18 @@ def test_one_process_a_gpu_or_as_many_as_asked_for(tmp_path: Path) -> None:
     assert world_size(config, stage_run(tmp_path, "b", gpus=8)) == 8
 
 
-def test_several_nodes_need_the_launchers_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    job = Job("btrm.train.grpo", tmp_path / "trainer.json", 4, False, tmp_path / "log", None)
+def test_several_nodes_need_the_launchers_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="MASTER_ADDR, MASTER_PORT, NODE_RANK"):
-        command(job, Resources(nodes=2, gpus=4))
+        place(2)
     for name, value in (("MASTER_ADDR", "n1"), ("MASTER_PORT", "2000"), ("NODE_RANK", "1")):
         monkeypatch.setenv(name, value)
-    words = command(job, Resources(nodes=2, gpus=4))
-    assert {"--nnodes=2", "--node-rank=1", "--master-addr=n1", "--nproc-per-node=4"} <= set(words)
+    told = [place(2).variables(local, 4) for local in range(4)]
+    assert [each["RANK"] for each in told] == ["4", "5", "6", "7"]
+    assert [each["LOCAL_RANK"] for each in told] == ["0", "1", "2", "3"]
+    assert {(each["WORLD_SIZE"], each["LOCAL_WORLD_SIZE"], each["NODE_RANK"], each["NNODES"]) for each in told} == {
+        ("8", "4", "1", "2")
+    }
+    assert {(each["MASTER_ADDR"], each["MASTER_PORT"]) for each in told} == {("n1", "2000")}
 
 
 RunStage = Callable[..., RunManifest]

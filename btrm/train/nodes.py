@@ -1,0 +1,105 @@
+"""How the nodes of one job speak: node 0 says in a file what the others run, and that it is over.
+
+The file is named by the job and by how often Slurm has started it: no node takes an older attempt's for its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+from btrm import leases
+from btrm.config import Config, ConfigError
+from btrm.runs import write_json
+from btrm.train.node import Place
+
+_FOLDER = ".nodes"
+ALONE_S = 60.0  # without a live claim on the stage's directory for so long, node 0 is dead
+_MEETING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+
+
+class Call(Config):
+    """What node 0 says: run these processes, or it is over."""
+
+    state: Literal["run", "over"]
+    module: str = ""
+    request: str = ""
+    processes: int = 1
+    cpu: bool = False
+    nodes: int = 1
+    log: str = ""
+    leases: str = "[]"
+
+
+class Failure(Config):
+    """What another node says of its processes' end."""
+
+    node: int
+    code: int
+    log: str
+
+
+def attempt_key() -> str:
+    """Return what is this start of this job, and no other."""
+    return f"{os.environ.get('SLURM_JOB_ID', 'local')}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def place(nodes: int) -> Place:
+    """Return this node's place among several, as the launcher set it."""
+    missing = [name for name in _MEETING if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(f"nodes={nodes}: the launcher must set {', '.join(missing)} on each node")
+    return Place(int(os.environ["NODE_RANK"]), nodes, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+
+
+def call(stage_dir: Path, said: Call) -> None:
+    """Say something to the other nodes of this attempt."""
+    write_json(_file(stage_dir), said.model_dump(mode="json"))
+
+
+def dismiss(stage_dir: Path) -> None:
+    """Tell the other nodes that node 0 is done; safe to say at any time, more than once."""
+    call(stage_dir, Call(state="over"))
+
+
+def heard(stage_dir: Path) -> Call | None:
+    """Return what node 0 of this attempt has said last, or None."""
+    try:
+        return Call.build(json.loads(_file(stage_dir).read_text()), str(_file(stage_dir)))
+    except FileNotFoundError:
+        return None
+
+
+def tell_failure(stage_dir: Path, failure: Failure) -> None:
+    """Tell node 0 how this node's processes have failed."""
+    write_json(_file(stage_dir, f"-{failure.node}"), failure.model_dump(mode="json"))
+
+
+def failure_of_another(stage_dir: Path, nodes: int) -> Failure | None:
+    """Return how another node has failed, or None."""
+    for node in range(1, nodes):
+        file = _file(stage_dir, f"-{node}")
+        if file.exists():
+            return Failure.build(json.loads(file.read_text()), str(file))
+    return None
+
+
+class Watch:
+    """Tells a node whether node 0 still lives: its stage's directory is claimed, and the claim renewed."""
+
+    def __init__(self, stage_dir: Path) -> None:
+        self._dir = stage_dir
+        self._alive = time.monotonic()
+
+    def lost(self) -> bool:
+        """Say whether nobody has held the directory for ALONE_S."""
+        if leases.live_owner(self._dir) is not None:
+            self._alive = time.monotonic()
+        return time.monotonic() - self._alive > ALONE_S
+
+
+def _file(stage_dir: Path, suffix: str = "") -> Path:
+    return stage_dir / _FOLDER / f"{attempt_key()}{suffix}.json"
