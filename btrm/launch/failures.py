@@ -89,7 +89,7 @@ _TABLE = (
     Failure(
         "offline_hub",
         "stop",
-        "the node has no internet and the file is not in the cache: `btrm prefetch` on the login node, then `btrm retry`",
+        "no internet there, and the file is not in the cache: `btrm prefetch` on the login node, then `btrm retry RUN`",
         text=r"OfflineModeIsEnabled|offline mode is enabled|LocalEntryNotFoundError|IncompleteSnapshotError"
         r"|outgoing traffic has been disabled|Couldn't reach .{1,80} on the Hub|Couldn't reach the Hugging Face Hub"
         r"|We couldn't connect to '?https://huggingface\.co",

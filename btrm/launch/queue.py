@@ -1,0 +1,190 @@
+"""What the cluster's queue holds of this user's jobs: one squeue for everything, shared by all of the user's watchers.
+
+The last answer lies in one file a user and cluster. Whoever finds it too old asks squeue, the others wait and read, so
+that any number of watchers costs one question every `interval_s` seconds. Where squeue fails, what was last known is
+returned with its age.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PREFIX = "btrm-"
+TIMEOUT_S = 30.0
+_FORMAT = "%i|%T|%N|%L|%S|%j|%r"  # the reason last: it alone may hold anything
+_SPAN = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """What squeue says of a job or of one element of an array. `start`: seconds since the epoch, where it is known."""
+
+    state: str
+    reason: str = ""
+    node: str = ""
+    time_left: str = ""
+    start: float | None = None
+    name: str = ""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has not begun."""
+        return self.state in {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """The queue at the time `asked`; 0 where it was never reached. `problem` says why a newer look failed."""
+
+    asked: float = 0.0
+    problem: str = ""
+    jobs: Mapping[str, Mapping[int | None, QueueEntry]] = field(
+        default_factory=dict[str, Mapping[int | None, QueueEntry]]
+    )
+
+    @property
+    def known(self) -> bool:
+        """Whether a job's absence here says anything: false where squeue could not be asked lately."""
+        return bool(self.asked) and not self.problem
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since squeue answered."""
+        return max(0.0, time.time() - self.asked)
+
+    def find(self, job: str, index: int | None = None) -> QueueEntry | None:
+        """Return what is known of a job, or of an array's element: find("12", 3) and find("12_3") are the same."""
+        if index is None and "_" in job:
+            job, _, text = job.partition("_")
+            index = int(text)
+        return self.jobs.get(job, {}).get(index)
+
+    def live(self, job: str) -> bool:
+        """Say whether the queue holds this job, or any element of this array."""
+        return bool(self.jobs.get(job.partition("_")[0]))
+
+
+def look(interval_s: float = 30.0) -> QueueView:
+    """Return the queue as it was at most `interval_s` seconds ago, where squeue answers."""
+    with _cache() as path:
+        seen = _read(path)
+        if abs(time.time() - float(seen.get("tried", 0))) >= interval_s:
+            seen = _ask(seen)
+            _write(path, seen)
+    return QueueView(float(seen.get("asked", 0)), str(seen.get("problem", "")), parse(str(seen.get("lines", ""))))
+
+
+def forget() -> None:
+    """Have the next look ask squeue: call it after jobs were sent or cancelled."""
+    with _cache() as path:
+        _write(path, _read(path) | {"tried": 0.0})
+
+
+def parse(lines: str) -> dict[str, dict[int | None, QueueEntry]]:
+    """Return {job: {element: entry}} of squeue's lines; the element is None where the job is no array."""
+    jobs: dict[str, dict[int | None, QueueEntry]] = {}
+    for line in lines.splitlines():
+        parts = line.split("|", 6)
+        if len(parts) != 7 or not parts[5].startswith(PREFIX):
+            continue
+        label, state, node, left, start, name, reason = parts
+        job, _, elements = label.partition("_")
+        begins = float(start) if start.isdecimal() else None
+        entry = QueueEntry(state, "" if reason == "None" else reason, node, left, begins, name)
+        jobs.setdefault(job, {}).update(dict.fromkeys(_elements(elements), entry))
+    return jobs
+
+
+def ended(ids: Iterable[str]) -> dict[str, str]:
+    """Return {job id: Slurm's word for how it ended} as far as sacct, or slurmctld's short memory, can tell.
+
+    Both may be missing or late; a job that is not in the answer may have ended in any way.
+    """
+    asked = ",".join(ids)
+    if not asked:
+        return {}
+    lines = _output("sacct", "-n", "-P", "-X", "-j", asked, "-o", "JobID,State")
+    if not lines:
+        lines = _output("squeue", "-h", "-r", "-t", "all", "-j", asked, "-o", "%i|%T")
+    states = (line.split("|", 1) for line in (lines or "").splitlines() if "|" in line)
+    return {job: state.split(" ")[0] for job, state in states}
+
+
+def _elements(text: str) -> list[int | None]:
+    """Read an array's part of an id: nothing, 7, or [0-3,7,10-20:5%4]."""
+    if not text:
+        return [None]
+    found: list[int | None] = []
+    for first, last, step in _SPAN.findall(text.partition("%")[0]):
+        found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found
+
+
+def _ask(before: dict[str, Any]) -> dict[str, Any]:
+    """Ask squeue; where it fails keep what was known, and do not ask again sooner than where it answers."""
+    words = ("squeue", "-h", "-u", str(os.getuid()), "-o", _FORMAT)
+    now = time.time()
+    try:
+        done = subprocess.run(words, env=_env(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return before | {"tried": now, "problem": f"squeue: {error}"}
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
+        return before | {"tried": now, "problem": reason[-1]}
+    ours = [line for line in done.stdout.splitlines() if f"|{PREFIX}" in line]
+    return {"tried": now, "asked": now, "problem": "", "lines": "\n".join(ours)}
+
+
+def _output(*words: str) -> str | None:
+    try:
+        done = subprocess.run(words, env=_env(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _env() -> dict[str, str]:
+    """Return an environment in which squeue prints what was asked for, whatever the user has set for himself."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
+    return kept | {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "%s"}
+
+
+@contextlib.contextmanager
+def _cache() -> Generator[Path]:
+    """Hold the file of the last answer for this process; where locks do not work, go on without."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btrm"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cluster = "\n".join(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS"))
+    key = hashlib.sha256(cluster.encode()).hexdigest()[:12]
+    path = folder / f"queue-{os.getuid()}-{key}.json"
+    with os.fdopen(os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)) as lock:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_uid != os.getuid():
+            return {}
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _write(path: Path, seen: dict[str, Any]) -> None:
+    scratch = path.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(seen, file)
+    scratch.replace(path)
