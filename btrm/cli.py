@@ -16,6 +16,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from btrm.submit import main as submit
 
         return submit(words[1:])
+    if words[:1] == ["cluster"]:
+        from btrm.onebox.cli import main as cluster
+
+        return cluster(words[1:])
     args = _parser().parse_args(words or ["--help"])
     try:
         return args.function(args)
@@ -35,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="btrm", description="From preference data to an evaluated judge.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     commands.add_parser("submit", help="run a stage or a whole experiment (same as python -m btrm.submit)")
+    commands.add_parser("cluster", help="a real Slurm on this machine, with faults on request")
     run = _command(commands, "show", _show, "what a run holds, and how far it is")
     run.add_argument("run", type=Path)
     run = _command(commands, "verify", _verify, "rehash everything that a run's manifests claim")

@@ -53,11 +53,18 @@ class OneBox(Settings):
             child.poll()  # a zombie is waited for by its parent, this process
         return recorded(self.root / "daemons")
 
+    @property
+    def daemon_names(self) -> list[str]:
+        """The daemons that should run."""
+        database = ["mariadbd", "slurmdbd"] if self.accounting else []
+        return ["munged", *database, "slurmctld", *(f"slurmd.{name}" for name in self.names)]
+
     def start(self) -> Self:
         """Start every daemon and wait until all nodes are idle."""
         require_packages(self.accounting)
-        if self.record.exists() and self.daemons:
+        if self.daemons:
             raise ConfigError(f"{self.root}: a cluster is up here already")
+        end_all(self.conf, self.root / "daemons")  # what a cluster left here that was itself killed
         lay_out(self)
         try:
             self._start_all()
@@ -134,6 +141,14 @@ class OneBox(Settings):
         self._spawn("slurmdbd", [_path("slurmdbd"), "-D"])
         self._wait_for("slurmdbd", lambda: _answers(self.port + 1))
 
+    def limit_submit(self, jobs: int) -> None:
+        """Let this user have at most so many jobs (an array's elements each) queued or running; -1: any number."""
+        if not self.accounting:
+            raise ConfigError(
+                "limit_submit: a limit on submitting is kept by the accounting; start with accounting=True"
+            )
+        self.run("sacctmgr", "-i", "modify", "user", getpass.getuser(), "set", f"MaxSubmitJobs={jobs}")
+
     def kill(self, name: str) -> None:
         """Kill -9 a daemon by its name in `daemons`; raise ConfigError where it does not run."""
         running = self.daemons
@@ -156,6 +171,9 @@ class OneBox(Settings):
         if self.accounting:
             self.start_accounting()
         self.start_controller("-c")
+        if self.accounting and getpass.getuser() != "root":  # root has an association from the beginning
+            self.run("sacctmgr", "-i", "add", "account", "lab")
+            self.run("sacctmgr", "-i", "add", "user", getpass.getuser(), "account=lab", "DefaultAccount=lab")
         for node in self.names:
             self.start_node(node)
         self._wait_for("the nodes", lambda: set(self.node_states().values()) == {"idle"})
