@@ -18,6 +18,7 @@ FOUNDATION = (
     "runs",
     "checkpoints",
     "score_text",
+    "hub",
     "leases",
     "stopping",
     "work",

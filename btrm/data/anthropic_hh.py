@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from btrm.data.items import Dropped, Item, Occurrences, Query, malformed, ordered
 from btrm.data.reading import SourceRow, expand_files, hub_rows, read_source_rows
+from btrm.hub import HubItem
 
 SOURCE = "anthropic_hh"
-HUB = "Anthropic/hh-rlhf"
+HUB = HubItem("dataset", "Anthropic/hh-rlhf", files=("*train.jsonl.gz", "*test.jsonl.gz", "README.md"))
 SPLITS = ("train", "test")
 # Looser than the mark of a turn: some rows run several turns together as "...  Human: ...  Assistant: ...".
 _HUMAN = re.compile(r"\bHuman:")

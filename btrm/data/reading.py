@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -11,6 +12,7 @@ from typing import IO, Any, NamedTuple, cast
 import orjson
 
 from btrm.config import ConfigError
+from btrm.hub import HubItem, is_offline, snapshot
 
 BUFFER = 1 << 20  # bytes a system call; the default of 8 KiB is two lines
 _BOM = b"\xef\xbb\xbf"  # some editors put it at the start of a file
@@ -53,19 +55,39 @@ def read_source_rows(files: tuple[Path, ...]) -> Iterator[SourceRow]:
             yield from _jsonl_rows(path)
 
 
-def hub_rows(name: str, config: str | None, split: str, revision: str | None = None) -> Iterator[SourceRow]:
-    """Stream a split from the hub; `datasets` is imported here, so that files need it not."""
+def hub_rows(item: HubItem, config: str | None, split: str) -> Iterator[SourceRow]:
+    """Stream a split from the hub, or from its cache where HF_HUB_OFFLINE is set.
+
+    `datasets` is imported here, so that files need it not.
+    """
+    folder = snapshot(item, os.environ) if is_offline(os.environ) else None
+    exported = None if folder is None else folder / (config or "default") / split
+    rows = _exported(exported) if exported and exported.is_dir() else _loaded(item, folder, config, split)
+    for index, value in enumerate(rows):
+        yield SourceRow(f"{item.name}[{split}]:{index + 1}", value)
+
+
+def _exported(folder: Path) -> Iterator[dict[str, Any]]:
+    """Read the layout of the hub's Parquet branch, CONFIG/SPLIT/0000.parquet, of which `datasets` makes no configs."""
+    for row in read_source_rows(expand_files((folder,))):
+        assert row.value is not None, row
+        yield row.value
+
+
+def _loaded(item: HubItem, folder: Path | None, config: str | None, split: str) -> Iterator[dict[str, Any]]:
     try:
         import datasets
     except ImportError:
-        raise ConfigError(f"{name}: the hub needs `pip install btrm[data]`; or give --data-files") from None
+        raise ConfigError(f"{item.name}: the hub needs `pip install btrm[data]`; or give --data-files") from None
+    place = str(folder or item.name)
+    revision = None if folder or item.revision == "main" else item.revision
     try:
-        rows = cast(Any, datasets).load_dataset(name, config, split=split, revision=revision, streaming=True)
+        rows = cast(Any, datasets).load_dataset(place, config, split=split, revision=revision, streaming=True)
     except (OSError, ValueError) as error:
         first = str(error).partition("\n")[0]
-        raise ConfigError(f"{name}: not to be had from the hub ({first}); without internet: --data-files") from error
-    for index, value in enumerate(rows):
-        yield SourceRow(f"{name}[{split}]:{index + 1}", dict(value))
+        hint = "without internet: btrm prefetch elsewhere, or --data-files"
+        raise ConfigError(f"{item.name}: not to be had from the hub ({first}); {hint}") from error
+    yield from map(dict, rows)
 
 
 def _open_binary(path: Path) -> IO[bytes]:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from btrm.config import ConfigError, nearest
+from btrm.data.anthropic_hh import HUB as HH_HUB
 from btrm.data.anthropic_hh import SPLITS as HH_SPLITS
 from btrm.data.anthropic_hh import anthropic_hh
 from btrm.data.items import MALFORMED, Dropped, Item, Occurrences, Query
 from btrm.data.mapped import mapped
+from btrm.data.summarize_from_feedback import HUB as SFF_HUB
 from btrm.data.summarize_from_feedback import SPLITS as SFF_SPLITS
 from btrm.data.summarize_from_feedback import summarize_from_feedback
 from btrm.data.toy import toy_items
+from btrm.hub import HubItem
 from btrm.plugins import load_object
 from btrm.records import PreferencePair, stable_hash
 
@@ -24,18 +27,19 @@ Adapter = Callable[[Query], Iterator[Item]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One preference set. `splits` is empty where the data files' keys say which there are."""
+    """One preference set. `splits` is empty where the data files' keys say which there are; without files: `hub`."""
 
     read: Adapter
     splits: tuple[str, ...]
     prompt: str | None
     options: tuple[str, ...] = ()
+    hub: HubItem | None = None
 
 
 SOURCES: dict[str, Source] = {
     "toy": Source(toy_items, ("train", "validation", "test"), "toy_score100"),
-    "summarize_from_feedback": Source(summarize_from_feedback, SFF_SPLITS, "score100_v1", ("domain",)),
-    "anthropic_hh": Source(anthropic_hh, HH_SPLITS, "hh_score100_v1"),
+    "summarize_from_feedback": Source(summarize_from_feedback, SFF_SPLITS, "score100_v1", ("domain",), SFF_HUB),
+    "anthropic_hh": Source(anthropic_hh, HH_SPLITS, "hh_score100_v1", hub=HH_HUB),
     "mapped": Source(mapped, (), None),
 }
 

@@ -12,15 +12,15 @@ from typing import Any, cast
 from btrm.config import ConfigError, nearest
 from btrm.data.items import Dropped, Item, Occurrences, Query, malformed
 from btrm.data.reading import SourceRow, expand_files, hub_rows, read_source_rows
+from btrm.hub import HubItem
 
 SOURCE = "summarize_from_feedback"
-HUB = "openai/summarize_from_feedback"
 SPLITS = ("train", "validation", "test")
 # What a row's own `split` may say for each of our splits, and the hub's split that holds it.
 _ROW_SPLITS = {"train": "train", "validation": "valid1", "test": "valid2"}
 _HUB_SPLITS = {"train": "train", "validation": "validation", "test": "validation"}
 # The hub's rows are built by a script, which `datasets` no longer runs; this branch holds them as Parquet.
-_REVISION = "refs/convert/parquet"
+HUB = HubItem("dataset", "openai/summarize_from_feedback", "refs/convert/parquet", ("comparisons/*",))
 DOMAINS = ("tldr", "cnndm", "all")
 
 
@@ -32,7 +32,7 @@ def summarize_from_feedback(query: Query) -> Iterator[Item]:
     rows = (
         read_source_rows(expand_files(query.data_files))
         if query.data_files
-        else hub_rows(HUB, "comparisons", _HUB_SPLITS[query.split], _REVISION)
+        else hub_rows(HUB, "comparisons", _HUB_SPLITS[query.split])
     )
     seen = Occurrences()
     for row in rows:
