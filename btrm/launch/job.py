@@ -52,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     os.environ["NODE_RANK"] = "0"
     _LOG.info("%s.%d on %s", name, element, os.uname().nodename)
     if kind == "array":
-        at_start, work = submission.read_state(name, element).done, _array
+        last = submission.read_state(name, element).last
+        at_start, work = last.done if last else 0, _array
     else:
         at_start, work = _steps_done(Path(plan.root) / name), _whole
     gpus = step.resources.nodes * step.resources.gpus if kind != "commit" else 0
