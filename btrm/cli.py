@@ -55,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     experiments.add_argument("action", nargs="?", choices=("list", "show"), default="list")
     experiments.add_argument("name", nargs="?")
     _command(commands, "sites", _sites, "list the site profiles")
+    site = _command(commands, "site", _site, "write a site profile by asking the cluster")
+    site.add_argument("action", choices=("init",))
+    site.add_argument("name", nargs="?", help="the profile's name (default: the cluster's)")
+    site.add_argument(
+        "--out", type=Path, metavar="FILE.toml", help="where to (default: ~/.config/btrm/sites/NAME.toml)"
+    )
+    site.add_argument("--force", action="store_true", help="overwrite the file")
     rewards = _command(commands, "rewards", _rewards, "score batches of completions with a published reward")
     rewards.add_argument(
         "--batches",
@@ -150,6 +157,15 @@ def _sites(_: argparse.Namespace) -> int:
     from btrm.launch.site import site_table
 
     print(site_table())
+    return 0
+
+
+def _site(args: argparse.Namespace) -> int:
+    from btrm.operate.site_init import init
+
+    path = init(args.name, args.out, force=args.force)
+    name = path if args.out else path.stem
+    print(f"{path.read_text()}\nwritten to {path}; now: btrm doctor --site {name}")
     return 0
 
 

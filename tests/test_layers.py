@@ -29,6 +29,7 @@ LAYERS = (
     ("data", "judges", "train", "report"),
     ("stages",),
     ("launch", "show", "onebox"),
+    ("operate",),
     ("submit",),
     ("cli",),
 )

@@ -22,7 +22,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A queue. `max_time_min` None: no limit. `members` is empty where the cluster hides its nodes."""
+    """A queue. `max_time_min` None: no limit. `members` is empty where the cluster hides its nodes.
+
+    `submit_nodes`: the only nodes that may submit to it; empty where all may.
+    """
 
     name: str
     max_time_min: int | None
@@ -34,6 +37,7 @@ class Partition:
     qos: str | None = None
     accounts: tuple[str, ...] = ()
     allowed_qos: tuple[str, ...] = ()
+    submit_nodes: tuple[str, ...] = ()
 
     @property
     def cpus(self) -> int:
@@ -80,6 +84,7 @@ def read_partitions(partitions: str, nodes: str) -> dict[str, Partition]:
             qos=next(iter(names(record.get("QoS", ""))), None),
             accounts=names(record.get("AllowAccounts", "ALL")),
             allowed_qos=names(record.get("AllowQos", "ALL")),
+            submit_nodes=names(record.get("AllocNodes", "ALL")),
         )
     return found
 
