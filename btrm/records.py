@@ -154,11 +154,12 @@ def write_judgements(path: Path, judgements: Iterable[Judgement]) -> int:
     return len(rows)
 
 
-def read_judgements(path: Path) -> pa.Table:
-    """Return the judgements as an Arrow table; raise ConfigError for another schema version."""
+def read_judgements(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the judgements, or some columns, as an Arrow table; raise ConfigError for another schema version."""
     import pyarrow.parquet as pq
 
-    table = cast("pa.Table", pq.read_table(path))
+    read = None if columns is None else [*columns, "schema_version"]
+    table = cast("pa.Table", pq.read_table(path, columns=read))
     versions = set(table["schema_version"].unique().to_pylist())
     if versions - {SCHEMA_VERSION}:
         raise ConfigError(f"{path}: judgements of schema version {sorted(versions)}, this btrm reads {SCHEMA_VERSION}")

@@ -68,7 +68,7 @@ def share(units: Sequence[Unit], element: int, elements: int) -> list[Unit]:
     for unit, size in zip(units, sizes, strict=True):
         if before >= last:
             break
-        if before + size > first:
+        if max(before, first) < min(before + size, last):
             mine.append(Unit(unit.name, tuple(_cut(unit.missing, first - before, last - before))))
         before += size
     return mine

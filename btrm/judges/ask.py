@@ -9,7 +9,8 @@ from itertools import groupby
 from pathlib import Path
 
 from btrm.judges.base import Completion, Judge, JudgeAnswer, JudgeRequest, make_request
-from btrm.judges.cells import Cell, Pairs
+from btrm.judges.cells import Cell
+from btrm.judges.numbered import Pairs
 from btrm.prompts import PromptSpec
 from btrm.records import Judgement, PreferencePair, stable_hash, write_judgements
 from btrm.runs import StageRun, win
@@ -49,7 +50,7 @@ class Asking:
             safe_point()
 
     def _path(self, chunk: Chunk) -> Path:
-        return self.directory / self.pairs.part_name(chunk.cell, chunk.numbers)
+        return self.directory / self.pairs.part_name(chunk.cell, [self.pairs.labels[n] for n in chunk.numbers])
 
     def _commit(self, judge: Judge, chunks: Sequence[Chunk], scratch: Path) -> None:
         """Ask about several chunks at once, and win a part for each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Literal, Self, cast
 
@@ -13,14 +13,15 @@ from pydantic import field_validator, model_validator
 from btrm.config import ConfigError, extent, members, runtime, setting, source
 from btrm.judges.ask import Asking
 from btrm.judges.base import MAX_SAMPLES, Sampling
-from btrm.judges.cells import Cell, Pairs, parts_by_cell, read_labels, read_numbered
+from btrm.judges.cells import Cell
 from btrm.judges.checkpoints import Checkpoint, find_checkpoints
-from btrm.judges.engine import EngineSpec, OpenEngine
+from btrm.judges.engine import BATCH_SIZES, EngineSpec, OpenEngine
+from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.rebuild import rebuild
 from btrm.progress import progress
 from btrm.prompts import get_prompt
 from btrm.runs import StageConfig, StageResult, StageRun
-from btrm.work import Ranges, Unit, overlap
+from btrm.work import Unit
 
 _LOG = logging.getLogger(__name__)
 CELLS = "cells"
@@ -28,10 +29,6 @@ ENGINES = {
     "transformers": "btrm.judges.transformers:open_transformers",
     "vllm": "btrm.judges.vllm:open_vllm",
 }
-
-
-# A step of a small engine costs much the same for 64 sequences as for 256; padded batches cost by their widest row.
-_BATCH_SIZES = {"transformers": 64, "vllm": 256}
 
 
 class JudgeConfig(StageConfig):
@@ -96,7 +93,7 @@ def check_judge(config: JudgeConfig, run: StageRun) -> None:
 def work_judge(config: JudgeConfig, run: StageRun) -> list[Unit]:
     """Return what is missing of each cell, the checkpoints of one model together."""
     checkpoints = _by_model(find_checkpoints(run, config.checkpoints, config.base))
-    cells = (cell for checkpoint in checkpoints for cell in _cells(config, checkpoint))
+    cells = [cell for checkpoint in checkpoints for cell in _cells(config, checkpoint)]
     return _pairs(config, run).missing_units(run.dir / CELLS, cells)
 
 
@@ -105,20 +102,20 @@ def share_judge(config: JudgeConfig, run: StageRun, units: Sequence[Unit]) -> It
 
     Each model is loaded once, and not at all where nothing is missing.
     """
-    checkpoints = _by_model(find_checkpoints(run, config.checkpoints, config.base))
-    asked = {unit.name: unit.missing for unit in units}
+    checkpoints = {c.label: c for c in _by_model(find_checkpoints(run, config.checkpoints, config.base))}
+    cells = (cell for checkpoint in checkpoints.values() for cell in _cells(config, checkpoint))
     pairs = _pairs(config, run)
-    parts = parts_by_cell(run.dir / CELLS)
-    todo: dict[str, list[tuple[Cell, Ranges]]] = {}
-    for checkpoint in checkpoints:
-        for cell in _cells(config, checkpoint):
-            if cell.name in asked:
-                missing = overlap(asked[cell.name], pairs.missing(cell, parts.get(cell.name, ())))
-                if missing:
-                    todo.setdefault(checkpoint.label, []).append((cell, missing))
+    todo = pairs.still_missing(run.dir / CELLS, cells, units)
     records = read_numbered(run.input(config.pairs), units)
     asking = Asking(run, run.dir / CELLS, pairs, records, config.part_pairs)
-    yield from _judge(config, asking, [c for c in checkpoints if c.label in todo], todo)
+    for model, of_model in groupby(todo, key=lambda task: checkpoints[task[0].judge].model):
+        tasks = list(of_model)
+        group = [checkpoints[label] for label in dict.fromkeys(cell.judge for cell, _ in tasks)]
+        with _opener(config.engine)(_spec(config, model, group)) as engine:
+            for label, of_label in groupby(tasks, key=lambda task: task[0].judge):
+                _LOG.info("judging %s", label)
+                engine.select(checkpoints[label].adapter)
+                yield from asking.ask(engine, of_label)
 
 
 def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:
@@ -141,6 +138,12 @@ def judge_cells(config: JudgeConfig, checkpoints: int) -> int:
     return checkpoints * len(config.seeds)
 
 
+def halve_batch(config: JudgeConfig, halvings: int) -> JudgeConfig:
+    """Return a config that needs less memory: so often the batch is halved, down to one sequence. Answers stay."""
+    batch_size = config.batch_size or BATCH_SIZES[config.engine]
+    return config.model_copy(update={"batch_size": max(batch_size >> halvings, 1)})
+
+
 def _pairs(config: JudgeConfig, run: StageRun) -> Pairs:
     labels = read_labels(run.input(config.pairs))
     if not labels:
@@ -154,7 +157,7 @@ def _by_model(checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
 
 
 def _cells(config: JudgeConfig, checkpoint: Checkpoint) -> Iterator[Cell]:
-    prompt = get_prompt(config.prompt)
+    prompt, sampling = get_prompt(config.prompt), config.sampling
     for seed in config.seeds:
         yield Cell(
             name=f"{checkpoint.label}_seed{seed}",
@@ -162,26 +165,10 @@ def _cells(config: JudgeConfig, checkpoint: Checkpoint) -> Iterator[Cell]:
             model_hash=checkpoint.model_hash,
             adapter_hash=checkpoint.adapter_hash,
             prompt=prompt,
-            sampling=config.sampling,
+            sampling=sampling,
             n_samples=config.n_samples,
             seed=seed,
         )
-
-
-def _judge(
-    config: JudgeConfig,
-    asking: Asking,
-    checkpoints: Sequence[Checkpoint],
-    todo: Mapping[str, Sequence[tuple[Cell, Ranges]]],
-) -> Iterator[int]:
-    """Load each model once; judge all cells of a checkpoint in one pass."""
-    for model, of_model in groupby(checkpoints, key=lambda checkpoint: checkpoint.model):
-        group = list(of_model)
-        with _opener(config.engine)(_spec(config, model, group)) as engine:
-            for checkpoint in group:
-                _LOG.info("judging %s", checkpoint.label)
-                engine.select(checkpoint.adapter)
-                yield from asking.ask(engine, todo[checkpoint.label])
 
 
 def _opener(engine: str) -> OpenEngine:
@@ -196,7 +183,7 @@ def _spec(config: JudgeConfig, model: str, group: Sequence[Checkpoint]) -> Engin
         sampling=config.sampling,
         dtype=config.dtype,
         max_length=config.max_length,
-        batch_size=config.batch_size or _BATCH_SIZES[config.engine],
+        batch_size=config.batch_size,
         kv_cache_mb=config.kv_cache_mb,
         gpu_memory_utilization=config.gpu_memory_utilization,
         tensor_parallel=config.tensor_parallel,

@@ -2,29 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from btrm.judges.cells import Cell, Pairs, Part, parts_by_cell, read_part
+from btrm.judges.cells import Cell, Part, parts_by_cell, read_part
+from btrm.judges.numbered import Pairs
+from btrm.leases import check_held
 from btrm.records import judgement_schema
-from btrm.runs import StageRun, replace
+from btrm.runs import StageRun, replace, win
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RowKey = tuple[str, int, int]  # label_id, side, sample
+_GROUP_ROWS = 50_000
 
 
-def read_cell(cell: Cell, parts: Sequence[Part]) -> pa.Table:
-    """Return the rows of a cell, each (label_id, side, sample) once: the first in reading order."""
+def rebuild(run: StageRun, directory: Path, cells: Sequence[Cell], pairs: Pairs) -> int:
+    """Write judgements.parquet from the cells that the config names, cut to its pairs; return its rows.
+
+    Rows go by cell, then by the pairs' order, side and sample: the file does not tell how often it was extended. A cell
+    in several parts becomes one part on the way.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = parts_by_cell(directory)
+    scratch = run.scratch("judgements.parquet")
+    wanted = pa.array(pairs.labels[: pairs.wanted])
+    compacted = (compact(cell, parts.get(cell.name, []), pairs, scratch.with_name("part.parquet")) for cell in cells)
+    rows = 0
+    with pq.ParquetWriter(scratch, judgement_schema(), compression="zstd") as writer:
+        for group in _groups(_cut(table, wanted) for table in compacted):
+            rows += group.num_rows
+            writer.write_table(group)
+    replace(scratch, run.dir / "judgements.parquet")
+    return rows
+
+
+def compact(cell: Cell, parts: Sequence[Part], pairs: Pairs, scratch: Path) -> pa.Table:
+    """Return a cell's rows in the pairs' order; put one part into the place of several.
+
+    The one is won first and the others are removed then: killed anywhere, each row is still in some part. Only what was
+    read, or is known to stand in what was read, is removed: a part that another attempt adds meanwhile stays.
+    """
+    needed = _needed(cell, parts, pairs)
+    table = _read(cell, needed, pairs)
+    kept = needed[0].path if len(needed) == 1 else None
+    if len(needed) > 1:
+        kept = needed[0].path.with_name(pairs.part_name(cell, list(dict.fromkeys(_labels(table)))))
+        _write(table, scratch)
+        win(scratch, kept)
+    if len(parts) > 1:
+        check_held()
+    for part in parts:
+        if part.path != kept:
+            part.path.unlink(missing_ok=True)
+    return table
+
+
+def _read(cell: Cell, parts: Sequence[Part], pairs: Pairs) -> pa.Table:
     import pyarrow as pa
 
-    whole = pa.concat_tables([judgement_schema().empty_table(), *(read_part(part, cell) for part in parts)])
+    table = pa.concat_tables([judgement_schema().empty_table(), *(read_part(part, cell) for part in parts)])
+    return table if len(parts) == 1 and pairs.is_run(cell, parts[0]) else _ordered(table, pairs)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, path, compression="zstd")
+
+
+def _needed(cell: Cell, parts: Sequence[Part], pairs: Pairs) -> list[Part]:
+    """Return the parts that hold anything which no part before them is known to hold."""
+    needed: list[Part] = []
+    runs: list[Part] = []
+    for part in parts:
+        if pairs.is_run(cell, part):
+            if any(run.first <= part.first and part.last <= run.last for run in runs):
+                continue
+            runs.append(part)
+        needed.append(part)
+    return needed
+
+
+def _ordered(table: pa.Table, pairs: Pairs) -> pa.Table:
+    """Return each row key once, the first of them, in the pairs' order; rows of unknown pairs stand at the end."""
+    numbers, unknown = pairs.numbers, len(pairs.labels)
     first: dict[RowKey, int] = {}
-    for row, key in enumerate(_keys(whole)):
+    for row, key in enumerate(_keys(table)):
         first.setdefault(key, row)
-    return whole if len(first) == whole.num_rows else whole.take(list(first.values()))
+    return table.take([first[key] for key in sorted(first, key=lambda key: (numbers.get(key[0], unknown), *key))])
 
 
 def _keys(table: pa.Table) -> Iterator[RowKey]:
@@ -32,28 +102,28 @@ def _keys(table: pa.Table) -> Iterator[RowKey]:
     return zip(*columns, strict=True)
 
 
-def rebuild(run: StageRun, directory: Path, cells: Sequence[Cell], pairs: Pairs) -> int:
-    """Write judgements.parquet from the cells that the config names, cut to its pairs; return its rows.
+def _labels(table: pa.Table) -> list[str]:
+    return cast("list[str]", table["label_id"].to_pylist())
 
-    Rows go by cell, then by the pairs' order, side and sample: the file does not tell how often it was extended.
-    """
-    import pyarrow.parquet as pq
 
-    place = {label: number for number, label in enumerate(pairs.labels[: pairs.wanted])}
-    parts = parts_by_cell(directory)
-    scratch = run.scratch("judgements.parquet")
+def _cut(table: pa.Table, labels: pa.Array) -> pa.Table:
+    """Leave out the rows of other pairs than these."""
+    import pyarrow.compute as pc
+
+    return table.filter(pc.field("label_id").isin(labels))
+
+
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables: a file of many tiny row groups is slow to read and mostly footer."""
+    import pyarrow as pa
+
+    group: list[pa.Table] = []
     rows = 0
-    with pq.ParquetWriter(scratch, judgement_schema(), compression="zstd") as writer:
-        for cell in cells:
-            table = _ordered(read_cell(cell, parts.get(cell.name, [])), place)
-            rows += table.num_rows
-            writer.write_table(table)
-    replace(scratch, run.dir / "judgements.parquet")
-    return rows
-
-
-def _ordered(table: pa.Table, place: Mapping[str, int]) -> pa.Table:
-    keyed = [
-        (place[label], side, sample, row) for row, (label, side, sample) in enumerate(_keys(table)) if label in place
-    ]
-    return table.take([row for *_, row in sorted(keyed)])
+    for table in tables:
+        group.append(table)
+        rows += table.num_rows
+        if rows >= _GROUP_ROWS:
+            yield pa.concat_tables(group).combine_chunks()
+            group, rows = [], 0
+    if rows:
+        yield pa.concat_tables(group).combine_chunks()

@@ -9,13 +9,14 @@ from pydantic import field_validator
 from btrm.config import ConfigError, extent, nearest, runtime, setting, source
 from btrm.judges.ask import Asking
 from btrm.judges.base import MAX_SAMPLES, Sampling
-from btrm.judges.cells import Cell, Pairs, parts_by_cell, read_labels, read_numbered
+from btrm.judges.cells import Cell
+from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.rebuild import rebuild
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.progress import progress
 from btrm.prompts import get_prompt
 from btrm.runs import StageConfig, StageResult, StageRun
-from btrm.work import Unit, overlap
+from btrm.work import Unit
 
 PARTS = "parts"
 # A rule draws nothing token by token; the fields only say so in the request's hash.
@@ -55,8 +56,7 @@ def work_teacher(config: TeacherConfig, run: StageRun) -> list[Unit]:
 def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
     """Judge these pairs where they are still missing; yield the number of pairs after each commit."""
     cell, pairs = _cell(config), _pairs(config, run)
-    there = parts_by_cell(run.dir / PARTS)
-    todo = [(cell, overlap(unit.missing, pairs.missing(cell, there.get(cell.name, ())))) for unit in units]
+    todo = pairs.still_missing(run.dir / PARTS, [cell], units)
     records = read_numbered(run.input(config.pairs), units, config.skip_pairs)
     judge = RuleJudge(RULES[config.backend], cell.prompt)
     yield from Asking(run, run.dir / PARTS, pairs, records, config.part_pairs).ask(judge, todo)

@@ -12,7 +12,7 @@ from typing import Any
 from btrm.judges.base import Completion, JudgeAnswer, JudgeRequest, too_long
 from btrm.judges.chat import Chat
 from btrm.judges.decode import Family, generate
-from btrm.judges.engine import EngineSpec
+from btrm.judges.engine import BATCH_SIZES, EngineSpec
 
 
 @contextmanager
@@ -66,7 +66,8 @@ class TransformersEngine:
             )
         ]
         families.sort(key=lambda places: max(len(prompts[i]) for i in places))
-        for batch in _batches(families, [r.n_samples for r in requests], self._spec.batch_size):
+        size = self._spec.batch_size or BATCH_SIZES["transformers"]
+        for batch in _batches(families, [r.n_samples for r in requests], size):
             for place, completions in self._generate(batch, requests, prompts):
                 answers[place] = JudgeAnswer(completions, len(prompts[place]))
         return answers

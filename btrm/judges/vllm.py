@@ -13,7 +13,7 @@ from typing import Any
 
 from btrm.judges.base import JudgeAnswer, JudgeRequest, Sampling, too_long
 from btrm.judges.chat import Chat
-from btrm.judges.engine import EngineSpec
+from btrm.judges.engine import BATCH_SIZES, EngineSpec
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the engine takes no others as its maximum
 # An engine keeps the weights that it first saw under an id, whatever the file holds later: never use an id twice.
@@ -99,11 +99,13 @@ def engine_arguments(spec: EngineSpec, max_length: int) -> dict[str, Any]:
     if current_platform.is_cpu():
         return arguments | {
             "enforce_eager": True,
-            "max_num_seqs": spec.batch_size,
+            "max_num_seqs": spec.batch_size or BATCH_SIZES["vllm"],
             "kv_cache_memory_bytes": spec.kv_cache_mb * 2**20,
             "enable_chunked_prefill": False,  # per-request seeds crash with it there
             "max_num_batched_tokens": max(2048, max_length),
         }
+    if spec.batch_size:
+        arguments["max_num_seqs"] = spec.batch_size
     return arguments | {"gpu_memory_utilization": spec.gpu_memory_utilization}
 
 
