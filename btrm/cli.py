@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="F.jsonl",
         help="a line: reward, parser, params, completions, pair_id, side, preferred_side; - is stdin",
     )
+    from btrm.operate.cli import add_commands
+
+    add_commands(lambda name, function, text: _command(commands, name, function, text))
     return parser
 
 

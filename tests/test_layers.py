@@ -30,6 +30,7 @@ LAYERS = (
     ("stages",),
     ("launch", "show", "onebox"),
     ("operate",),
+    ("operate",),
     ("submit",),
     ("cli",),
 )
