@@ -30,7 +30,6 @@ LAYERS = (
     ("stages",),
     ("launch", "show", "onebox"),
     ("operate",),
-    ("operate",),
     ("submit",),
     ("cli",),
 )
