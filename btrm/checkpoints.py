@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -86,14 +86,20 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any]", json.loads(path.read_text())) if path.exists() else None
 
 
-def write_mark(folder: Path, base: str, step: int) -> None:
-    """Declare a checkpoint whole: flush its files to disk, then name them with their sizes, by rename."""
-    files: dict[str, int] = {}
+def write_mark(folder: Path, base: str, step: int, seen_elsewhere: Mapping[str, int] | None = None) -> None:
+    """Declare a checkpoint whole: flush its files to disk, then name them with their sizes, by rename.
+
+    `seen_elsewhere` are sizes as other nodes see them: a file that one has just written may not show on another yet.
+    """
     for file in _files(folder):
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-        files[str(file.relative_to(folder))] = file.stat().st_size
-    write_json(folder / MARK, {"base": base, "step": step, "files": files})
+    write_json(folder / MARK, {"base": base, "step": step, "files": {**(seen_elsewhere or {}), **file_sizes(folder)}})
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of each file of a checkpoint, as this machine sees them."""
+    return {str(file.relative_to(folder)): file.stat().st_size for file in _files(folder)}
 
 
 def is_whole(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 LEASES = ".leases"
 RENEW_S = 5.0
 STALE_S = 20.0
-_ENV = "BTRM_LEASES"
+VARIABLE = "BTRM_LEASES"
 
 
 class Fenced(RuntimeError):  # noqa: N818
@@ -110,12 +110,12 @@ _held: list[Lease] = []
 def holding(lease: Lease) -> Generator[None]:
     """Have every commit of this process, and of its children, ask for this lease first; give it back at the end."""
     _held.append(lease)
-    os.environ[_ENV] = json.dumps([[str(held.directory), held.number] for held in _held])
+    os.environ[VARIABLE] = json.dumps([[str(held.directory), held.number] for held in _held])
     try:
         yield
     finally:
         _held.remove(lease)
-        os.environ[_ENV] = json.dumps([[str(held.directory), held.number] for held in _held])
+        os.environ[VARIABLE] = json.dumps([[str(held.directory), held.number] for held in _held])
         release(lease)
 
 
@@ -123,7 +123,7 @@ def held() -> list[Lease]:
     """Return the leases of this process, or of the stage that started it."""
     if _held:
         return list(_held)
-    return [Lease(Path(directory), number) for directory, number in json.loads(os.environ.get(_ENV, "[]"))]
+    return [Lease(Path(directory), number) for directory, number in json.loads(os.environ.get(VARIABLE, "[]"))]
 
 
 def check_held() -> None:

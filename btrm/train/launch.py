@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from btrm.leases import Fenced, check_held
+from btrm.leases import VARIABLE, Fenced, check_held, held
 from btrm.progress import progress
 from btrm.runs import Resources, StageError
 from btrm.stopping import Stopped, stop_asked
@@ -164,10 +165,10 @@ def _follow(stage_dir: Path, said: Call, watch: Watch) -> int:
     where = place(said.nodes)
     job = Job(said.module, Path(said.request), said.processes, said.cpu, Path(said.log), None)
     log = job.log.with_name(f"{job.log.stem}-node{where.node}{job.log.suffix}")
-    env = {**environment(job, os.environ), "BTRM_LEASES": said.leases}
+    env = {**environment(job, os.environ), VARIABLE: json.dumps(said.leases)}
     ranks = Ranks(python(job.module, str(job.request)), job.processes, where, env, log)
     try:
-        code = _wait(stage_dir, ranks, watch)
+        code = _wait(said, stage_dir, ranks, watch)
     finally:
         ranks.end()
     if code in {0, STOPPED}:
@@ -176,14 +177,15 @@ def _follow(stage_dir: Path, said: Call, watch: Watch) -> int:
     return 0 if _node_0_heard(stage_dir) else code
 
 
-def _wait(stage_dir: Path, ranks: Ranks, watch: Watch) -> int:
-    """Return how this node's processes ended; 0 where node 0 ended before them."""
+def _wait(said: Call, stage_dir: Path, ranks: Ranks, watch: Watch) -> int:
+    """Return how this node's processes ended; 0 where node 0 ended before them. Raises Fenced, as node 0 would."""
     looked = 0.0
     while (code := ranks.poll()) is None:
         time.sleep(_POLL_S)
         if time.monotonic() - looked < _SLOW_S:
             continue
         looked = time.monotonic()
+        said.check_held()
         if _over(stage_dir):
             return 0
         if watch.lost():
@@ -231,5 +233,5 @@ def _call(job: Job, nodes: int) -> Call:
         cpu=job.cpu,
         nodes=nodes,
         log=str(job.log),
-        leases=os.environ.get("BTRM_LEASES", "[]"),
+        leases=tuple((str(lease.directory), lease.number) for lease in held()),
     )

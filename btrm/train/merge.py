@@ -9,6 +9,7 @@ from typing import Literal
 
 from btrm.checkpoints import base_identity, check_adapter_base, checkpoint_kind
 from btrm.config import setting, source
+from btrm.leases import check_held
 from btrm.runs import StageConfig, StageResult, StageRun, replace, write_json
 from btrm.train.attempt import ORDER, leaving_nothing, trainer_log
 from btrm.train.launch import Job, JobError, run_job
@@ -49,6 +50,7 @@ def run_merge(config: MergeConfig, run: StageRun) -> StageResult:
         _export(order, run)
         if not target.is_dir() or checkpoint_kind(target) != "full":
             raise JobError("ms-swift's export left no model and", 0, trainer_log(run))
+    check_held()
     shutil.rmtree(run.dir / "model", ignore_errors=True)
     replace(target, run.dir / "model")
     return StageResult({"model": None}, {"base": order.base})

@@ -31,7 +31,12 @@ class Call(Config):
     cpu: bool = False
     nodes: int = 1
     log: str = ""
-    leases: str = "[]"
+    leases: tuple[tuple[str, int], ...] = ()
+
+    def check_held(self) -> None:
+        """Raise Fenced where a newer attempt has taken node 0's place."""
+        for directory, number in self.leases:
+            leases.Lease(Path(directory), number).check()
 
 
 class Failure(Config):

@@ -14,7 +14,10 @@ from btrm.config import Config, ConfigError, runtime, setting, source
 from btrm.runs import StageConfig, StageRun, write_json
 from btrm.train.attempt import ORDER, trainer_log, whole_now
 from btrm.train.launch import Job, process_count, run_job
+from btrm.train.outputs import attempt_folder, gather
 from btrm.train.swift_options import Options, to_argv
+
+CHECKPOINTS = "checkpoints"
 
 
 class TrainerConfig(StageConfig):
@@ -52,7 +55,7 @@ class Order(Config):
 
 def checkpoint_dir(run: StageRun) -> Path:
     """Return where a trainer's checkpoints lie."""
-    return run.dir / "checkpoints"
+    return run.dir / CHECKPOINTS
 
 
 def world_size(config: TrainerConfig, run: StageRun) -> int:
@@ -70,7 +73,7 @@ def common_options(config: TrainerConfig, run: StageRun, rows: Path, save_steps:
         "split_dataset_ratio": 0,
         "load_from_cache_file": False,
         "strict": True,
-        "output_dir": str(checkpoint_dir(run)),
+        "output_dir": str(checkpoint_dir(run)),  # below it, in a folder of each attempt's own
         "add_version": False,
         "lora_rank": config.lora_rank,
         "lora_alpha": config.lora_alpha,
@@ -107,12 +110,15 @@ def common_options(config: TrainerConfig, run: StageRun, rows: Path, save_steps:
 def train(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: int | None) -> list[Path]:
     """Run (or resume) the trainer until it is done; return its whole checkpoints, by step."""
     folder = checkpoint_dir(run)
+    gather(folder)
     done = whole_checkpoints(folder, run.dir / "set_aside")
     if steps is not None and done and step_of(done[-1]) >= steps:
         return done
+    options = {**options, "output_dir": str(attempt_folder(folder))}
     if done:
-        options = {**options, "resume_from_checkpoint": str(done[-1])}
+        options["resume_from_checkpoint"] = str(done[-1])
     _run(config, run, module, options, _Steps(step_of(done[-1]) if done else 0, steps))
+    gather(folder)
     return whole_checkpoints(folder, run.dir / "set_aside")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from btrm.checkpoints import MARK, read_mark, step_of, write_mark
 from btrm.config import ConfigError, extent, runtime, setting, source
+from btrm.leases import check_held
 from btrm.runs import StageResult, StageRun, replace
 from btrm.train.attempt import leaving_nothing, whole_now
 from btrm.train.options import (
@@ -89,6 +90,7 @@ def _publish_adapter(checkpoint: Path, run: StageRun) -> None:
     mark = read_mark(checkpoint)
     assert mark is not None
     write_mark(scratch, mark["base"], step_of(checkpoint))
+    check_held()
     shutil.rmtree(run.dir / "adapter", ignore_errors=True)  # of an attempt with fewer steps
     replace(scratch, run.dir / "adapter")
 

@@ -8,6 +8,7 @@ ms-swift's own table of trainers; only the two attributes that make it trust a m
 from __future__ import annotations
 
 import inspect
+from collections import ChainMap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -24,7 +25,7 @@ from swift.trainers import Seq2SeqTrainer
 from swift.trainers.trainer_factory import TrainerFactory
 from transformers import AutoConfig, TrainerCallback
 
-from btrm.checkpoints import write_mark
+from btrm.checkpoints import file_sizes, write_mark
 from btrm.config import ConfigError
 from btrm.rewards.config import RewardConfig
 from btrm.rewards.pair_batch import PairBatch
@@ -34,7 +35,8 @@ from btrm.scores import PARSERS, parse_score
 from btrm.stopping import Stopped
 from btrm.train.advantages import Scored, shape_advantages, train_metrics
 from btrm.train.grpo import GrpoConfig, batch_plan
-from btrm.train.options import Order
+from btrm.train.options import CHECKPOINTS, Order
+from btrm.train.outputs import publish
 from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs, pair_columns
 from btrm.train.rank import agree_to_stop, report_step
 
@@ -97,10 +99,13 @@ class WholeCheckpoints:
         trainer = cast(Any, self)
         result = cast(Any, super())._save_checkpoint(*args, **kwargs)
         trainer.accelerator.wait_for_everyone()
-        step = int(trainer.state.global_step)
+        step, order = int(trainer.state.global_step), type(self).order
         folder = Path(trainer.args.output_dir) / f"checkpoint-{step}"
+        seen = ChainMap(*gather_object([file_sizes(folder)]))
         if trainer.args.should_save:
-            write_mark(folder, type(self).order.base, step)
+            write_mark(folder, order.base, step, seen)
+            published = publish(folder, Path(order.directory) / CHECKPOINTS)
+            trainer.state.last_model_checkpoint = str(published)
         trainer.accelerator.wait_for_everyone()
         return result
 

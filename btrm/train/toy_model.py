@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from btrm.config import ConfigError, extent, setting
 from btrm.data.toy import toy_pair
+from btrm.leases import check_held
 from btrm.progress import progress
 from btrm.prompts import get_prompt
 from btrm.runs import StageConfig, StageResult, StageRun, replace
@@ -47,6 +48,7 @@ def run_toy_model(config: ToyModelConfig, run: StageRun) -> StageResult:
         raise ConfigError(f"heads: hidden_size / heads must be 32 or 64, got {config.hidden_size}/{config.heads}")
     folder = run.scratch("model")
     loss = make_toy_model(config, folder)
+    check_held()
     shutil.rmtree(run.dir / "model", ignore_errors=True)  # of an attempt with fewer steps
     replace(folder, run.dir / "model")
     return StageResult({"model": None}, {"loss": loss})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from btrm.train import options
 from btrm.train.attempt import FAILURE_LOG
 from btrm.train.launch import Job, JobError, run_job
 from btrm.train.options import read_order
+from btrm.train.outputs import publish
 
 GRPO: dict[str, Any] = {
     **TINY,
@@ -46,13 +48,15 @@ class Trainer:
         start = step_of(Path(_of(argv, "resume_from_checkpoint", "x-0")))
         most, every = int(_of(argv, "max_steps", "4")), int(_of(argv, "save_steps"))
         folder = Path(_of(argv, "output_dir"))
-        folder.mkdir(exist_ok=True)
-        (folder / "logging.jsonl").touch()
+        folder.mkdir(parents=True)
         for step in range(start + 1, (self.stops_at or most) + 1):
+            with (folder / "logging.jsonl").open("a") as log:
+                log.write(json.dumps({"loss": 1.0, "global_step/max_steps": f"{step}/{most}"}) + "\n")
             if step % every == 0 or step == most:
                 checkpoint = folder / f"checkpoint-{step}"
                 write_json(checkpoint / "trainer_state.json", {"epoch": step / 2})
                 write_mark(checkpoint, "base", step)
+                publish(checkpoint, job.directory / "checkpoints")
         if self.fails or self.stops_at is not None:
             raise JobError(job.module, 1, job.log)
 
@@ -134,6 +138,7 @@ def test_save_steps_are_of_the_steps_to_come(trainer: Trainer, run: Stage, tmp_p
     again = run("grpo", **{**GRPO, "save_steps": 1})
     assert again == first and len(trainer.calls) == 1, "a finished run stays what it is"
     further = run("grpo", **{**GRPO, "max_steps": 6, "save_steps": 1})
+    assert not list(folder.glob(".attempt-*"))
     assert names(folder) == {"logging.jsonl", *(f"checkpoint-{n}" for n in (2, 4, 5, 6))}
     assert {path.split("/")[1] for path in further.outputs} == names(folder)
 
