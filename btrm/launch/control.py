@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from btrm.launch.sbatch import Request
 from btrm.launch.site import Site
 from btrm.launch.slurm import live_jobs, send, send_control
 from btrm.launch.submission import Attempt, ElementState, Plan, PlannedStep, SentJob, Submission
-from btrm.runs import read_manifest, write_json
+from btrm.runs import exclusive, read_manifest, write_json
 from btrm.stages import get_stage, prepare
 
 _LOG = logging.getLogger(__name__)
@@ -40,28 +41,43 @@ class Verdict:
     advice: str
 
 
-def advance(submission: Submission) -> int:
-    """Do what the controller does; return the job's exit code."""
-    if (stopped := submission.stopped()) is not None:
-        _LOG.info("stopped: %s", stopped["reason"])
-        return 0
+def advance(submission: Submission) -> None:
+    """Do what the controller does. Of two that look at the same time, the second sees what the first has sent."""
+    with exclusive(submission.directory / "control"):
+        if (stopped := submission.stopped()) is not None:
+            _LOG.info("stopped: %s", stopped["reason"])
+            return
+        alive = live_jobs(submission)
+        if alive:
+            _LOG.info("%d jobs have not ended", len(alive))
+            _watch(submission, alive)
+            return
+        todo = unfinished(submission.plan())
+        if not todo:
+            _LOG.info("every step is complete")
+        elif (verdict := _verdict(submission, todo)) is not None:
+            stop(submission, verdict)
+        else:
+            resend(submission)
+
+
+def ensure(submission: Submission) -> None:
+    """Send a controller where there should be one and is none: it was cancelled, or slurmctld lost it in a crash."""
     plan = submission.plan()
     site = site_of(plan)
-    alive = live_jobs(submission)
-    if alive:
-        _LOG.info("%d jobs have not ended; looking again after them", len(alive))
-        send_control(Request(submission, plan, site), sorted(set(alive.values())))
-        return 0
-    todo = unfinished(plan)
-    if not todo:
-        _LOG.info("every step is complete")
-        return 0
-    verdict = _verdict(submission, todo)
-    if verdict is not None:
-        stop(submission, verdict)
-        return 1
-    resend(submission)
-    return 0
+    if not site.submit_from_nodes or submission.stopped() is not None:
+        return
+    if any(read_manifest(Path(plan.root) / step.name) is None for step in plan.steps):
+        _watch(submission, live_jobs(submission))
+
+
+def _watch(submission: Submission, alive: Mapping[str, str]) -> None:
+    """Have a controller look again when these jobs have ended, unless one is going to."""
+    if f"btrm-{submission.name}-control" in alive:
+        return
+    plan = submission.plan()
+    own = [job for job in [os.environ.get("SLURM_JOB_ID")] if job]
+    send_control(Request(submission, plan, site_of(plan)), sorted({*alive.values(), *own}))
 
 
 def stop(submission: Submission, verdict: Verdict) -> None:
@@ -85,12 +101,13 @@ def resend(submission: Submission, *, reset: bool = False) -> list[SentJob]:
     limits = ask_cluster(site)
     states = list(submission.states())
     jobs = make_jobs(todo, limits.max_array, {step.name: missing_elements(submission, step, states) for step in todo})
-    alive = live_jobs(submission)
-    jobs = [job for job in jobs if f"btrm-{submission.name}-{job.key}" not in alive]
+    prefix = f"btrm-{submission.name}-"
+    alive = {name.removeprefix(prefix): job_id for name, job_id in live_jobs(submission).items()}
+    jobs = [job for job in jobs if job.key not in alive]
     recent = [last for state in states if (last := state.last) and last.outcome in {"failed", "lost"}]
     request = Request(submission, plan, site, begin_s=_backoff(states, site), exclude=",".join(_excluded(recent)))
     _note_round(submission, todo, states)
-    return send(jobs, request, limits.room)
+    return send(jobs, request, limits.room, alive) if jobs else []
 
 
 def site_of(plan: Plan) -> Site:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from btrm.launch.failures import classify
 from btrm.launch.local import run_step
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.leases import Fenced
-from btrm.runs import OWNER, REQUEST, RunPaths, StageConfig, StageRun, read_request, win, write_json
+from btrm.runs import OWNER, REQUEST, RunPaths, StageConfig, StageError, StageRun, read_request, win, write_json
 from btrm.stages import Stage, get_stage, prepare
 from btrm.stopping import Stopped, ask_to_stop, safe_point
 from btrm.train.launch import follow
@@ -43,7 +44,8 @@ def main(argv: Sequence[str]) -> int:
     if kind == "control":
         from btrm.launch.control import advance
 
-        return advance(submission)
+        advance(submission)
+        return 0
     plan = submission.plan()
     step = plan.step(name)
     if rank := int(os.environ.get("SLURM_PROCID", "0")):
@@ -63,6 +65,21 @@ def main(argv: Sequence[str]) -> int:
     except NoProgressError as error:
         _LOG.error("no further attempt: %s", error)
         return 1
+    finally:
+        if kind != "array":
+            _ensure_controller(submission)
+
+
+def _ensure_controller(submission: Submission) -> None:
+    """See to it that a controller will look after this job; from inside an image the cluster cannot be asked."""
+    from btrm.launch.control import ensure
+
+    if shutil.which("squeue") is None:
+        return
+    try:
+        ensure(submission)
+    except (OSError, StageError, ConfigError) as error:
+        _LOG.warning("no controller could be sent: %s", error)
 
 
 def _guarded(work: Callable[[], None], running: Running) -> int:

@@ -17,6 +17,7 @@ from btrm.runs import Resources
 # Delivered to every process of a step, ignored by those that do not know it, and harmless to an image's mount: USR2,
 # which launchers commonly take, kills a container's FUSE mount and every Python that is still starting.
 WARN_SIGNAL = "URG"
+_CONTROL_RESTARTS = 20
 _PORTS = 20000  # MASTER_PORT lies in 20000-39999, another one for another job and another restart
 
 
@@ -71,7 +72,7 @@ def parameters(job: Job, request: Request) -> dict[str, Any]:
         "wckey": None,
         "stderr_to_stdout": True,
         "setup": _setup(job, request),
-        "teardown": _teardown(request.submission),
+        "teardown": _teardown(job, request.submission),
         "srun_args": ["--kill-on-bad-exit=1"],
         "additional_parameters": {**extra, **site.slurm},
     }
@@ -139,8 +140,14 @@ def job_environment(site: Site, plan: Plan) -> Mapping[str, str]:
     return values | plan.env
 
 
-def _teardown(submission: Submission) -> list[str]:
-    """Put the job back into the queue where its task left the mark; the task's own exit code stays the job's."""
+def _teardown(job: Job, submission: Submission) -> list[str]:
+    """Put the job back into the queue where its task left the mark; the task's own exit code stays the job's.
+
+    A controller has nothing that could run out of hope: it comes back until it has looked, full disk or not.
+    """
+    if job.kind == "control":
+        condition = f'[ "$code" -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_CONTROL_RESTARTS} ]'
+        return ["code=$?", f'if {condition}; then scontrol requeue "$SLURM_JOB_ID" && sleep 60; fi', 'exit "$code"']
     return [
         "code=$?",
         f'mark={shlex.quote(str(submission.directory / "requeue"))}/"$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}"',

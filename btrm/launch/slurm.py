@@ -41,20 +41,24 @@ def live_jobs(submission: Submission) -> dict[str, str]:
     Raises StageError where slurmctld does not answer for some minutes.
     """
     command = ["squeue", "--me", "--noheader", "--format=%A %j"]
+    complaint = ""
     for _ in range(_TRIES):
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
         if done.returncode == 0:
             rows = [line.split() for line in done.stdout.splitlines()]
-            mine = f"btrm-{submission.name}-"
-            own = os.environ.get("SLURM_JOB_ID")
+            mine, own = f"btrm-{submission.name}-", os.environ.get("SLURM_JOB_ID")
             return {name: job_id for job_id, name in rows if name.startswith(mine) and job_id != own}
+        complaint = done.stderr.strip()
         time.sleep(_PAUSE_S)
-    raise StageError(f"squeue does not answer: {done.stderr.strip()}")
+    raise StageError(f"squeue does not answer: {complaint}")
 
 
-def send(jobs: Sequence[Job], request: Request, room: int | None) -> list[SentJob]:
+def send(
+    jobs: Sequence[Job], request: Request, room: int | None, known: Mapping[str, str] | None = None
+) -> list[SentJob]:
     """Send what fits into the queue and, where the site's nodes may submit, a controller after all of it.
 
+    `known` are the ids of jobs sent before, by key, that these may have to wait for.
     Raises StageError with Slurm's own words where sbatch refuses; what was sent until then is on record.
     """
     request.submission.logs.mkdir(parents=True, exist_ok=True)
@@ -66,10 +70,10 @@ def send(jobs: Sequence[Job], request: Request, room: int | None) -> list[SentJo
             f"the queue has room for {room} of your jobs and the plan has {sum(job.count for job in jobs)}. "
             "Wait, take fewer and larger elements (--array-tasks), or a site whose nodes may submit (submit_from_nodes)"
         )
-    ids: dict[str, str] = {}
+    ids = dict(known or {})
     sent = [_send(job, request, ids) for job in chosen]
     if controlled:
-        sent.append(send_control(request, [job.job_id for job in sent]))
+        sent.append(send_control(request, [*(known or {}).values(), *(job.job_id for job in sent)]))
     return sent
 
 
