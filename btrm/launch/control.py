@@ -86,10 +86,10 @@ def stop(submission: Submission, verdict: Verdict) -> None:
     write_json(submission.stop_file, {"cause": verdict.cause, "reason": verdict.reason, "advice": verdict.advice})
 
 
-def resend(submission: Submission, *, reset: bool = False) -> list[SentJob]:
+def resend(submission: Submission, *, reset: bool = False, only: Collection[str] | None = None) -> list[SentJob]:
     """Send what is neither complete nor under way; return the jobs. `reset` forgets why it stopped and past failures.
 
-    Raises ConfigError where the cluster cannot take it.
+    `only` names the steps to be sent now; the controller after them sends the others. Raises ConfigError where the cluster cannot take it.
     """
     if reset:
         _reset(submission)
@@ -103,7 +103,7 @@ def resend(submission: Submission, *, reset: bool = False) -> list[SentJob]:
     jobs = make_jobs(todo, limits.max_array, {step.name: missing_elements(submission, step, states) for step in todo})
     prefix = f"btrm-{submission.name}-"
     alive = {name.removeprefix(prefix): job_id for name, job_id in live_jobs(submission).items()}
-    jobs = [job for job in jobs if job.key not in alive]
+    jobs = [job for job in jobs if job.key not in alive and (only is None or job.step in only)]
     recent = [last for state in states if (last := state.last) and last.outcome in {"failed", "lost"}]
     request = Request(submission, plan, site, begin_s=_backoff(states, site), exclude=",".join(_excluded(recent)))
     _note_round(submission, todo, states)
