@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,8 @@ def stop(submission: Submission, verdict: Verdict) -> None:
 def resend(submission: Submission, *, reset: bool = False, only: Collection[str] | None = None) -> list[SentJob]:
     """Send what is neither complete nor under way; return the jobs. `reset` forgets why it stopped and past failures.
 
-    `only` names the steps to be sent now; the controller after them sends the others. Raises ConfigError where the cluster cannot take it.
+    `only` names the steps to be sent now; the controller after them sends the others. Raises ConfigError where the
+    cluster cannot take it.
     """
     if reset:
         _reset(submission)
