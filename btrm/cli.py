@@ -62,6 +62,15 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE.toml", help="where to (default: ~/.config/btrm/sites/NAME.toml)"
     )
     site.add_argument("--force", action="store_true", help="overwrite the file")
+    doctor = _command(commands, "doctor", _doctor, "check a site: one line a check, with the fix")
+    doctor.add_argument(
+        "--site", metavar="NAME", help="default: $BTRM_SITE, else slurm where there is sbatch, else local"
+    )
+    doctor.add_argument("--on-node", action="store_true", help="also from inside a short job, and compare")
+    doctor.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs that the job asks for (default 0)")
+    doctor.add_argument("--run", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
+    doctor.add_argument("--experiment", metavar="NAME", help="offline sites: is what it takes from the hub there?")
+    doctor.add_argument("--wait", type=int, default=600, metavar="SECONDS", help="how long a node may take to be free")
     rewards = _command(commands, "rewards", _rewards, "score batches of completions with a published reward")
     rewards.add_argument(
         "--batches",
@@ -170,6 +179,18 @@ def _site(args: argparse.Namespace) -> int:
     name = path if args.out else path.stem
     print(f"{path.read_text()}\nwritten to {path}; now: btrm doctor --site {name}")
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from btrm.launch.site import default_site
+    from btrm.operate.doctor import Request, examine
+
+    where = {"run": args.run, "gpus": args.gpus, "on_node": args.on_node, "wait_s": args.wait}
+    failed = 0
+    for check in examine(Request(args.site or default_site(), experiment=args.experiment, **where)):
+        print(check, flush=True)
+        failed += check.level == "FAIL"
+    return 1 if failed else 0
 
 
 def _rewards(args: argparse.Namespace) -> int:

@@ -1,0 +1,91 @@
+"""The lines of `btrm doctor`: a level, what was found and the fix; and those that any machine's facts give."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+from btrm.launch.site import Site
+from btrm.operate.doctor_node import DEPENDENCIES, Facts
+
+Level = Literal["OK", "WARN", "FAIL"]
+_ROOM_GB = {"run": 50.0, "HF_HOME": 50.0, "scratch": 20.0, "/tmp": 2.0, "/dev/shm": 1.0}
+_LEAST_GB = 0.5
+_LEAST_FILES = 10_000
+CACHES = ("XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CACHE_ROOT")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line. A FAIL keeps jobs from running, a WARN may; `fix` says what to do about either."""
+
+    level: Level
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:<5} {self.what}" + (f"  -> {self.fix}" if self.fix else "")
+
+
+def paths_to_check(site: Site, run: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return {label: path} of all that jobs write to: runs, caches, scratch, binds."""
+    env = {**environ, **site.env}
+    caches = env.get("XDG_CACHE_HOME") or "~/.cache"
+    paths = {"run": run, "HF_HOME": env.get("HF_HOME") or f"{caches}/huggingface", "/tmp": "/tmp"}
+    paths |= {name: env[name] for name in CACHES if env.get(name)}
+    if site.scratch:
+        paths["scratch"] = site.scratch
+    for bind in site.container.binds if site.container else ():
+        paths[f"bind {bind}"] = bind.partition(":")[0]
+    return paths
+
+
+def path_checks(facts: Facts, absent: Level) -> Iterator[Check]:
+    """Yield a line a path: writable, with room. `absent` is the level of a bind or a scratch that is not there."""
+    for label, fact in facts.paths.items():
+        what = f"{facts.place}: {label} {fact.path}" if label != fact.path else f"{facts.place}: {label}"
+        read_only = label.startswith("bind ") and label.endswith(":ro")
+        needed = label.startswith("bind ") or label == "scratch"
+        if needed and not fact.exists:
+            why = fact.problem if "$" in fact.path else "not there"
+            yield Check(absent, f"{what}: {why}", "make it, or change it in the site's file")
+        elif fact.problem and not read_only:
+            yield Check("FAIL", f"{what}: {fact.problem}", "a place that you may write to and that is not full")
+        elif fact.free_gb < _LEAST_GB or fact.free_files < _LEAST_FILES:
+            yield Check("FAIL", f"{what}: {fact.free_gb:.1f} GB, {fact.free_files} files left", "free some (btrm gc)")
+        elif fact.free_gb < _ROOM_GB.get(label, 0.0):
+            yield Check("WARN", f"{what}: {fact.free_gb:.1f} GB left", f"{_ROOM_GB[label]:.0f} GB are soon used")
+        else:
+            yield Check("OK", f"{what}: {'readable' if read_only else 'writable'}, {fact.free_gb:.0f} GB left")
+
+
+def python_checks(facts: Facts) -> Iterator[Check]:
+    """Yield a line on Python and what btrm needs, and one on ms-swift."""
+    missing = [name for name in DEPENDENCIES if name not in facts.packages]
+    what = f"{facts.place}: python {facts.python} ({facts.executable}), btrm from {facts.code}"
+    if tuple(map(int, facts.python.split(".")[:2])) < (3, 11):
+        yield Check("FAIL", f"{what}: too old", "Python 3.11 or later")
+    elif missing:
+        yield Check("FAIL", f"{what}: lacks {', '.join(missing)}", f"pip install {' '.join(missing)} there")
+    else:
+        yield Check("OK", what)
+    found, adapted = facts.packages.get("ms-swift"), adapted_swift()
+    if found is None:
+        yield Check("WARN", f"{facts.place}: no ms-swift", "pip install 'btrm[train]' where sft and grpo shall run")
+    elif adapted and found != adapted:
+        fix = f"pip install ms-swift=={adapted}"
+        yield Check("FAIL", f"{facts.place}: ms-swift {found}; btrm's adapter is made for {adapted}", fix)
+    else:
+        yield Check("OK", f"{facts.place}: ms-swift {found}, plain, with btrm's pair sampler put in by its adapter")
+
+
+def adapted_swift() -> str | None:
+    """Return the ms-swift version that btrm pins, from its own package's metadata."""
+    try:
+        lines = metadata.requires("btrm") or []
+    except metadata.PackageNotFoundError:
+        return None
+    return next((found[1] for line in lines if (found := re.match(r"ms-swift==([\d.]+)", line))), None)
