@@ -21,7 +21,11 @@ from pathlib import Path
 LEASES = ".leases"
 RENEW_S = 5.0
 STALE_S = 20.0
+WAIT_S = 10.0  # another job that lives has so long to end, or to learn that a newer one has its work
 VARIABLE = "BTRM_LEASES"
+
+
+_claimed: dict[Path, int] = {}  # what this process has claimed, given back or not
 
 
 class Fenced(RuntimeError):  # noqa: N818
@@ -52,27 +56,35 @@ class Lease:
             raise Fenced(f"{self.directory}: claimed by {owner_of(newest)}; this attempt writes nothing more")
 
 
-def claim(directory: Path, owner: str, wait_s: float = 2 * STALE_S) -> Lease:
-    """Claim a directory; wait for another owner's claim to go stale or to be released.
+def claim(directory: Path, owner: str, wait_s: float = WAIT_S) -> Lease:
+    """Claim a directory, newest wins: wait a while for another owner to give it back or go stale, then take it over.
 
-    Raises TimeoutError where another owner is alive all the time.
+    A job that Slurm has given up, on a node that is cut off, lives on and renews its claim; it must not keep out the
+    job that was sent in its place. Two never take turns: a process that has claimed the directory before raises Fenced
+    where anyone else has since.
     """
     deadline = time.monotonic() + wait_s
     while True:
         newest = _newest(directory)
-        if newest is None or owner_of(newest) in {owner, ""} or age(newest) > STALE_S:
+        if newest is not None and directory in _claimed:
+            Lease(directory, _claimed[directory]).check()
+        if newest is None or _may_follow(newest, owner) or time.monotonic() > deadline:
             lease = Lease(directory, newest.number + 1 if newest else 1)
             if _create(lease, owner):
+                _claimed[directory] = lease.number
                 return lease
             continue
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{directory}: {owner_of(newest)} is working here")
-        time.sleep(0.5)
+        time.sleep(min(0.5, wait_s / 4))
+
+
+def _may_follow(newest: Lease, owner: str) -> bool:
+    """Say whether a claim may be replaced at once: one of the same job, one given back, one whose owner is dead."""
+    return owner_of(newest) in {owner, ""} or age(newest) > STALE_S
 
 
 def release(lease: Lease) -> None:
     """Give a claim back: the next owner need not wait. Its number is kept, since numbers only rise."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, Fenced):
         lease.check()
         _write(lease, "", replace=True)
 
@@ -143,6 +155,10 @@ def _newest(directory: Path) -> Lease | None:
 def _create(lease: Lease, owner: str) -> bool:
     lease.file.parent.mkdir(parents=True, exist_ok=True)
     if not _write(lease, owner, replace=False):
+        return False
+    newest = _newest(lease.directory)
+    if newest is None or newest.number > lease.number:  # slept meanwhile: its number had been used and cleared away
+        lease.file.unlink(missing_ok=True)
         return False
     for old in os.scandir(lease.file.parent):
         if old.name.isdigit() and int(old.name) < lease.number - 1:

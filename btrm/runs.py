@@ -277,8 +277,8 @@ def exclusive(directory: Path) -> Generator[None]:
     """Hold a stage directory for this process; raise ConfigError where another live one holds it.
 
     On one machine the lock is the kernel's and goes with the process, so kill -9 leaves nothing to clean. A cluster's
-    job (BTRM_OWNER) holds a lease too, since its node may be cut off and live on: the next attempt of the same job
-    takes it over, and fences this one.
+    job (BTRM_OWNER) holds a lease too, since its node may be cut off and live on: the next attempt takes it over, and
+    fences this one.
     """
     directory.mkdir(parents=True, exist_ok=True)
     owner = os.environ.get(OWNER)
@@ -289,11 +289,7 @@ def exclusive(directory: Path) -> Generator[None]:
                 raise ConfigError(f"{directory}: {other} is working here")
             yield
             return
-        try:
-            lease = claim(directory, owner)
-        except TimeoutError as error:
-            raise ConfigError(str(error)) from None
-        with holding(lease):
+        with holding(claim(directory, owner)):
             yield
 
 

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Generator
+
+import pytest
+
+from btrm.stopping import Stopped, ask_to_stop, forget, listen, safe_point, stop_asked
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Generator[None]:
+    before = signal.getsignal(signal.SIGURG)
+    yield
+    signal.signal(signal.SIGURG, before)
+    forget()
+
+
+def test_the_first_reason_stays_until_it_is_forgotten() -> None:
+    safe_point()
+    ask_to_stop("timeout")
+    ask_to_stop("preempted")
+    assert stop_asked() == "timeout"
+    with pytest.raises(Stopped, match="timeout"):
+        safe_point()
+    forget()
+    safe_point()
+    assert stop_asked() is None
+
+
+def test_a_signal_asks_and_interrupts_nothing() -> None:
+    listen({signal.SIGURG: "timeout"})
+    os.kill(os.getpid(), signal.SIGURG)
+    work = sum(range(1000))
+    assert work == 499500 and stop_asked() == "timeout"
+    with pytest.raises(Stopped):
+        safe_point()
