@@ -63,10 +63,12 @@ class StepView:
         entries, committing = self._entries("run", "array"), self._entries("commit")
         alive, dead = self._split(found, entries)
         committers, uncommitted = self._split(commit, committing)
-        waiting = [entry for entry in (*entries.values(), *committing.values()) if entry.waiting]
-        starting = sum(not entry.waiting for entry in entries.values()) - len(alive)
+        queued = [entry for entry in entries.values() if entry.waiting]
+        waiting = queued or [entry for entry in committing.values() if entry.waiting]
+        begun = found.finished | {state.element for state in found.open}
+        starting = sum(not entry.waiting for element, entry in entries.items() if element not in begun)
         elements = self.step.elements or 1
-        state, why = self._state(bool(alive or committers) or starting > 0, waiting, bool(dead or uncommitted))
+        state, why = self._state(bool(alive or committers or starting), waiting, bool(dead or uncommitted))
         if committers or (committing and found.done == elements):
             why = ", ".join(["commit", *([why] if why else [])])
         size = extent(self.submission, self.step, found)
@@ -79,8 +81,8 @@ class StepView:
             why=why,
             elements=elements,
             done=found.done,
-            running=len(alive) + max(0, starting),
-            queued=sum(entry.waiting for entry in entries.values()),
+            running=len(alive) + starting,
+            queued=len(queued),
             failed=len(dead),
             attempts=found.attempts + commit.attempts,
             progress=progress,
@@ -126,7 +128,8 @@ class StepView:
             return "running", ""
         reasons = sorted({entry.reason for entry in waiting})
         if waiting:
-            return ("waiting", "") if reasons == ["Dependency"] else ("queued", ", ".join(reasons))
+            early = not self.ready or reasons == ["Dependency"]
+            return ("waiting", "") if early else ("queued", ", ".join(filter(None, reasons)))
         stopped = self.submission.stopped()
         if stopped is not None and (stopped["cause"] == "cancelled" or not dead):
             return ("cancelled" if stopped["cause"] == "cancelled" else "waiting"), ""

@@ -54,7 +54,8 @@ def _cells(step: StepStatus) -> tuple[str, ...]:
 
 
 def _elements(step: StepStatus) -> str:
-    counts = {"running": step.running, "queued": step.queued, "failed": step.failed}
+    queued = step.queued if step.state in {"running", "queued"} else 0
+    counts = {"running": step.running, "queued": queued, "failed": step.failed}
     others = ", ".join(f"{count} {what}" for what, count in counts.items() if count and step.elements > 1)
     if step.elements == 1:
         return ""
@@ -65,7 +66,9 @@ def _progress(step: StepStatus) -> str:
     if step.state == "complete" or step.progress is None:
         return ""
     text = f"{step.progress}/{step.total}" if step.total else str(step.progress)
-    return f"{text} rows, {step.cells_done}/{step.cells} cells" if step.cells is not None else text
+    if step.cells is None:
+        return text
+    return f"{text} pairs" + (f", {step.cells_done}/{step.cells} cells" if step.cells > 1 else "")
 
 
 def _eta(step: StepStatus) -> str:

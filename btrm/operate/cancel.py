@@ -1,0 +1,91 @@
+"""Ending a run's jobs: first it is written down that nothing more is to be sent, then the queue is told."""
+
+from __future__ import annotations
+
+import getpass
+import subprocess
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from btrm.config import ConfigError, nearest
+from btrm.launch.queue import TIMEOUT_S, QueueView, forget, look
+from btrm.launch.submission import Submission, submissions
+from btrm.operate.status import is_complete
+from btrm.runs import StageError, write_json
+
+_CHUNK = 200
+_ROUNDS = 5
+_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What was cancelled: {job id: name}."""
+
+    jobs: dict[str, str]
+    marked: tuple[str, ...]
+
+
+def cancel(root: Path, steps: Collection[str] = ()) -> Cancelled:
+    """Cancel a run's jobs, or those of some of its steps; a run without any is left as it is.
+
+    Raises StageError where the queue does not answer: by then it is written down that nothing more is to be sent.
+    """
+    known = submissions(root)
+    valid = {step.name for submission in known for step in submission.plan().steps}
+    wrong = [f"step {step!r}: no such step{nearest(step, valid)}" for step in steps if step not in valid]
+    if wrong or not known:
+        raise ConfigError("\n".join(wrong) or f"{root}: nothing was submitted to a cluster here")
+    marked = tuple(submission.name for submission in known if _mark(submission, root, steps))
+    cancelled: dict[str, str] = {}
+    for _ in range(_ROUNDS):  # a controller that was at work while the mark was written may have sent some more
+        live = {job: name for s in known for job, name in _live(s, steps, _fresh()).items()}
+        if not live.keys() - cancelled.keys():
+            break
+        _scancel(sorted(live.keys() - cancelled.keys()))
+        cancelled |= live
+        time.sleep(_PAUSE_S)
+    return Cancelled(cancelled, marked)
+
+
+def _mark(submission: Submission, root: Path, steps: Collection[str]) -> bool:
+    """Write that a submission goes no further, where it has not ended anyway; return whether it was written now."""
+    plan = submission.plan()
+    if submission.stopped() is not None or not submission.sent():
+        return False
+    if all(is_complete(step, root) for step in plan.steps if not steps or step.name in steps):
+        return False
+    what = ", ".join(steps) or "all steps"
+    reason = f"{what}, by {getpass.getuser()}"
+    advice = f"to go on from where it was: btrm retry {root}"
+    write_json(submission.stop_file, {"cause": "cancelled", "reason": reason, "advice": advice})
+    return True
+
+
+def _fresh() -> QueueView:
+    forget()
+    view = look()
+    if not view.known:
+        raise StageError(f"the queue cannot be asked ({view.problem}); nothing more will be sent, but jobs may run on")
+    return view
+
+
+def _live(submission: Submission, steps: Collection[str], view: QueueView) -> dict[str, str]:
+    """Return {job id: name} of a submission's jobs that the queue holds; ids alone may be another cluster's."""
+    mine = f"btrm-{submission.name}-"
+    found: dict[str, str] = {}
+    for job in submission.sent():
+        entry = next(iter(view.jobs.get(job.job_id, {}).values()), None)
+        if entry is not None and entry.name.startswith(mine) and (not steps or job.step in steps):
+            found[job.job_id] = entry.name
+    return found
+
+
+def _scancel(ids: list[str]) -> None:
+    for first in range(0, len(ids), _CHUNK):
+        words = ["scancel", *ids[first : first + _CHUNK]]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        if done.returncode and "Invalid job id" not in done.stderr:  # that one has just ended
+            raise StageError(f"scancel: {done.stderr.strip()}")
