@@ -30,6 +30,7 @@ class Saboteur:
     seed: int
     count: int
     done: list[str] = field(default_factory=list)
+    killed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -56,7 +57,18 @@ class Saboteur:
         return kinds + ([self.no_accounting] if self.box.accounting else [])
 
     def task_kill(self) -> str | None:
-        return self._of_running(lambda job: faults.task_kill(self.box, job))
+        """Kill -9 a job's tasks, but none twice at the same point: two such deaths are taken as the job's own fault."""
+        running = [(job, f"{name} at {self._progress(job)}") for job, name in self._jobs("--states=running")]
+        fresh = [(job, point) for job, point in running if point not in self.killed]
+        if not fresh:
+            return None
+        job, point = self.random.choice(fresh)
+        self.killed.add(point)
+        return faults.task_kill(self.box, job)
+
+    def _progress(self, job: str) -> str:
+        last = [(s.element, s.last.at_start) for s in self.submission.states() if s.last and s.last.job == job]
+        return str(last)
 
     def requeue(self) -> str | None:
         return self._of_running(lambda job: faults.requeue(self.box, job))

@@ -20,7 +20,7 @@ from btrm.stopping import ask_to_stop, listen
 _STATE_S = 10.0  # how often a living attempt says so
 _WRITE_S = 1.0  # progress is written at most this often
 # Ends from outside say nothing about the job; so many in a row without any progress are still enough.
-_MAX_OUTSIDE = 20
+_MAX_OWN, _MAX_OUTSIDE = 2, 20
 TIME_LIMIT, TERMINATED = "timeout", "preempted"
 
 
@@ -137,14 +137,15 @@ def _hopeless(running: Running) -> Failure | None:
     """Return why nothing is to be hoped of another attempt; None where it may run."""
     idle: list[Attempt] = []
     for past in reversed(running.before):
-        if past.at_start != running.now.at_start:
+        if past.at_start != running.now.at_start or past.outcome == "done":
             break
         idle.append(past)
-    own = [past for past in idle if FAILURES[past.cause].own_fault] if all(p.cause in FAILURES for p in idle) else idle
-    if len(own) < 2 and len(idle) < _MAX_OUTSIDE:
+    own = [past for past in idle if past.cause not in FAILURES or FAILURES[past.cause].own_fault]
+    if len(own) < _MAX_OWN and len(idle) < _MAX_OUTSIDE:
         return None
-    last = (own or idle)[0]
-    reason = f"{len(own) or len(idle)} attempts without progress, the last: {last.cause}: {last.reason}".rstrip(": ")
+    causes = ", ".join(dict.fromkeys(past.cause for past in own or idle))
+    last = next((past.reason for past in own or idle if past.reason), "nothing was said")
+    reason = f"{len(own or idle)} attempts without progress ({causes}; the last: {last})"
     return Failure("no_progress", "stop", reason)
 
 
