@@ -153,6 +153,6 @@ def grpo_options(config: GrpoConfig, run: StageRun, rows: Path, plan: BatchPlan)
 
 if __name__ == "__main__":
     with rank():
-        from btrm.train.swift_adapter import train_grpo
+        from btrm.train.swift_grpo import train_grpo
 
         train_grpo(read_order(Path(sys.argv[1])))

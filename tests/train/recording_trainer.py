@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from btrm.train import swift_adapter
+from btrm.train import swift_adapter, swift_grpo
 from btrm.train.options import read_order
 from btrm.train.rank import rank
 
 
-class Recorder(swift_adapter.PairGRPOTrainer):
+class Recorder(swift_grpo.PairGRPOTrainer):
     def split_by_mini_batches(self, samples: Any) -> Any:
         parts = super().split_by_mini_batches(samples)
         self.parts = [[(s.extra["label_id"], s.extra["side"]) for s in part] for part in parts]
@@ -33,11 +33,11 @@ class Recorder(swift_adapter.PairGRPOTrainer):
 
 
 def main() -> None:
-    swift_adapter.PairGRPOTrainer = Recorder  # found by name when the trainer is looked up
+    swift_grpo.PairGRPOTrainer = Recorder  # found by name when the trainer is looked up
     Recorder.__name__ = "PairGRPOTrainer"
-    leave, swift_adapter._leave = swift_adapter._leave, lambda _: None
+    leave, swift_adapter.leave = swift_adapter.leave, lambda _: None
     for path in json.loads(Path(sys.argv[1]).read_text()):
-        swift_adapter.train_grpo(read_order(Path(path)))
+        swift_grpo.train_grpo(read_order(Path(path)))
     leave(Recorder)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from btrm.config import ConfigError
@@ -12,19 +15,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_swift")]
 def test_the_installed_ms_swift_is_as_expected_and_a_moved_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 
-    from btrm.train import swift_adapter
+    from btrm.train.swift_adapter import check_contract
+    from btrm.train.swift_grpo import contract
 
-    swift_adapter.check_contract()
+    check_contract(contract())
     monkeypatch.setattr(GRPOTrainer, "compute_std", lambda self, samples: (self, samples))
     with pytest.raises(ConfigError) as error:
-        swift_adapter.check_contract()
+        check_contract(contract())
     assert "GRPOTrainer.compute_std(self, samples, rewards_per_func)" in str(error.value)
     assert "_compute_advantages" not in str(error.value)
 
 
 def test_the_reward_gives_back_the_tag_that_ended_an_answer() -> None:
     from btrm.rewards.config import RewardConfig
-    from btrm.train.swift_adapter import PairReward, PairWeight
+    from btrm.train.swift_grpo import PairReward, PairWeight
 
     PairReward.config, PairReward.eos = RewardConfig(delta_temp=50).resolved(), "</s>"
     columns = {
@@ -49,3 +53,10 @@ def test_no_code_that_comes_with_a_model_is_run() -> None:
     swift_adapter.keep_remote_code_off()
     assert register.ModelLoader.default_trust_remote_code is False
     assert model_meta.AutoConfig is swift_adapter._OwnConfigs
+
+
+def test_sft_and_merge_do_not_wait_for_vllm() -> None:
+    heavy = ["vllm", "swift.rlhf_trainers.grpo_trainer"]
+    code = "import sys, btrm.train.swift_adapter; print([name for name in sys.argv[1:] if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
