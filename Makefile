@@ -12,7 +12,7 @@ help:
 	@echo "make demo            the whole pipeline on the built-in data, on this machine's CPU, to a table"
 	@echo "make demo CONTROL=1  the same with the stock sampler: nothing is learnt"
 	@echo "make check           lint, types and quick tests (under two minutes)"
-	@echo "make test            all tests but the long counts"
+	@echo "make test            all tests but the long counts; as root on Debian or Ubuntu it installs Slurm for them"
 	@echo "make soak            the long counts"
 	@echo "make bench           ratios against plain implementations"
 	@echo "make venv VARIANT=…  the environment: cpu (default), cu13 or cu12"
@@ -32,6 +32,7 @@ check: lint
 	@$(PY) -m pytest -q -m "not slow and not soak"
 
 test: $(STAMP)
+	@constraints/system.sh
 	@$(PY) -m pytest -q -m "not soak"
 
 soak: $(STAMP)

@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import missing
 
-from btrm.config import ConfigError
-from btrm.onebox.box import OneBox
-from btrm.onebox.conf import require_packages
+if TYPE_CHECKING:
+    from btrm.onebox.box import OneBox
 
 
 @pytest.fixture
@@ -29,6 +29,9 @@ def need_slurmdbd() -> None:
 
 
 def _need(component: str, accounting: bool) -> None:
+    from btrm.config import ConfigError
+    from btrm.onebox.conf import require_packages
+
     try:
         require_packages(accounting)
     except ConfigError as error:
@@ -49,6 +52,8 @@ def slurm(
     short_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Generator[Callable[..., OneBox]]:
     """`slurm(nodes=2, …)` starts a cluster with OneBox's settings; SLURM_CONF names the one that was started last."""
+    from btrm.onebox.box import OneBox
+
     with ExitStack() as clusters:
 
         def start(**settings: object) -> OneBox:

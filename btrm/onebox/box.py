@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from btrm.config import ConfigError
-from btrm.onebox.conf import Settings, find, lay_out, load_settings, require_packages
+from btrm.onebox.conf import Settings, find, lay_out, load_settings, require_packages, user_name
 from btrm.onebox.processes import Process, end, end_all, record, recorded
 
 _START_S = 60.0
@@ -128,12 +128,12 @@ class OneBox(Settings):
         self._wait_for("slurmctld", lambda: _answers(self.port))
 
     def kill_controller(self) -> None:
-        """Kill -9 slurmctld."""
+        """Kill -9 slurmctld: what it did since it last saved is forgotten, and running jobs may be started anew."""
         self.kill("slurmctld")
 
     def restart_controller(self) -> None:
-        """Kill -9 slurmctld and start it again."""
-        self.kill_controller()
+        """Restart slurmctld as an administrator does: it saves its jobs and takes them up again."""
+        self._end("slurmctld", signal.SIGTERM)
         self.start_controller()
 
     def start_accounting(self) -> None:
@@ -147,14 +147,17 @@ class OneBox(Settings):
             raise ConfigError(
                 "limit_submit: a limit on submitting is kept by the accounting; start with accounting=True"
             )
-        self.run("sacctmgr", "-i", "modify", "user", getpass.getuser(), "set", f"MaxSubmitJobs={jobs}")
+        self.run("sacctmgr", "-i", "modify", "user", user_name(), "set", f"MaxSubmitJobs={jobs}")
 
     def kill(self, name: str) -> None:
         """Kill -9 a daemon by its name in `daemons`; raise ConfigError where it does not run."""
+        self._end(name, signal.SIGKILL)
+
+    def _end(self, name: str, how: signal.Signals) -> None:
         running = self.daemons
         if name not in running:
             raise ConfigError(f"{name}: does not run; running: {', '.join(running) or 'nothing'}")
-        end([running[name]])
+        end([running[name]], how)
         if child := self._children.pop(name, None):
             child.wait()
 
@@ -163,7 +166,7 @@ class OneBox(Settings):
         files = [f"--{name}-file={munge / name}" for name in ("key", "pid", "log", "seed")]
         self._spawn("munged", [_path("munged"), "-F", "--force", f"--socket={munge / 'socket'}", *files])
         if self.accounting:
-            options = [f"--defaults-file={self.root}/etc/mariadbd.conf", f"--user={getpass.getuser()}"]
+            options = [f"--defaults-file={self.root}/etc/mariadbd.conf", f"--user={user_name()}"]
             self._spawn("mariadbd", [_path("mariadbd"), *options])
             log = self.root / "log" / "mariadbd.log"
             self._wait_for("mariadbd", lambda: log.exists() and "ready for connections" in log.read_text())
@@ -171,9 +174,9 @@ class OneBox(Settings):
         if self.accounting:
             self.start_accounting()
         self.start_controller("-c")
-        if self.accounting and getpass.getuser() != "root":  # root has an association from the beginning
+        if self.accounting and user_name() != "root":  # root has an association from the beginning
             self.run("sacctmgr", "-i", "add", "account", "lab")
-            self.run("sacctmgr", "-i", "add", "user", getpass.getuser(), "account=lab", "DefaultAccount=lab")
+            self.run("sacctmgr", "-i", "add", "user", user_name(), "account=lab", "DefaultAccount=lab")
         for node in self.names:
             self.start_node(node)
         self._wait_for("the nodes", lambda: set(self.node_states().values()) == {"idle"})

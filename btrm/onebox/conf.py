@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,7 @@ CORE = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sinfo": "slurm-client", "
 ACCOUNTING = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server-core"}
 _FOLDERS = ("munge", "controller", "spool", "run", "daemons", "log", "etc", "gpus", "database/data")
 _LONGEST_ROOT = 60  # a Unix socket's path has 108 bytes; slurmstepd's is ROOT/spool/NODE/NODE_JOB.STEP
+_TIME = re.compile(r"INFINITE|\d+|(\d+-)?\d+:\d\d:\d\d")
 _SQL_FOLDERS = ("/usr/share/mysql", "/usr/share/mariadb")
 # Below the range from which the kernel gives ports to outgoing connections.
 _PORTS = range(20000, 30000)
@@ -81,6 +83,8 @@ def _check(settings: Settings) -> None:
     problems += [f"{name} {getattr(settings, name)}: at least 1" for name in counts if getattr(settings, name) < 1]
     waits = ("gpus", "kill_wait_s", "grace_s")
     problems += [f"{name} {getattr(settings, name)}: at least 0" for name in waits if getattr(settings, name) < 0]
+    if not _TIME.fullmatch(settings.max_time):
+        problems.append(f"max_time {settings.max_time!r}: expected INFINITE, MINUTES or [DAYS-]HOURS:MINUTES:SECONDS")
     if len(os.fsencode(settings.root)) > _LONGEST_ROOT:
         problems.append(f"{settings.root}: at most {_LONGEST_ROOT} bytes long, since sockets lie below it")
     if set(str(settings.root)) & set(" \t#$%[],'\""):
@@ -109,6 +113,11 @@ def require_packages(accounting: bool) -> None:
 def find(command: str) -> str | None:
     """Return a daemon's path; a normal user's PATH often lacks the sbin folders."""
     return shutil.which(command, path=f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def user_name() -> str:
+    """Return the name of the user whom the daemons run as, whatever USER and LOGNAME say."""
+    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def lay_out(settings: Settings) -> None:
@@ -160,7 +169,7 @@ def _values(settings: Settings) -> dict[str, Any]:
     address = f"NodeHostname={host} NodeAddr=127.0.0."
     return _fields(settings) | {
         "host": host,
-        "user": getpass.getuser(),
+        "user": user_name(),
         "controller_port": settings.port,
         "accounting_port": settings.port + 1,
         # A dead node is noticed after slurmd_timeout_s and one to two of these (measured: 15 s for 10, 9 s for 5).

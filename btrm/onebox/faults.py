@@ -83,7 +83,10 @@ def task_kill(box: OneBox, job: str) -> str:
 
 
 def controller_kill(box: OneBox, _: str = "") -> str:
-    """Kill -9 slurmctld: what was submitted within the last seconds is lost."""
+    """Kill -9 slurmctld: it forgets what it did since it last saved.
+
+    A job submitted in the last seconds is lost, and one that it remembers as pending starts anew although it runs.
+    """
     box.kill_controller()
     return "slurmctld is dead: no job starts, squeue and sbatch fail"
 

@@ -35,11 +35,11 @@ class Process:
         """Whether it still runs."""
         return Process.of(self.pid) == self
 
-    def kill(self) -> None:
-        """Send SIGKILL where it still runs."""
+    def send(self, what: signal.Signals) -> None:
+        """Send a signal where it still runs."""
         if self.alive:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, what)
 
 
 def record(folder: Path, name: str, process: Process) -> None:
@@ -53,20 +53,23 @@ def recorded(folder: Path) -> dict[str, Process]:
     return {name: process for name, process in found.items() if process.alive}
 
 
-def end(processes: Iterable[Process], timeout_s: float = 10.0) -> None:
-    """Kill and wait until they are gone."""
-    doomed = list(processes)
-    for process in doomed:
-        process.kill()
-    deadline = time.monotonic() + timeout_s
-    while any(process.alive for process in doomed) and time.monotonic() < deadline:
-        time.sleep(0.005)
+def end(processes: Iterable[Process], how: signal.Signals = signal.SIGKILL) -> None:
+    """End processes and wait until they are gone; kill -9 those that are still there after 10 s."""
+    left = list(processes)
+    for what in (how, signal.SIGKILL):
+        for process in left:
+            process.send(what)
+        deadline = time.monotonic() + 10
+        while (left := [process for process in left if process.alive]) and time.monotonic() < deadline:
+            time.sleep(0.005)
 
 
 def end_all(conf: Path, daemons: Path) -> None:
     """End a cluster: its recorded daemons first, so that they start nothing new, then whatever they had started."""
     end(recorded(daemons).values())
-    while strays := [process for process in _of_cluster(conf) if process.alive]:
+    for _ in range(10):  # a dying step may still start something
+        if not (strays := _of_cluster(conf)):
+            break
         end(strays)
     for path in daemons.glob("*.json"):
         path.unlink(missing_ok=True)
@@ -75,7 +78,8 @@ def end_all(conf: Path, daemons: Path) -> None:
 def step_tasks(conf: Path, job: str) -> list[Process]:
     """Return the processes of a job's steps, or of its batch script where no step runs; never a slurmstepd.
 
-    `job` is Slurm's own number of the job; an array's element has one too.
+    `job` is Slurm's own number of the job; an array's element has one too. A task that is being started is not one yet:
+    its slurmstepd would wait for it for ever.
     """
     steps: dict[str, int] = {}
     for pid in _pids():
@@ -84,7 +88,8 @@ def step_tasks(conf: Path, job: str) -> list[Process]:
             steps[title.rpartition(".")[2].rstrip("]")] = pid
     tasks = [pid for step, pid in steps.items() if step not in {"batch", "extern"}]
     roots = set(tasks or steps.values())
-    return [process for pid in _with_descendants(roots) - roots if (process := Process.of(pid))]
+    family = _with_descendants(roots) - roots
+    return [process for pid in family if _name(pid) != "slurmstepd" and (process := Process.of(pid))]
 
 
 def _of_cluster(conf: Path) -> list[Process]:

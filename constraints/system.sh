@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The system packages that tests with a real Slurm need. Root on Debian or Ubuntu gets them; others are told.
+set -euo pipefail
+say() { echo "btrm: $*" >&2; }
+
+# command:package; a normal user's PATH often lacks the sbin folders.
+needs="slurmctld:slurmctld slurmd:slurmd sinfo:slurm-client munged:munge slurmdbd:slurmdbd mariadbd:mariadb-server-core"
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+missing=()
+for need in $needs; do
+  type -P "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+install="apt-get install -y --no-install-recommends ${missing[*]}"
+if [ "$(id -u)" != 0 ] || ! type -P apt-get >/dev/null; then
+  say "tests with a real Slurm are skipped, not installed: ${missing[*]} (as root on Debian or Ubuntu: $install)"
+  exit 0
+fi
+say "installing ${missing[*]}"
+# The packages would start their services, whose place is the tests' own clusters: this is Debian's way to say no.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  printf '#!/bin/sh\nexit 101\n' >$policy
+  chmod +x $policy
+  trap 'rm -f $policy' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq && $install -qq -o Dpkg::Use-Pty=0 >/dev/null

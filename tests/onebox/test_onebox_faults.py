@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from onebox_jobs import node_of, output, state, submit, submit_writer, wait_for, writers
+
+from btrm.config import ConfigError
+from btrm.onebox import faults
+from btrm.onebox.box import ClusterError, OneBox
+from btrm.onebox.processes import step_tasks
+
+pytestmark = pytest.mark.slow
+Start = Callable[..., OneBox]
+
+
+def test_a_killed_slurmd_and_a_time_that_is_over(slurm: Start) -> None:
+    # One test for the two that take longest, so that they wait together.
+    box = slurm(nodes=2, gpus=2, slurmd_timeout_s=5)
+    overdue = submit_writer(box, "--nodelist=n1")
+    job = submit_writer(box, "--nodelist=n2", "--gpus=1")
+    old = writers(box, job)
+    faults.time_limit(box, overdue)
+    faults.node_kill(box, "n2")
+    assert box.node_states()["n2"] in {"mix", "alloc"} and writers(box, job) == old, "nobody has noticed"
+    box.wait_until("DOWN", lambda: box.node_states()["n2"].startswith("down"))
+    assert state(box, job) == "PENDING" and writers(box, job) == old
+    box.run("scontrol", "update", f"JobId={job}", "ReqNodeList=n1")
+    box.wait_until("two writers", lambda: len(writers(box, job)) == 2)
+    assert node_of(box, job) == "n1"
+    faults.node_back(box, "n2")
+    box.wait_until("the new writer alone", lambda: len(new := writers(box, job)) == 1 and new != old)
+    wait_for(box, overdue, "TIMEOUT", timeout_s=40)
+    assert not writers(box, overdue)
+
+
+def test_what_starts_a_job_again(slurm: Start) -> None:
+    # In one cluster at the same time: each waits 6 s for its old credential to run out.
+    box = slurm(nodes=4, gpus=1, kill_wait_s=1)
+    cut, requeued, preempted = (submit_writer(box, "--gpus=1") for _ in range(3))
+    jobs = (cut, requeued, preempted)
+    nodes = {job: node_of(box, job) for job in jobs}
+    first = {job: writers(box, job) for job in jobs}
+    faults.node_down(box, nodes[cut])
+    faults.requeue(box, requeued)
+    faults.preempt(box, nodes[preempted])
+    box.wait_until("the preemptor in", lambda: box.run("squeue", "-h", "-p", "high", "-t", "r", "-o", "%N") != "")
+    assert state(box, preempted) == "PENDING" and not writers(box, preempted)
+    box.wait_until("a second start", lambda: bool(writers(box, requeued) - first[requeued]))
+    assert not writers(box, requeued) & first[requeued]
+    box.wait_until("two writers", lambda: len(writers(box, cut)) == 2)
+    assert node_of(box, cut) != nodes[cut] and writers(box, cut) > first[cut]
+    faults.node_back(box, nodes[cut])
+    box.wait_until("the old writer's end", lambda: not writers(box, cut) & first[cut])
+    assert state(box, cut) == "RUNNING"
+
+
+def test_a_draining_node_takes_no_new_jobs(slurm: Start) -> None:
+    box = slurm(nodes=1, gpus=2)
+    running = submit_writer(box, "--gpus=1")
+    faults.drain(box, "n1")
+    waiting = submit(box, "true", "--gpus=1")
+    time.sleep(1.5)
+    assert (state(box, running), state(box, waiting)) == ("RUNNING", "PENDING")
+    faults.node_back(box, "n1")
+    wait_for(box, waiting, "COMPLETED")
+
+
+def test_killed_tasks_fail_their_step_and_no_other(slurm: Start) -> None:
+    box = slurm(nodes=1, gpus=2)
+    job = submit(box, "srun sleep 100; echo code $?", "--array=0-1")
+    numbers = ("squeue", "-h", "-j", job, "-o", "%A")
+    batch = submit(box, "sleep 100; echo never")
+    for element in (f"{job}_0", f"{job}_1", batch):
+        wait_for(box, element, "RUNNING")
+    box.wait_until("their tasks", lambda: all(step_tasks(box.conf, number) for number in box.run(*numbers).split()))
+    faults.task_kill(box, f"{job}_1")
+    wait_for(box, f"{job}_1", "COMPLETED")
+    assert "code 137" in output(box, f"{job}_1") and state(box, f"{job}_0") == "RUNNING"
+    faults.task_kill(box, batch)
+    wait_for(box, batch, "FAILED")
+
+
+def test_a_killed_controller_comes_back_with_what_it_had_saved(slurm: Start) -> None:
+    box = slurm(nodes=1, gpus=1, slurmd_timeout_s=5)
+    job = submit_writer(box)
+    faults.controller_kill(box)
+    with pytest.raises(ClusterError, match="squeue"):
+        state(box, job)
+    with pytest.raises(ConfigError, match="does not run"):
+        faults.controller_kill(box)
+    faults.controller_back(box)
+    with pytest.raises(ConfigError, match="runs already"):
+        faults.controller_back(box)
+    wait_for(box, job, "RUNNING")
+    assert len(writers(box, job)) == 1
+
+
+def test_what_a_fault_cannot_be_done_to_is_named(slurm: Start) -> None:
+    box = slurm(nodes=1, gpus=1)
+    for fault in (faults.node_kill, faults.node_down, faults.node_back, faults.drain, faults.preempt):
+        with pytest.raises(ConfigError, match="'n9': no such node; valid: n1"):
+            fault(box, "n9")
+    for fault in (faults.task_kill, faults.requeue, faults.time_limit):
+        with pytest.raises(ClusterError, match="Invalid job id"):
+            fault(box, "99")
+    with pytest.raises(ConfigError, match="no accounting"):
+        faults.dbd_back(box)
+
+
+def test_limits_on_submitting_and_a_record_that_is_away(slurm: Start) -> None:
+    box = slurm(nodes=1, gpus=1, accounting=True)
+    box.limit_submit(3)
+    assert box.run("sacctmgr", "-nP", "show", "assoc", "format=user,maxsubmit").count("|3") == 1
+    job = submit(box, "sleep 100", "--array=0-2")
+    with pytest.raises(ClusterError, match="AssocMaxSubmitJobLimit"):
+        submit(box, "true")
+    box.limit_submit(-1)
+    wait_for(box, submit(box, "true"), "COMPLETED")
+    faults.dbd_kill(box)
+    with pytest.raises(ClusterError, match="sacct"):
+        box.run("sacct")
+    faults.dbd_back(box)
+    box.wait_until("the record", lambda: f"{job}_0" in box.run("sacct", "-n", "-P", "-o", "jobid"))
