@@ -108,7 +108,6 @@ class Stage:
         """Do some of the work; yield the rows of each commit. Elements run side by side in one directory."""
         return getattr(importlib.import_module(self.module), self.share_name)(config, run, units)
 
-
     def halve(self, config: StageConfig, times: int) -> StageConfig:
         """Return the config with its batch halved so many times."""
         return getattr(importlib.import_module(self.module), self.halve_name)(config, times)
@@ -118,8 +117,9 @@ def _model(module: str, config: str, name: str, summary: str) -> Stage:
     return Stage(module, config, f"run_{name}", summary, _GPU, check_name=f"check_{name}")
 
 
-def _shared(stage: Stage, name: str) -> Stage:
-    return replace(stage, work_name=f"work_{name}", share_name=f"share_{name}")
+def _shared(stage: Stage, halve_name: str = "") -> Stage:
+    name = stage.function_name.removeprefix("run_")
+    return replace(stage, work_name=f"work_{name}", share_name=f"share_{name}", halve_name=halve_name)
 
 
 def _trainer(module: str, config: str, name: str, summary: str) -> Stage:
@@ -129,16 +129,13 @@ def _trainer(module: str, config: str, name: str, summary: str) -> Stage:
 STAGES: dict[str, Stage] = {
     "toy_model": Stage("btrm.train.toy_model", "ToyModelConfig", "run_toy_model", "the tiny model of the toy task"),
     "pairs": Stage("btrm.data.pairs", "PairsConfig", "run_pairs", "preference set -> pairs.parquet and rows.jsonl"),
-    "teacher": _shared(
-        Stage("btrm.judges.teacher", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements"), "teacher"
-    ),
+    "teacher": _shared(Stage("btrm.judges.teacher", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements")),
     "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),
     "sft": _trainer("btrm.train.sft", "SftConfig", "sft", "LoRA warm-up on the teacher's answers"),
     "merge": _model("btrm.train.merge", "MergeConfig", "merge", "adapter + base -> model"),
     "grpo": _trainer("btrm.train.grpo", "GrpoConfig", "grpo", "GRPO on a Bradley-Terry reward"),
-    "judge": replace(
-        _shared(_model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"), "judge"),
-        halve_name="halve_batch",
+    "judge": _shared(
+        _model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"), "halve_batch"
     ),
     "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
     "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),

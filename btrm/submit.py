@@ -100,9 +100,12 @@ def _site(args: argparse.Namespace) -> Site:
 def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.Namespace, origin: str) -> int:
     """Show or send a plan on Slurm."""
     from btrm.launch.cluster import Options, cluster_plan, describe, submit, withheld
+    from btrm.launch.offline import missing_offline
 
     shards = _shards(args.shards, experiment)
-    options = Options(shards, args.array_parallelism or site.array_parallelism, args.after or "", args.budget)
+    offline = missing_offline(experiment, {**os.environ, **site.env}, root) if site.offline else []
+    parallelism = args.array_parallelism or site.array_parallelism
+    options = Options(shards, parallelism, args.after or "", args.budget, tuple(offline))
     plan = cluster_plan(experiment, root, site, options)
     if args.dry_run:
         print(f"{experiment.name} in {root}, site {site.name}\n\n{describe(plan, site, options)}")

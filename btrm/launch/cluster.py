@@ -26,12 +26,13 @@ _DEFAULT_MAX_ARRAY = 1001  # Slurm's own default
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the submit command adds to a plan on a cluster."""
+    """What the submit command adds to a plan on a cluster. `problems` were found before the cluster was asked."""
 
     shards: Mapping[str, int]
     parallelism: int | None = None
     after: str = ""
     budget: float | None = None
+    problems: tuple[str, ...] = ()
 
 
 def plan_steps(experiment: Experiment, root: Path, options: Options) -> tuple[PlannedStep, ...]:
@@ -111,7 +112,12 @@ def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None,
         return None, []
     limits = ask_cluster(site)
     jobs = make_jobs(todo, limits.max_array)
-    problems = [*_problems(todo, site, limits), *_over_budget(jobs, options), *_under_way(root, todo)]
+    problems = [
+        *options.problems,
+        *_problems(todo, site, limits),
+        *_over_budget(jobs, options),
+        *_under_way(root, todo),
+    ]
     if problems:
         raise ConfigError(f"site {site.name}:\n" + "\n".join(problems))
     snapshot(root)
@@ -172,7 +178,7 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
         unchecked = [f"{error}; arrays are cut at MaxArraySize {max_array}"]
         problems = [line for step in todo for line in several_nodes(step)]
     jobs = make_jobs(todo, max_array)
-    problems += _over_budget(jobs, options)
+    problems += [*options.problems, *_over_budget(jobs, options)]
     now = window(jobs, None if room is None else room - site.submit_from_nodes)
     lines = _table(jobs, now, plan)
     request = Request(Submission(Path(plan.root) / ".jobs" / "NAME"), plan, site)
