@@ -36,6 +36,7 @@ test: $(STAMP)
 	@$(PY) -m pytest -q -m "not soak"
 
 soak: $(STAMP)
+	@constraints/system.sh
 	@$(PY) -m pytest -v -m soak
 
 bench: $(STAMP)
