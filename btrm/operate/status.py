@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ import orjson
 
 from btrm.launch.queue import QueueView, look
 from btrm.launch.submission import PlannedStep, SentJob, Submission, submissions
-from btrm.operate.states import tally
+from btrm.operate.states import Tally, tally
 from btrm.operate.steps import StepStatus, StepView
 from btrm.operate.where import epoch
 from btrm.runs import MANIFEST, REQUEST, read_request
@@ -40,36 +40,42 @@ class RunStatus:
 
 def run_status(root: Path) -> RunStatus:
     """Return how far a run is."""
-    steps: dict[str, tuple[Submission, PlannedStep]] = {}
     known = submissions(root)
-    for submission in known:
-        steps |= {step.name: (submission, step) for step in submission.plan().steps}
+    steps = {step.name: (submission, step) for submission in known for step in submission.plan().steps}
     complete = {name: is_complete(step, root) for name, (_, step) in steps.items()}
-    used = {s.name: s for name, (s, _) in steps.items() if not complete[name]}
-    sent = {name: submission.sent() for name, submission in used.items()}
-    asked = any(sent.values())
     newest = known[-1] if known else None
+    asked = not all(complete.values()) and any(submission.sent() for submission in known)
     view = look(_interval(newest)) if asked and newest else QueueView()
-    tallies = {name: tally(submission) for name, submission in used.items()}
+    shown = {s.name: s for name, (s, _) in steps.items() if not complete[name] or s == newest}
+    tallies = {name: tally(submission) for name, submission in shown.items()}
+    sent = {name: submission.sent() for name, submission in shown.items()}
     rows: list[StepStatus] = []
     for name, (submission, step) in steps.items():
+        found = tallies.get(submission.name, {})
         if complete[name]:
-            rows.append(StepStatus(name, "complete", elements=step.elements or 1, done=step.elements or 1))
-            continue
-        ready = all(complete.get(need, True) for need in step.needs)
-        looked = StepView(submission, step, tallies[submission.name], sent[submission.name], view, ready)
-        rows.append(looked.status())
+            rows.append(_complete(step, found))
+        elif not sent[submission.name]:
+            rows.append(_local(root / name))
+        else:
+            ready = all(complete.get(need, True) for need in step.needs)
+            rows.append(StepView(submission, step, found, sent[submission.name], view, ready).status())
     rows += [_local(folder) for folder in _folders(root) if folder.name not in steps]
     return RunStatus(
         run=str(root),
         submission=newest.name if newest else "",
         submitted=_submitted(newest) if newest else None,
         site=str(newest.plan().site.get("name", "")) if newest else "",
-        stopped=newest.stopped() if newest and newest.name in used else None,
-        controller=_controller(sent[newest.name], view) if newest and newest.name in used else "",
+        stopped=newest.stopped() if newest and not all(complete.values()) else None,
+        controller=_controller(newest.sent(), view) if newest else "",
         queue=_queue_words(view) if asked else "",
         steps=tuple(rows),
     )
+
+
+def _complete(step: PlannedStep, found: Mapping[str, Tally]) -> StepStatus:
+    count = step.elements or 1
+    attempts = sum(found[key].attempts for key in (step.name, f"{step.name}.commit") if key in found)
+    return StepStatus(step.name, "complete", elements=count, done=count, attempts=attempts)
 
 
 def is_complete(step: PlannedStep, root: Path) -> bool:
@@ -86,9 +92,11 @@ def is_complete(step: PlannedStep, root: Path) -> bool:
 
 
 def _local(folder: Path) -> StepStatus:
-    """Return the line of a stage that no submission to a cluster asked for."""
+    """Return the line of a stage that no cluster was asked for: there is only the disk to tell."""
     if (folder / MANIFEST).exists():
         return StepStatus(folder.name, "complete", done=1)
+    if not (folder / REQUEST).exists():
+        return StepStatus(folder.name, "waiting")
     done, of = read_steps(folder) or (None, None)
     return StepStatus(folder.name, "not complete", progress=done, total=of)
 

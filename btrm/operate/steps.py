@@ -109,18 +109,20 @@ class StepView:
         """Return the last attempts that live, and those that have ended (or vanished) with no job to follow."""
         alive: list[Attempt] = []
         dead: list[Attempt] = []
+        stopped = self.submission.stopped()
+        patience = SILENT_S if stopped is None else 0.0  # what was cancelled ends within seconds
         for state in found.open:
             last, entry = state.last, entries.get(state.element)
             assert last is not None
             if last.outcome != "running":
                 if entry is None or not self.view.known:
                     dead.append(last)
-            elif time.time() - last.seen < SILENT_S or (entry is not None and not entry.waiting):
+            elif self.view.asked - last.seen < patience or (entry is not None and not entry.waiting):
                 alive.append(last)
             elif not self.view.known:
                 alive.append(last)  # nobody can say more; its line tells for how long it has been silent
             elif entry is None:
-                dead.append(_lost(last))
+                dead.append(_lost(last, stopped["cause"] if stopped else ""))
         return alive, dead
 
     def _state(self, alive: bool, waiting: Sequence[QueueEntry], dead: bool) -> tuple[str, str]:
@@ -160,9 +162,9 @@ def _slurms_word(job: str) -> str | None:
     return ended([job]).get(job)
 
 
-def _lost(last: Attempt) -> Attempt:
+def _lost(last: Attempt, stopped: str) -> Attempt:
     """Return an attempt that nobody knows any more, with what Slurm remembers of its end."""
-    word = _slurms_word(last.job)
+    word = _slurms_word(last.job) if stopped != "cancelled" else "CANCELLED"
     cause = classify("", None, word).name if word else "lost"
     return last.model_copy(update={"outcome": "lost", "cause": cause, "reason": last.reason or (word or "")})
 

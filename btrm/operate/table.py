@@ -90,8 +90,9 @@ def _notes(step: StepStatus) -> list[str]:
     if step.cause:
         reason = re.sub(r"\s+", " ", step.reason)[:160]
         when = f", {ago(step.when)}" if step.when else ""
-        notes.append(f"{step.cause}: {step.where}{when}{f': {reason}' if reason else ''}")
-        notes.append(f"  {step.advice}")
+        before = "before: " if step.state in {"running", "queued"} else ""
+        notes.append(f"{before}{step.cause}: {step.where}{when}{f': {reason}' if reason else ''}")
+        notes += [f"  {step.advice}"] if not before else []
     return [f"    {note}" for note in notes]
 
 
