@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--run", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
     doctor.add_argument("--experiment", metavar="NAME", help="offline sites: is what it takes from the hub there?")
     doctor.add_argument("--wait", type=int, default=600, metavar="SECONDS", help="how long a node may take to be free")
+    fetch = _command(
+        commands, "prefetch", _prefetch, "bring an experiment's models and data for nodes without internet"
+    )
+    fetch.add_argument("--experiment", metavar="NAME", required=True)
+    fetch.add_argument("--site", metavar="NAME", help="whose cache: HF_HOME in its [env] (default: as for submit)")
+    fetch.add_argument("--run", type=Path, metavar="DIR", help="leave out what this run's complete steps took")
     rewards = _command(commands, "rewards", _rewards, "score batches of completions with a published reward")
     rewards.add_argument(
         "--batches",
@@ -191,6 +197,17 @@ def _doctor(args: argparse.Namespace) -> int:
         print(check, flush=True)
         failed += check.level == "FAIL"
     return 1 if failed else 0
+
+
+def _prefetch(args: argparse.Namespace) -> int:
+    from btrm.environment import load_environment
+    from btrm.launch.site import default_site, load_site
+    from btrm.operate.prefetch import prefetch
+
+    load_environment(os.environ, Path(".env"))
+    for line in prefetch(args.experiment, load_site(args.site or default_site()), args.run):
+        print(line, flush=True)
+    return 0
 
 
 def _rewards(args: argparse.Namespace) -> int:

@@ -25,11 +25,16 @@ def hub_items(experiment: Experiment, root: Path | None = None) -> dict[HubItem,
     return found
 
 
-def missing_offline(experiment: Experiment, env: Mapping[str, str], root: Path | None = None) -> list[str]:
-    """Return what jobs with HF_HUB_OFFLINE=1 would not find, a line each; `env` is theirs (HF_HOME and the like)."""
+def missing_offline(
+    experiment: Experiment, env: Mapping[str, str], root: Path | None = None, origin: str | None = None
+) -> list[str]:
+    """Return what jobs with HF_HUB_OFFLINE=1 would not find, a line each; `env` is theirs (HF_HOME and the like).
+
+    `origin` is how the experiment was named (FILE.py:function), for the command that the lines tell.
+    """
     return [
         f"{', '.join(places)}: {item}: not whole in {hub_cache(env)}, and jobs here are offline; "
-        f"first, on a machine with internet: btrm prefetch --experiment {experiment.name}"
+        f"first, on a machine with internet: btrm prefetch --experiment {origin or experiment.name}"
         for item, places in hub_items(experiment, root).items()
         if snapshot(item, env) is None
     ]
