@@ -32,7 +32,7 @@ class Unit:
     @property
     def rows(self) -> int:
         """How many rows are missing."""
-        return sum(last - first for first, last in self.missing)
+        return sum([last - first for first, last in self.missing])
 
 
 def ranges(numbers: Sequence[int]) -> Ranges:
@@ -98,4 +98,4 @@ def write_units(path: Path, units: Sequence[Unit]) -> None:
 def read_units(path: Path) -> list[Unit]:
     """Return what `write_units` wrote, in its order."""
     written = cast("dict[str, list[list[int]]]", orjson.loads(path.read_bytes()))
-    return [Unit(name, tuple((first, last) for first, last in missing)) for name, missing in written.items()]
+    return [Unit(name, tuple([(first, last) for first, last in missing])) for name, missing in written.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import given
@@ -27,7 +28,7 @@ def rows(units: list[Unit]) -> list[tuple[str, int]]:
 def test_ranges_hold_the_numbers_that_they_were_made_of(numbers: list[int]) -> None:
     made = ranges(numbers)
     assert opened(made) == numbers
-    assert all(before[1] < after[0] for before, after in zip(made, made[1:], strict=False))
+    assert all(before[1] < after[0] for before, after in pairwise(made))
 
 
 @given(NUMBERS, NUMBERS)

@@ -30,7 +30,7 @@ def rebuild(run: StageRun, directory: Path, cells: Sequence[Cell], pairs: Pairs)
 
     parts = parts_by_cell(directory)
     scratch = run.scratch("judgements.parquet")
-    wanted = pa.array(pairs.labels[: pairs.wanted])
+    wanted = pa.array(pairs.labels[: pairs.wanted], pa.string())
     compacted = (compact(cell, parts.get(cell.name, []), pairs, scratch.with_name("part.parquet")) for cell in cells)
     rows = 0
     with pq.ParquetWriter(scratch, judgement_schema(), compression="zstd") as writer:
@@ -110,6 +110,8 @@ def _cut(table: pa.Table, labels: pa.Array) -> pa.Table:
     """Leave out the rows of other pairs than these."""
     import pyarrow.compute as pc
 
+    if table["label_id"].unique().equals(labels):
+        return table
     return table.filter(pc.field("label_id").isin(labels))
 
 
