@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from btrm.launch.failures import FAILURES, Failure
@@ -39,10 +40,12 @@ class Running:
 
     def progress(self, done: int, total: int | None = None) -> None:
         """Say how far the work is: pairs or steps that are safe on disk."""
-        if done != self.now.done or total != self.now.total:
+        with self.lock:
+            if (done, total) == (self.now.done, self.now.total):
+                return
             self.now = self.now.model_copy(update={"done": done, "total": total, "progressed": time.time()})
-            if time.monotonic() - self.written > _WRITE_S:
-                self.write()
+        if time.monotonic() - self.written > _WRITE_S:
+            self.write()
 
     def write(self) -> None:
         """Write the state; raise Fenced where a newer attempt has begun."""
@@ -58,8 +61,15 @@ class Running:
     def end(self, outcome: Outcome, cause: str = "", reason: str = "") -> None:
         """Write how the attempt ended. What is to run again at once keeps its mark for the batch script."""
         update = {"outcome": outcome, "cause": cause, "reason": reason, "ended": time.time()}
-        self.now = self.now.model_copy(update=update)
+        with self.lock:
+            self.now = self.now.model_copy(update=update)
         self.write()
+
+    def fenced(self, error: Fenced) -> None:
+        """Give the work up to the newer attempt: no requeue, and a state that says why, where it is still ours."""
+        self.no_requeue()
+        with contextlib.suppress(Fenced, OSError):
+            self.end("failed", "fenced", str(error))
 
     def no_requeue(self) -> None:
         """Take the mark away: the batch script outside will let the job end."""
@@ -71,15 +81,17 @@ class NoProgressError(RuntimeError):
 
 
 @contextlib.contextmanager
-def attempt(submission: Submission, step: str, element: int, gpus: int, at_start: int) -> Generator[Running]:
+def attempt(
+    submission: Submission, step: str, element: int, gpus: int, at_start: int, halvings: int = 0
+) -> Generator[Running]:
     """Begin an attempt, keep its state and its leases alive, and listen to Slurm's signals.
 
     `at_start` is the progress that is on disk now. Raises NoProgressError instead of yielding where it is the same as
-    at the start of the last attempts, and those failed on their own account.
+    at the start of the last attempts, and those failed on their own account (see `hopeless`).
     """
     running = _begin(submission, step, element, gpus, at_start)
     running.write()
-    if (failure := _hopeless(running)) is not None:
+    if (failure := hopeless(running.before, at_start, halvings)) is not None:
         running.end("failed", failure.name, failure.advice)
         raise NoProgressError(failure.advice)
     running.mark.parent.mkdir(exist_ok=True)
@@ -133,15 +145,16 @@ def _closed(last: Attempt, submission: Submission, slurm_id: str, restarts: int)
     return last.model_copy(update={"outcome": "lost", "cause": cause, "ended": last.seen})
 
 
-def _hopeless(running: Running) -> Failure | None:
-    """Return why nothing is to be hoped of another attempt; None where it may run."""
-    idle: list[Attempt] = []
-    for past in reversed(running.before):
-        if past.at_start != running.now.at_start or past.outcome == "done":
-            break
-        idle.append(past)
+def hopeless(attempts: Sequence[Attempt], at_start: int, halvings: int = 0) -> Failure | None:
+    """Return why nothing is to be hoped of another attempt that would start from here; None where it may run.
+
+    Two that failed on their own account from this very place are enough; where half the batch may help, as many more
+    as it can be halved.
+    """
+    idle = list(takewhile(lambda past: past.at_start == at_start and past.outcome != "done", reversed(attempts)))
     own = [past for past in idle if past.cause not in FAILURES or FAILURES[past.cause].own_fault]
-    if len(own) < _MAX_OWN and len(idle) < _MAX_OUTSIDE:
+    spared = min(halvings, sum(past.cause in FAILURES and FAILURES[past.cause].action == "halve" for past in own))
+    if len(own) - spared < _MAX_OWN and len(idle) < _MAX_OUTSIDE:
         return None
     causes = ", ".join(dict.fromkeys(past.cause for past in own or idle))
     last = next((past.reason for past in own or idle if past.reason), "nothing was said")
@@ -170,7 +183,7 @@ def _beat(running: Running, ended: threading.Event, die: Callable[[str], None]) 
             if time.monotonic() - running.written > _STATE_S:
                 running.write()
         except Fenced as error:
-            running.no_requeue()
+            running.fenced(error)
             die(str(error))
         except OSError:  # a full or vanished disk: the work itself will say so
             continue

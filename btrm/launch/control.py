@@ -16,7 +16,7 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.launch.attempt import consecutive
-from btrm.launch.failures import FAILURES
+from btrm.launch.failures import FAILURES, classify
 from btrm.launch.jobs import make_jobs
 from btrm.launch.limits import ask_cluster
 from btrm.launch.sbatch import Request
@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 _EXCLUDE_S = 3600.0  # how long a node that failed is left out
 _MAX_BACKOFF_S = 3600
 _IDLE_ROUNDS = 3
+_QUICK_TRIES = 2  # whoever has a GPU does not wait long for slurmctld
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,12 @@ def advance(submission: Submission) -> None:
             resend(submission)
 
 
+def give_up(submission: Submission, error: Exception) -> None:
+    """Stop for an error of the controller's own, which another look would meet again."""
+    failure = classify("", None, None, error)
+    stop(submission, Verdict(failure.name, f"the controller failed: {error}", "mend the cause, then: btrm retry"))
+
+
 def ensure(submission: Submission) -> None:
     """Send a controller where there should be one and is none: it was cancelled, or slurmctld lost it in a crash."""
     plan = submission.plan()
@@ -68,7 +75,7 @@ def ensure(submission: Submission) -> None:
     if not site.submit_from_nodes or submission.stopped() is not None:
         return
     if any(read_manifest(Path(plan.root) / step.name) is None for step in plan.steps):
-        _watch(submission, live_jobs(submission))
+        _watch(submission, live_jobs(submission, _QUICK_TRIES))
 
 
 def _watch(submission: Submission, alive: Mapping[str, str]) -> None:

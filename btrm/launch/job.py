@@ -21,6 +21,7 @@ from btrm.environment import load_environment
 from btrm.launch.attempt import TERMINATED, TIME_LIMIT, NoProgressError, Running, attempt, consecutive
 from btrm.launch.failures import classify
 from btrm.launch.local import run_step
+from btrm.launch.slurm import NoRoomError
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.leases import Fenced
 from btrm.runs import OWNER, REQUEST, RunPaths, StageConfig, StageError, StageRun, read_request, win, write_json
@@ -32,6 +33,8 @@ from btrm.work import read_units, share, write_units
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 2.0
+_MAX_HALVINGS = 6
+_MAX_LOOKS = 100
 STOPPED_CODE = 75  # EX_TEMPFAIL: try again
 
 
@@ -42,10 +45,7 @@ def main(argv: Sequence[str]) -> int:
     load_environment(os.environ, Path(".env"))
     os.environ[OWNER] = f"job {os.environ.get('SLURM_JOB_ID', os.getpid())}"
     if kind == "control":
-        from btrm.launch.control import advance
-
-        advance(submission)
-        return 0
+        return _control(submission)
     plan = submission.plan()
     step = plan.step(name)
     if rank := int(os.environ.get("SLURM_PROCID", "0")):
@@ -53,14 +53,15 @@ def main(argv: Sequence[str]) -> int:
     element = first + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")) if kind == "array" else 0
     os.environ["NODE_RANK"] = "0"
     _LOG.info("%s.%d on %s", name, element, os.uname().nodename)
-    if kind == "array":
-        last = submission.read_state(name, element).last
-        at_start, work = last.done if last else 0, _array
-    else:
-        at_start, work = _steps_done(Path(plan.root) / name), _whole
+    stage, last = get_stage(step.stage), submission.read_state(name, element).last
+    counted = stage.shared and kind != "commit"  # rows, in the state; a trainer's steps are those of its checkpoints
+    at_start = (last.done if last else 0) if counted else _steps_done(Path(plan.root) / name)
+    work = _array if kind == "array" else _whole
+    halvings = _MAX_HALVINGS if stage.halve_name else 0
     gpus = step.resources.nodes * step.resources.gpus if kind != "commit" else 0
     try:
-        with attempt(submission, name if kind != "commit" else f"{name}.commit", element, gpus, at_start) as running:
+        named = name if kind != "commit" else f"{name}.commit"
+        with attempt(submission, named, element, gpus, at_start, halvings) as running:
             return _guarded(lambda: work(submission, step, Path(plan.root), running), running)
     except NoProgressError as error:
         _LOG.error("no further attempt: %s", error)
@@ -82,14 +83,43 @@ def _ensure_controller(submission: Submission) -> None:
         _LOG.warning("no controller could be sent: %s", error)
 
 
-def _guarded(work: Callable[[], None], running: Running) -> int:
-    """Run the work and write down how it ended, whichever way."""
+def _control(submission: Submission) -> int:
+    """Look what is left to do. Where that cannot be done now, or is killed, the batch script puts this job back."""
+    from btrm.launch.control import advance, give_up
+
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    mark = submission.requeue_mark(f"{os.environ.get('SLURM_JOB_ID', '0')}.{restarts}")
+    if restarts < _MAX_LOOKS:
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
     try:
-        work()
+        advance(submission)
+    except (StageError, NoRoomError, OSError) as error:
+        _LOG.error("%s", error)
+        return STOPPED_CODE
+    except Exception as error:
+        give_up(submission, error)
+        mark.unlink(missing_ok=True)
+        raise
+    mark.unlink(missing_ok=True)
+    return 0
+
+
+def _guarded(work: Callable[[], None], running: Running) -> int:
+    """Do the work and write down how it ended, whichever way."""
+    try:
+        return _ended(work, running)
     except Fenced as error:
-        running.no_requeue()
+        running.fenced(error)
         _LOG.error("%s", error)
         return 1
+
+
+def _ended(work: Callable[[], None], running: Running) -> int:
+    try:
+        work()
+    except Fenced:
+        raise
     except Stopped as stopped:
         _LOG.info("stopped (%s); everything done is on disk", stopped)
         running.end("stopped", str(stopped), "asked to stop at a safe point")
@@ -113,11 +143,13 @@ def _failed(error: BaseException, running: Running) -> int:
     return 1
 
 
-def _whole(_: Submission, step: PlannedStep, root: Path, running: Running) -> None:
+def _whole(submission: Submission, step: PlannedStep, root: Path, running: Running) -> None:
     """Do a step that is one job, or commit one whose elements have done their shares."""
     stage = get_stage(step.stage)
     if stage.shared and running.step.endswith(".commit"):
         _refuse_unfinished(stage, step, root)
+    elif stage.shared:
+        _array(submission, step, root, running)  # as the one element of its array: with progress, and safe points
     halvings = consecutive(running.before, "cuda_out_of_memory")
     done = threading.Event()
     watch = threading.Thread(target=_watch_steps, args=(root / step.name, running, done), daemon=True)
@@ -151,8 +183,7 @@ def _array(submission: Submission, step: PlannedStep, root: Path, running: Runni
     split = submission.split(step.name)
     if not split.exists():
         _pin(stage, config, run, split)
-    assert step.elements is not None
-    mine = share(read_units(split), running.element, step.elements)
+    mine = share(read_units(split), running.element, step.elements or 1)
     total = sum(unit.rows for unit in mine)
     _LOG.info("%d rows in %d units", total, len(mine))
     done = min(running.now.done, total)

@@ -56,7 +56,7 @@ def parameters(job: Job, request: Request) -> dict[str, Any]:
     extra |= {name: value for name, value in optional.items() if value}
     return {
         "map_count": job.count if job.kind == "array" else None,  # names an array's logs; its indices are in `extra`
-        "job_name": f"btrm-{request.submission.name}-{job.key}",
+        "job_name": job_name(job, request.submission),
         "time": need.time_min,
         "nodes": need.nodes,
         "ntasks_per_node": 1,
@@ -76,6 +76,11 @@ def parameters(job: Job, request: Request) -> dict[str, Any]:
         "srun_args": ["--kill-on-bad-exit=1"],
         "additional_parameters": {**extra, **site.slurm},
     }
+
+
+def job_name(job: Job, submission: Submission) -> str:
+    """Return the name by which a job is found in the queue."""
+    return f"btrm-{submission.name}-{job.key}"
 
 
 def gpu_parameters(need: Resources, site: Site) -> dict[str, str]:

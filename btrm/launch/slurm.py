@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.launch.jobs import CONTROL, Job, window
-from btrm.launch.sbatch import Request, script
+from btrm.launch.sbatch import Request, job_name, script
 from btrm.launch.submission import SentJob, Submission
 from btrm.runs import StageError
 
+_LOG = logging.getLogger(__name__)
 _SECRET = re.compile(r"(_|^)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
 _TIMEOUT_S = 60
 _TRIES, _PAUSE_S = 20, 10.0
+# slurmctld is restarted or overrun: nothing is wrong with the job.
+_BUSY = re.compile(r"[Uu]nable to contact|[Tt]imed out|[Tt]emporarily un|refused|Zero Bytes were transmitted")
+
+
+class NoRoomError(ConfigError):
+    """The queue has no room for another job of this user now."""
 
 
 def is_secret(name: str) -> bool:
@@ -35,22 +44,36 @@ def job_environ(environ: Mapping[str, str]) -> dict[str, str]:
     return {n: v for n, v in environ.items() if n in kept or not (n.startswith(dropped) or is_secret(n))}
 
 
-def live_jobs(submission: Submission) -> dict[str, str]:
+def live_jobs(submission: Submission, tries: int = _TRIES) -> dict[str, str]:
     """Return {job name: id} of a submission's jobs that Slurm still has, this process's own job left out.
 
-    Raises StageError where slurmctld does not answer for some minutes.
+    Raises StageError where slurmctld does not answer, some minutes long.
     """
-    command = ["squeue", "--me", "--noheader", "--format=%A %j"]
+    command = ["squeue", "--me", "--noheader", "--format=%A %t %j"]
     complaint = ""
-    for _ in range(_TRIES):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    for left in reversed(range(tries)):
+        done = _ask(command)
         if done.returncode == 0:
-            rows = [line.split() for line in done.stdout.splitlines()]
+            rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
             mine, own = f"btrm-{submission.name}-", os.environ.get("SLURM_JOB_ID")
-            return {name: job_id for job_id, name in rows if name.startswith(mine) and job_id != own}
+            # A controller that is ending looks at nothing more.
+            gone = ("CG", f"{mine}control")
+            return {n: i for i, state, n in rows if n.startswith(mine) and i != own and (state, n) != gone}
         complaint = done.stderr.strip()
-        time.sleep(_PAUSE_S)
+        time.sleep(_PAUSE_S if left else 0)
     raise StageError(f"squeue does not answer: {complaint}")
+
+
+def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command of Slurm; one that hangs has failed."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, env=job_environ(os.environ), timeout=_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        raise ConfigError(f"{command[0]} is not on PATH: this is no Slurm machine; --site local runs here") from None
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"{command[0]} timed out after {_TIMEOUT_S} s")
 
 
 def send(
@@ -59,14 +82,15 @@ def send(
     """Send what fits into the queue and, where the site's nodes may submit, a controller after all of it.
 
     `known` are the ids of jobs sent before, by key, that these may have to wait for.
-    Raises StageError with Slurm's own words where sbatch refuses; what was sent until then is on record.
+    Raises NoRoomError where nothing fits, StageError with Slurm's own words where sbatch refuses; what was sent until
+    then is on record.
     """
     request.submission.logs.mkdir(parents=True, exist_ok=True)
     (request.submission.directory / "requeue").mkdir(exist_ok=True)
     controlled = request.site.submit_from_nodes
     chosen = window(jobs, None if room is None else room - controlled)
     if not chosen or (len(chosen) < len(jobs) and not controlled):
-        raise ConfigError(
+        raise NoRoomError(
             f"the queue has room for {room} of your jobs and the plan has {sum(job.count for job in jobs)}. "
             "Wait, take fewer and larger elements (--array-tasks), or a site whose nodes may submit (submit_from_nodes)"
         )
@@ -97,7 +121,7 @@ def _submit(job: Job, request: Request) -> SentJob:
     file = submission.directory / "scripts" / f"{job.key}.sh"
     file.parent.mkdir(exist_ok=True)
     file.write_text(script(job, request))
-    job_id = _sbatch(["sbatch", "--parsable", str(file)])
+    job_id = _sbatch(job, submission, file)
     sent = SentJob(
         key=job.key,
         step=job.step,
@@ -111,17 +135,19 @@ def _submit(job: Job, request: Request) -> SentJob:
     return sent
 
 
-def _sbatch(command: list[str]) -> str:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=job_environ(os.environ), timeout=_TIMEOUT_S, check=False
-        )
-    except FileNotFoundError:
-        raise ConfigError("sbatch is not on PATH: this is no Slurm machine; --site local runs here") from None
-    except subprocess.TimeoutExpired:
-        raise StageError(
-            f"sbatch did not answer within {_TIMEOUT_S} s; what was sent is on record, try again"
-        ) from None
-    if done.returncode != 0:
-        raise StageError(f"sbatch refused {command[-1]}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip().partition(";")[0]
+def _sbatch(job: Job, submission: Submission, file: Path) -> str:
+    """Return the id of a job sent; where slurmctld is away for a moment, try again."""
+    complaint = ""
+    for attempt in range(_TRIES):
+        if attempt:
+            _LOG.info("sbatch: %s; trying again in %g s", complaint, _PAUSE_S)
+            time.sleep(_PAUSE_S)
+            if (taken := live_jobs(submission).get(job_name(job, submission))) is not None:
+                return taken  # only the answer was lost
+        done = _ask(["sbatch", "--parsable", str(file)])
+        if done.returncode == 0:
+            return done.stdout.strip().partition(";")[0]
+        complaint = done.stderr.strip() or done.stdout.strip()
+        if not _BUSY.search(complaint):
+            break
+    raise StageError(f"sbatch refused {file}: {complaint}")

@@ -165,21 +165,25 @@ class Submission:
 
     def read_state(self, step: str, element: int) -> ElementState:
         """Return an element's state; one without attempts where it has not begun."""
-        path = self.state(step, element)
-        try:
-            return ElementState.model_validate(orjson.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return ElementState(step=step, element=element)
+        return _state(self.state(step, element)) or ElementState(step=step, element=element)
 
     def write_state(self, state: ElementState) -> None:
-        """Write an element's state whole."""
-        write_json(self.state(state.step, state.element), state.model_dump(mode="json"))
+        """Write an element's state whole. No lease guards it: whoever is fenced must still be able to say so."""
+        path = self.state(state.step, state.element)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
+        try:
+            scratch.write_bytes(orjson.dumps(state.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
 
     def states(self) -> Iterator[ElementState]:
         """Yield every element's state that has begun."""
         folder = self.directory / "state"
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-            yield ElementState.model_validate(orjson.loads(path.read_bytes()))
+            if (state := _state(path)) is not None:
+                yield state
 
     def stopped(self) -> dict[str, str] | None:
         """Return {cause, reason, advice} where the submission goes no further."""
@@ -197,6 +201,14 @@ def new_submission(root: Path, plan: Plan) -> Submission:
 def submissions(root: Path) -> list[Submission]:
     """Return a run's submissions to a cluster, oldest first."""
     return [Submission(path.parent) for path in sorted((root / JOBS).glob("*/plan.json"))]
+
+
+def _state(path: Path) -> ElementState | None:
+    """Return a state; None where there is none, or a power cut left an empty one."""
+    try:
+        return ElementState.model_validate(orjson.loads(path.read_bytes()))
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
 
 
 def _whole(line: str) -> SentJob | None:
