@@ -12,7 +12,7 @@ from pathlib import Path
 
 from btrm.leases import VARIABLE, Fenced, check_held, held
 from btrm.progress import progress
-from btrm.runs import Resources, StageError
+from btrm.runs import MANIFEST, Resources, StageError
 from btrm.stopping import Stopped, stop_asked
 from btrm.train.node import Place, Ranks, free_port, python
 from btrm.train.nodes import Call, Failure, Watch, call, dismiss, failure_of_another, heard, place, tell_failure
@@ -127,14 +127,14 @@ class _Attempt:
 
     def _poll(self) -> int | None:
         code = self._ranks.poll()
-        if code is not None or time.monotonic() - self._looked < _SLOW_S:
+        if code not in (None, 0) or (code is None and time.monotonic() - self._looked < _SLOW_S):
             return code
         self._looked = time.monotonic()
         check_held()
         failure = failure_of_another(self.job.directory, self.where.nodes)
         if failure is not None:
             self.log = Path(failure.log)
-        return failure.code if failure is not None else None
+        return failure.code if failure is not None else code
 
     def _stop_where_asked(self, done: int) -> None:
         """Ask the trainer to stop at the end of its step; where it has done none yet, nothing is lost by ending it."""
@@ -156,7 +156,7 @@ def follow(stage_dir: Path) -> int:
     watch = Watch(stage_dir)
     while (said := heard(stage_dir)) is None:
         if watch.lost():
-            return 1
+            return 0 if (stage_dir / MANIFEST).exists() else 1
         time.sleep(_SLOW_S / 2)
     return _follow(stage_dir, said, watch) if said.state == "run" else 0
 
