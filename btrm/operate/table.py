@@ -87,7 +87,7 @@ def _notes(step: StepStatus) -> list[str]:
     notes: list[str] = []
     if step.silent_s is not None:
         notes.append(f"not heard of for {duration(step.silent_s)}")
-    if step.cause:
+    if step.cause and step.state != "cancelled":
         reason = re.sub(r"\s+", " ", step.reason)[:160]
         when = f", {ago(step.when)}" if step.when else ""
         before = "before: " if step.state in {"running", "queued"} else ""
