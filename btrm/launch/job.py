@@ -27,7 +27,7 @@ from btrm.leases import Fenced
 from btrm.runs import OWNER, REQUEST, RunPaths, StageConfig, StageError, StageRun, read_request, win, write_json
 from btrm.stages import Stage, get_stage, prepare
 from btrm.stopping import Stopped, ask_to_stop, safe_point
-from btrm.train.launch import follow
+from btrm.train.launch import dismiss, follow
 from btrm.train.rank import read_steps
 from btrm.work import read_units, share, write_units
 
@@ -159,6 +159,8 @@ def _whole(submission: Submission, step: PlannedStep, root: Path, running: Runni
     finally:
         done.set()
         watch.join(_POLL_S)
+        if step.resources.nodes > 1:
+            dismiss(root / step.name)  # the other nodes wait for a word, also where there was nothing to train
     running.progress(_steps_done(root / step.name) or running.now.done, running.now.total)
 
 
