@@ -13,19 +13,32 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from btrm.checkpoints import checkpoints, is_whole, step_of
 from btrm.config import ConfigError
 from btrm.environment import load_environment
-from btrm.launch.attempt import TERMINATED, TIME_LIMIT, NoProgressError, Running, attempt, consecutive
+from btrm.launch.attempt import MAX_HALVINGS, TERMINATED, TIME_LIMIT, NoProgressError, Running, attempt, consecutive
 from btrm.launch.failures import classify
 from btrm.launch.local import run_step
 from btrm.launch.slurm import NoRoomError
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.leases import Fenced
-from btrm.runs import OWNER, REQUEST, RunPaths, StageConfig, StageError, StageRun, read_request, win, write_json
-from btrm.stages import Stage, get_stage, prepare
+from btrm.runs import (
+    JOB_IDS,
+    OWNER,
+    REQUEST,
+    RunPaths,
+    StageConfig,
+    StageError,
+    StageRun,
+    read_request,
+    win,
+    write_json,
+)
+from btrm.staging import Staging, stage_in
+from btrm.stages import Stage, get_stage, prepare, references
 from btrm.stopping import Stopped, ask_to_stop, safe_point
 from btrm.train.launch import dismiss, follow
 from btrm.train.rank import read_steps
@@ -33,7 +46,6 @@ from btrm.work import read_units, share, write_units
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 2.0
-_MAX_HALVINGS = 6
 _MAX_LOOKS = 100
 STOPPED_CODE = 75  # EX_TEMPFAIL: try again
 
@@ -50,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
     step = plan.step(name)
     if rank := int(os.environ.get("SLURM_PROCID", "0")):
         return _follower(Path(plan.root) / name, rank)
+    os.environ[JOB_IDS] = " ".join(dict.fromkeys(job.job_id for job in submission.sent() if job.step == name))
     element = first + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")) if kind == "array" else 0
     os.environ["NODE_RANK"] = "0"
     _LOG.info("%s.%d on %s", name, element, os.uname().nodename)
@@ -57,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     counted = stage.shared and kind != "commit"  # rows, in the state; a trainer's steps are those of its checkpoints
     at_start = (last.done if last else 0) if counted else _steps_done(Path(plan.root) / name)
     work = _array if kind == "array" else _whole
-    halvings = _MAX_HALVINGS if stage.halve_name else 0
+    halvings = MAX_HALVINGS if stage.halve_name else 0
     gpus = step.resources.nodes * step.resources.gpus if kind != "commit" else 0
     try:
         named = name if kind != "commit" else f"{name}.commit"
@@ -155,13 +168,26 @@ def _whole(submission: Submission, step: PlannedStep, root: Path, running: Runni
     watch = threading.Thread(target=_watch_steps, args=(root / step.name, running, done), daemon=True)
     watch.start()
     try:
-        run_step(_halved(step, halvings), root)
+        run_step(_halved(step, halvings), root, _stage_inputs(submission, step, root))
     finally:
         done.set()
         watch.join(_POLL_S)
         if step.resources.nodes > 1:
             dismiss(root / step.name)  # the other nodes wait for a word, also where there was nothing to train
     running.progress(_steps_done(root / step.name) or running.now.done, running.now.total)
+
+
+def _stage_inputs(submission: Submission, step: PlannedStep, root: Path) -> Staging | None:
+    """Copy what a GPU stage reads to the node's own disk, where the site names one."""
+    stage, scratch = get_stage(step.stage), submission.plan().site.get("scratch")
+    if not scratch or not stage.resources.gpus:
+        return None
+    found = [RunPaths(root).resolve(ref) for _, ref in references(stage.config.build(step.config))]
+    staging = stage_in([path for path in found if path is not None and path.exists()], Path(str(scratch)))
+    _LOG.info(
+        "staged %.1f GB in %.1f s; ready copies saved %.1f s", staging.bytes / 1e9, staging.seconds, staging.saved_s
+    )
+    return staging
 
 
 def _refuse_unfinished(stage: Stage, step: PlannedStep, root: Path) -> None:
@@ -181,7 +207,8 @@ def _array(submission: Submission, step: PlannedStep, root: Path, running: Runni
         return
     if read_request(prepared.directory) != prepared.request:
         write_json(prepared.directory / REQUEST, prepared.request.model_dump(mode="json"))
-    run = _stage_run(step, root)
+    staging = _stage_inputs(submission, step, root)
+    run = replace(_stage_run(step, root), staged=staging.local if staging else {})
     split = submission.split(step.name)
     if not split.exists():
         _pin(stage, config, run, split)
