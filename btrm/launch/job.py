@@ -37,8 +37,8 @@ from btrm.runs import (
     win,
     write_json,
 )
-from btrm.staging import Staging, stage_in
 from btrm.stages import Stage, get_stage, prepare, references
+from btrm.staging import Staging, stage_in
 from btrm.stopping import Stopped, ask_to_stop, safe_point
 from btrm.train.launch import dismiss, follow
 from btrm.train.rank import read_steps
