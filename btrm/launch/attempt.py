@@ -22,6 +22,7 @@ _STATE_S = 10.0  # how often a living attempt says so
 _WRITE_S = 1.0  # progress is written at most this often
 # Ends from outside say nothing about the job; so many in a row without any progress are still enough.
 _MAX_OWN, _MAX_OUTSIDE = 2, 20
+MAX_HALVINGS = 6  # of a batch, where its stage can do that
 TIME_LIMIT, TERMINATED = "timeout", "preempted"
 
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.launch.attempt import consecutive
+from btrm.launch.attempt import MAX_HALVINGS, consecutive, hopeless
 from btrm.launch.failures import FAILURES, classify
-from btrm.launch.jobs import make_jobs
-from btrm.launch.limits import ask_cluster
+from btrm.launch.jobs import Job, make_jobs
+from btrm.launch.limits import ClusterLimits, ask_cluster
 from btrm.launch.sbatch import Request
 from btrm.launch.site import Site
 from btrm.launch.slurm import live_jobs, send, send_control
-from btrm.launch.submission import Attempt, ElementState, Plan, PlannedStep, SentJob, Submission
+from btrm.launch.submission import ElementState, Plan, PlannedStep, SentJob, Submission
 from btrm.runs import exclusive, read_manifest, write_json
 from btrm.stages import get_stage, prepare
 
@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 _EXCLUDE_S = 3600.0  # how long a node that failed is left out
 _MAX_BACKOFF_S = 3600
 _IDLE_ROUNDS = 3
+_FORGOTTEN = -1  # an attempt's at_start, when a person has sent the work again
 _QUICK_TRIES = 2  # whoever has a GPU does not wait long for slurmctld
 
 
@@ -112,8 +113,9 @@ def resend(submission: Submission, *, reset: bool = False, only: Collection[str]
     prefix = f"btrm-{submission.name}-"
     alive = {name.removeprefix(prefix): job_id for name, job_id in live_jobs(submission).items()}
     jobs = [job for job in jobs if job.key not in alive and (only is None or job.step in only)]
-    recent = [last for state in states if (last := state.last) and last.outcome in {"failed", "lost"}]
-    request = Request(submission, plan, site, begin_s=_backoff(states, site), exclude=",".join(_excluded(recent)))
+    request = Request(
+        submission, plan, site, begin_s=_backoff(states, site), exclude=_exclude(states, jobs, limits, site)
+    )
     _note_round(submission, todo, states)
     return send(jobs, request, limits.room, alive) if jobs else []
 
@@ -150,17 +152,34 @@ def missing_elements(submission: Submission, step: PlannedStep, states: Iterable
 
 def _verdict(submission: Submission, todo: list[PlannedStep]) -> Verdict | None:
     names = {step.name for step in todo} | {f"{step.name}.commit" for step in todo}
-    for state in submission.states():
-        last = state.last
-        if state.step in names and last is not None and last.outcome == "failed":
-            failure = FAILURES[last.cause]
-            if failure.action == "stop":
-                where = f"{state.step}.{state.element}, job {last.job} on {last.host}"
-                return Verdict(last.cause, f"{where}: {last.reason}", failure.advice)
+    states = list(submission.states())
+    for state in states:
+        if state.step in names and (verdict := _of_element(state)) is not None:
+            return verdict
+    after = submission.plan().after
+    if after and not states:
+        reason = f"job {after}, given as --after, did not succeed, or what waited for it was cancelled"
+        return Verdict("cancelled", reason, "to start without it: btrm retry")
     rounds = _rounds(submission)
-    if len(rounds) >= _IDLE_ROUNDS and set(rounds[-_IDLE_ROUNDS:]) == {_digest(todo, submission.states())}:
+    if len(rounds) >= _IDLE_ROUNDS and set(rounds[-_IDLE_ROUNDS:]) == {_digest(todo, states)}:
         reason = f"sent {_IDLE_ROUNDS} times without any progress"
         return Verdict("no_progress", reason, "see btrm status and btrm logs; then: btrm retry")
+    return None
+
+
+def _of_element(state: ElementState) -> Verdict | None:
+    """Return why an element should not be sent again; nothing counts that a retry by hand has forgotten."""
+    last = state.last
+    if last is None or last.at_start == _FORGOTTEN or last.outcome not in {"failed", "lost", "stopped"}:
+        return None
+    failure = FAILURES.get(last.cause)
+    where = f"{state.step}.{state.element}, job {last.job} on {last.host}"
+    if last.cause == "fenced":  # by another submission: in this one the newer attempt would be the last
+        return Verdict("fenced", f"{where}: {last.reason}", "another submission has this work: btrm status")
+    if failure is not None and failure.action == "stop":
+        return Verdict(last.cause, f"{where}: {last.reason}", failure.advice)
+    if last.done <= last.at_start and (idle := hopeless(state.attempts, last.at_start, MAX_HALVINGS)) is not None:
+        return Verdict(idle.name, f"{where}: {idle.advice}", FAILURES[idle.name].advice)
     return None
 
 
@@ -189,11 +208,18 @@ def _backoff(states: Iterable[ElementState], site: Site) -> int:
     return min(_MAX_BACKOFF_S, int(site.backoff_s * 2 ** (max(times) - 1))) if times else 0
 
 
-def _excluded(recent: Iterable[Attempt]) -> list[str]:
-    """Return the nodes that failed lately in a way that is theirs."""
+def _exclude(states: Iterable[ElementState], jobs: Iterable[Job], limits: ClusterLimits, site: Site) -> str:
+    """Return the nodes that failed lately in a way that is theirs; none where too few others would be left.
+
+    Of a job on several nodes (n[1-2]) nobody can tell which was to blame.
+    """
     since = time.time() - _EXCLUDE_S
-    bad = {a.host for a in recent if (a.ended or a.seen) > since and FAILURES[a.cause].exclude_node}
-    return sorted(bad)
+    recent = [last for state in states if (last := state.last) and last.outcome in {"failed", "lost"}]
+    recent = [last for last in recent if (last.ended or last.seen) > since and last.cause in FAILURES]
+    bad = sorted({last.host for last in recent if FAILURES[last.cause].exclude_node and "[" not in last.host})
+    partition = limits.partitions.get(site.partition or limits.default_partition or "")
+    needed = max((job.resources.nodes for job in jobs), default=1)
+    return ",".join(bad) if partition is not None and partition.nodes - len(bad) >= needed else ""
 
 
 def _reset(submission: Submission) -> None:
@@ -202,5 +228,5 @@ def _reset(submission: Submission) -> None:
     (submission.directory / "rounds.json").unlink(missing_ok=True)
     for state in submission.states():
         if state.last is not None and state.last.outcome != "done":
-            attempts = tuple(past.model_copy(update={"at_start": -1}) for past in state.attempts)
+            attempts = tuple(past.model_copy(update={"at_start": _FORGOTTEN}) for past in state.attempts)
             submission.write_state(state.model_copy(update={"attempts": attempts}))

@@ -15,13 +15,17 @@ CONTROL = Resources(cpus=1, mem_gb=2, time_min=30)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One sbatch call. An array's indices stand for elements `first + index` of its step; `after` names other jobs."""
+    """One sbatch call. An array's indices stand for elements `first + index` of its step.
+
+    `after` names the jobs that must have succeeded before, `behind` those that must have ended, either way.
+    """
 
     key: str
     step: str
     kind: Kind
     resources: Resources
     after: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
     first: int = 0
     indices: tuple[Range, ...] = ((0, 1),)
     parallelism: int | None = None
@@ -67,19 +71,27 @@ def _commit(step: PlannedStep, after: tuple[str, ...]) -> Job:
 
 
 def _arrays(step: PlannedStep, after: tuple[str, ...], max_array: int, missing: Collection[int] | None) -> list[Job]:
-    """Cut a step's elements into arrays of at most `max_array` indices, and share its %N out among them."""
+    """Cut a step's elements into arrays of at most `max_array` indices, and share its %N out among them.
+
+    Where there are more arrays than N, N of them run at a time, an element each: every other one waits for the N-th
+    before it to end.
+    """
     assert step.elements is not None
     blocks: dict[int, list[int]] = {}
     for element in range(step.elements) if missing is None else sorted(missing):
         blocks.setdefault(element // max_array, []).append(element % max_array)
     jobs = [
-        Job(f"{step.name}.{block}", step.name, "array", step.resources, after, block * max_array, ranges(indices))
+        Job(f"{step.name}.{block}", step.name, "array", step.resources, after, (), block * max_array, ranges(indices))
         for block, indices in blocks.items()
     ]
     if step.parallelism is None:
         return jobs
-    each, rest = divmod(step.parallelism, max(1, len(jobs)))
-    return [replace(job, parallelism=max(1, each + (place < rest))) for place, job in enumerate(jobs)]
+    lanes = min(step.parallelism, len(jobs))
+    each, rest = divmod(step.parallelism, max(1, lanes))
+    return [
+        replace(job, parallelism=each + (place < rest), behind=(jobs[place - lanes].key,) if place >= lanes else ())
+        for place, job in enumerate(jobs)
+    ]
 
 
 def window(jobs: Sequence[Job], room: int | None) -> list[Job]:
@@ -93,7 +105,7 @@ def window(jobs: Sequence[Job], room: int | None) -> list[Job]:
     whole: set[str] = set()
     keys = {job.key for job in jobs}
     for job in jobs:
-        if any(key in keys and key not in whole for key in job.after):
+        if any(key in keys and key not in whole for key in (*job.after, *job.behind)):
             continue
         if job.count <= room:
             sent.append(job)

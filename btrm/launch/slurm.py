@@ -104,16 +104,21 @@ def send(
 def send_control(request: Request, after: Sequence[str]) -> SentJob:
     """Send the job that looks, when all others have ended, whether anything is left to do."""
     control = Job("control", "control", "control", CONTROL)
-    dependencies = f"afterany:{':'.join(after)}" if after else ""
-    return _submit(control, replace(request, dependencies=dependencies, begin_s=0, exclude=""))
+    waits = f"afterany:{':'.join(after)}" if after else ""
+    return _submit(control, replace(request, dependencies=waits, begin_s=0, exclude=""))
 
 
 def _send(job: Job, request: Request, ids: dict[str, str]) -> SentJob:
-    parents = [ids[key] for key in job.after if key in ids]
-    dependencies = f"afterok:{':'.join(parents)}" if parents else request.dependencies
-    sent = _submit(job, replace(request, dependencies=dependencies))
+    sent = _submit(job, replace(request, dependencies=dependencies(job, ids) or request.dependencies))
     ids[job.key] = sent.job_id
     return sent
+
+
+def dependencies(job: Job, ids: Mapping[str, str]) -> str:
+    """Return sbatch's text for what a job waits for, of the jobs that have ids."""
+    kinds = {"afterok": job.after, "afterany": job.behind}
+    waits = {kind: [ids[key] for key in keys if key in ids] for kind, keys in kinds.items()}
+    return ",".join(f"{kind}:{':'.join(found)}" for kind, found in waits.items() if found)
 
 
 def _submit(job: Job, request: Request) -> SentJob:
