@@ -106,5 +106,6 @@ def read_labels(path: Path, skip: int = 0) -> list[str]:
     """Return the label of each pair of a pairs.parquet."""
     import pyarrow.parquet as pq
 
-    table = cast("pa.Table", pq.read_table(path, columns=["label_id"]))
+    with pq.ParquetFile(path) as file:
+        table = cast("pa.Table", file.read(columns=["label_id"]))
     return cast("list[str]", table["label_id"].to_pylist())[skip:]
