@@ -84,7 +84,7 @@ def step_tasks(conf: Path, job: str) -> list[Process]:
     steps: dict[str, int] = {}
     for pid in _pids():
         title = _read(pid, "cmdline").rstrip(b"\0 ").decode(errors="replace")
-        if title.startswith(f"slurmstepd: [{job}.") and _variables(pid).get("SLURM_CONF") == str(conf):
+        if title.startswith(f"slurmstepd: [{job}.") and _belongs(pid, conf):
             steps[title.rpartition(".")[2].rstrip("]")] = pid
     tasks = [pid for step, pid in steps.items() if step not in {"batch", "extern"}]
     roots = set(tasks or steps.values())
@@ -93,16 +93,22 @@ def step_tasks(conf: Path, job: str) -> list[Process]:
 
 
 def _of_cluster(conf: Path) -> list[Process]:
-    """Return what carries this cluster's SLURM_CONF and is a daemon or runs on a node, with all descendants.
-
-    A shell or an editor that has SLURM_CONF set is neither.
-    """
-    roots: set[int] = set()
-    for pid in _pids():
-        variables = _variables(pid)
-        if variables.get("SLURM_CONF") == str(conf) and ("SLURMD_NODENAME" in variables or _name(pid) in _DAEMONS):
-            roots.add(pid)
+    """Return this cluster's daemons and what runs on its nodes, with all descendants."""
+    roots = {pid for pid in _pids() if _belongs(pid, conf)}
     return [process for pid in _with_descendants(roots) - {os.getpid()} if (process := Process.of(pid))]
+
+
+def _belongs(pid: int, conf: Path) -> bool:
+    """Whether a process carries this SLURM_CONF and is a daemon or runs on a node; a user's shell is neither.
+
+    The title of a newer slurmstepd overwrites its environment, so its open log tells where it belongs.
+    """
+    variables = _variables(pid)
+    if variables.get("SLURM_CONF") == str(conf):
+        return "SLURMD_NODENAME" in variables or _name(pid) in _DAEMONS
+    return _name(pid) == "slurmstepd" and any(
+        file.startswith(f"{conf.parent.parent}/log/") for file in _open_files(pid)
+    )
 
 
 def _with_descendants(roots: set[int]) -> set[int]:
@@ -122,6 +128,14 @@ def _read(pid: int, what: str) -> bytes:
         return Path(f"/proc/{pid}/{what}").read_bytes()
     except OSError:  # gone, or another user's
         return b""
+
+
+def _open_files(pid: int) -> list[str]:
+    found: list[str] = []
+    with contextlib.suppress(OSError):  # gone, or another user's
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            found.append(str(descriptor.readlink()))
+    return found
 
 
 def _stat(pid: int) -> list[str]:
