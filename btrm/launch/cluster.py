@@ -5,21 +5,21 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from btrm.config import Config, ConfigError
 from btrm.launch.control import unfinished
-from btrm.launch.jobs import Job, gpu_hours, make_jobs, window
+from btrm.launch.jobs import Job, controller, gpu_hours, make_jobs, window
 from btrm.launch.limits import ClusterLimits, NoClusterError, ask_cluster, check
 from btrm.launch.plan import Experiment, Step
 from btrm.launch.sbatch import Request, script
 from btrm.launch.site import Site
-from btrm.launch.slurm import is_secret, live_jobs, send
+from btrm.launch.slurm import dependencies, fitting, is_secret, live_jobs, send
 from btrm.launch.snapshot import snapshot, snapshot_path
 from btrm.launch.submission import Plan, PlannedStep, SentJob, Submission, new_submission, submissions
 from btrm.runs import RunPaths
-from btrm.stages import get_stage, references
+from btrm.stages import get_stage, prepare, references
 
 _DEFAULT_MAX_ARRAY = 1001  # Slurm's own default
 
@@ -98,7 +98,8 @@ def cluster_plan(experiment: Experiment, root: Path, site: Site, options: Option
     """Return the plan; nothing is written."""
     steps = plan_steps(experiment, root, options)
     site_values = site.model_dump(mode="json")
-    return Plan(root=str(root), steps=steps, env=site.env, site=site_values, code=str(snapshot_path(root)))
+    code, after = str(snapshot_path(root)), options.after or None
+    return Plan(root=str(root), steps=steps, env=site.env, site=site_values, code=code, after=after)
 
 
 def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None, list[SentJob]]:
@@ -114,16 +115,32 @@ def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None,
     jobs = make_jobs(todo, limits.max_array)
     problems = [
         *options.problems,
+        *_refused(todo, root),
         *_problems(todo, site, limits),
         *_over_budget(jobs, options),
         *_under_way(root, todo),
     ]
     if problems:
         raise ConfigError(f"site {site.name}:\n" + "\n".join(problems))
+    fitting(jobs, site, limits.room)
     snapshot(root)
     submission = new_submission(root, plan)
-    request = Request(submission, plan, site, f"afterok:{options.after}" if options.after else "")
+    request = Request(submission, plan, site, _after(options))
     return submission, send(jobs, request, limits.room)
+
+
+def _refused(todo: Sequence[PlannedStep], root: Path) -> list[str]:
+    """Return what a step itself would refuse, as other settings than it was made with, where its inputs are there."""
+    names = {step.name for step in todo}
+    problems: list[str] = []
+    for step in todo:
+        if names & set(step.needs):
+            continue
+        try:
+            prepare(step.name, get_stage(step.stage).config.build(step.config), step.resources, root, step.stage)
+        except ConfigError as error:
+            problems.append(f"{step.name}: {error}")
+    return problems
 
 
 def _problems(todo: Sequence[PlannedStep], site: Site, limits: ClusterLimits) -> list[str]:
@@ -181,12 +198,15 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
     problems += [*options.problems, *_over_budget(jobs, options)]
     now = window(jobs, None if room is None else room - site.submit_from_nodes)
     lines = _table(jobs, now, plan)
-    request = Request(Submission(Path(plan.root) / ".jobs" / "NAME"), plan, site)
+    request = Request(Submission(Path(plan.root) / ".jobs" / "NAME"), plan, site, _after(options))
     for job in jobs[:_SHOWN]:
-        after = ":".join(f"<{key}>" for key in job.after) or options.after
-        text = script(job, _with(request, f"afterok:{after}" if after else ""))
+        waits = dependencies(job, {other.key: f"<{other.key}>" for other in jobs}) or request.dependencies
+        text = script(job, replace(request, dependencies=waits))
         lines += ["", f"--- {job.key}", text.rstrip()]
     lines += [f"--- … and {len(jobs) - _SHOWN} more like these"] if len(jobs) > _SHOWN else []
+    if jobs and site.submit_from_nodes:
+        waits = f"afterany:{':'.join(f'<{job.key}>' for job in now)}"
+        lines += ["", "--- control", script(controller(plan.steps), replace(request, dependencies=waits)).rstrip()]
     for title, items in (("could not be checked:", unchecked), ("would be refused:", problems)):
         lines += ["", title, *(f"  {item}" for item in items)] if items else []
     return "\n".join(lines)
@@ -195,8 +215,8 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
 _SHOWN = 40
 
 
-def _with(request: Request, dependencies: str) -> Request:
-    return Request(request.submission, request.plan, request.site, dependencies)
+def _after(options: Options) -> str:
+    return f"afterok:{options.after}" if options.after else ""
 
 
 def _table(jobs: Sequence[Job], now: Sequence[Job], plan: Plan) -> list[str]:
@@ -207,12 +227,11 @@ def _table(jobs: Sequence[Job], now: Sequence[Job], plan: Plan) -> list[str]:
         need = job.resources
         lines.append(
             f"{job.key:<18}{job.count if job.kind == 'array' else '-':>9}{need.nodes:>6}{need.gpus:>6}{need.cpus:>6}"
-            f"{need.mem_gb:>6}{need.time_min:>7}{gpu_hours([job]):>8.1f}  {', '.join(job.after)}"
+            f"{need.mem_gb:>6}{need.time_min:>7}{gpu_hours([job]):>8.1f}  {', '.join((*job.after, *job.behind))}"
         )
     total = sum(job.count for job in jobs)
     lines.append(f"{len(jobs)} sbatch calls, {total} jobs, {gpu_hours(jobs):.1f} GPU-hours at most")
-    if len(now) < len(jobs):
-        first = sum(job.count for job in now)
+    if (first := sum(job.count for job in now)) < total:
         lines.append(f"the queue has room for {first} of them now; a small job sends the next when these have ended")
     return lines
 

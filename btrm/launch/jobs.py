@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from btrm.launch.submission import Kind, PlannedStep
@@ -10,7 +10,7 @@ from btrm.runs import Resources
 from btrm.work import Range, ranges
 
 _COMMIT = Resources(cpus=1, mem_gb=4, time_min=60)
-CONTROL = Resources(cpus=1, mem_gb=2, time_min=30)
+_CONTROL = Resources(cpus=1, mem_gb=2, time_min=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,18 @@ def make_jobs(
 
 
 def _commit(step: PlannedStep, after: tuple[str, ...]) -> Job:
-    return Job(f"{step.name}.commit", step.name, "commit", _COMMIT, after)
+    resources = _no_longer(_COMMIT, [step])  # a partition may allow no more
+    return Job(f"{step.name}.commit", step.name, "commit", resources, after)
+
+
+def controller(steps: Iterable[PlannedStep]) -> Job:
+    """Return the job that looks after a plan's others."""
+    return Job("control", "control", "control", _no_longer(_CONTROL, steps))
+
+
+def _no_longer(resources: Resources, steps: Iterable[PlannedStep]) -> Resources:
+    shortest = min([resources.time_min, *(step.resources.time_min for step in steps)])
+    return resources.model_copy(update={"time_min": shortest})
 
 
 def _arrays(step: PlannedStep, after: tuple[str, ...], max_array: int, missing: Collection[int] | None) -> list[Job]:

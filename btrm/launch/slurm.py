@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.launch.jobs import CONTROL, Job, window
+from btrm.launch.jobs import Job, controller, window
 from btrm.launch.sbatch import Request, job_name, script
+from btrm.launch.site import Site
 from btrm.launch.submission import SentJob, Submission
 from btrm.runs import StageError
 
@@ -87,25 +88,30 @@ def send(
     """
     request.submission.logs.mkdir(parents=True, exist_ok=True)
     (request.submission.directory / "requeue").mkdir(exist_ok=True)
-    controlled = request.site.submit_from_nodes
-    chosen = window(jobs, None if room is None else room - controlled)
-    if not chosen or (len(chosen) < len(jobs) and not controlled):
-        raise NoRoomError(
-            f"the queue has room for {room} of your jobs and the plan has {sum(job.count for job in jobs)}. "
-            "Wait, take fewer and larger elements (--array-tasks), or a site whose nodes may submit (submit_from_nodes)"
-        )
     ids = dict(known or {})
-    sent = [_send(job, request, ids) for job in chosen]
-    if controlled:
+    sent = [_send(job, request, ids) for job in fitting(jobs, request.site, room)]
+    if request.site.submit_from_nodes:
         sent.append(send_control(request, [*(known or {}).values(), *(job.job_id for job in sent)]))
     return sent
 
 
+def fitting(jobs: Sequence[Job], site: Site, room: int | None) -> list[Job]:
+    """Return the jobs that fit into the queue beside a controller; raise NoRoomError where that is no help."""
+    controlled = site.submit_from_nodes
+    chosen = window(jobs, None if room is None else room - controlled)
+    whole = sum(job.count for job in jobs)
+    if not chosen or (not controlled and sum(job.count for job in chosen) < whole):
+        raise NoRoomError(
+            f"the queue has room for {room} of your jobs and the plan has {whole}. "
+            "Wait, take fewer and larger elements (--shards), or a site whose nodes may submit (submit_from_nodes)"
+        )
+    return chosen
+
+
 def send_control(request: Request, after: Sequence[str]) -> SentJob:
     """Send the job that looks, when all others have ended, whether anything is left to do."""
-    control = Job("control", "control", "control", CONTROL)
     waits = f"afterany:{':'.join(after)}" if after else ""
-    return _submit(control, replace(request, dependencies=waits, begin_s=0, exclude=""))
+    return _submit(controller(request.plan.steps), replace(request, dependencies=waits, begin_s=0, exclude=""))
 
 
 def _send(job: Job, request: Request, ids: dict[str, str]) -> SentJob:
