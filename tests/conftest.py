@@ -50,6 +50,7 @@ def _need(component: str, module: str) -> None:
 def quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads the developer's own site, .env or hub."""
     monkeypatch.setenv("BTRM_SITE", "local")  # elsewhere sbatch on PATH decides
+    monkeypatch.delenv("BTRM_SITES_DIR", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name in [n for n in os.environ if n.startswith(("BT_", "WANDB_"))]:

@@ -46,14 +46,15 @@ def paths_to_check(site: Site, run: str, environ: Mapping[str, str]) -> dict[str
 def path_checks(facts: Facts, absent: Level) -> Iterator[Check]:
     """Yield a line a path: writable, with room. `absent` is the level of a bind or a scratch that is not there."""
     for label, fact in facts.paths.items():
-        what = f"{facts.place}: {label} {fact.path}" if label != fact.path else f"{facts.place}: {label}"
+        what = f"{facts.place}: {label} {fact.path}" if fact.path not in label else f"{facts.place}: {label}"
         read_only = label.startswith("bind ") and label.endswith(":ro")
         needed = label.startswith("bind ") or label == "scratch"
         if needed and not fact.exists:
             why = fact.problem if "$" in fact.path else "not there"
             yield Check(absent, f"{what}: {why}", "make it, or change it in the site's file")
         elif fact.problem and not read_only:
-            yield Check("FAIL", f"{what}: {fact.problem}", "a place that you may write to and that is not full")
+            fix = f"{label} in [env] of the site's file" if label in ("HF_HOME", *CACHES) else "free space"
+            yield Check("FAIL", f"{what}: {fact.problem}", f"{fix}, or another place that is writable in the job")
         elif fact.free_gb < _LEAST_GB or fact.free_files < _LEAST_FILES:
             yield Check("FAIL", f"{what}: {fact.free_gb:.1f} GB, {fact.free_files} files left", "free some (btrm gc)")
         elif fact.free_gb < _ROOM_GB.get(label, 0.0):

@@ -29,6 +29,7 @@ _NODE, _IMAGE = "node", "image"
 _SKEW_S = 2.0
 _BLIND = "BTRM-BLIND"
 _MINUTES = 5
+_TIMED_OUT = 124
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +84,22 @@ def _ask(site: Site, folder: Path, gpus: int, wait_s: int) -> Answer:
     (folder / "token").write_text(token)
     command = srun(site, folder, gpus, wait_s)
     started = time.time()
-    try:
-        done = subprocess.run(
-            command,
-            env=job_environ(os.environ),
-            capture_output=True,
-            text=True,
-            timeout=wait_s + 60 * _MINUTES,
-            check=False,
-        )
-        printed, code = done.stdout + done.stderr, done.returncode
-    except subprocess.TimeoutExpired:
-        printed, code = f"no node within {wait_s} s", 124
+    printed, code = _run(command, timeout_s=wait_s + 60 * _MINUTES)
     lines = [line.partition(MARK)[2] for line in printed.splitlines() if MARK in line]
     facts = {found.place: found for found in map(Facts.read, lines)}
     return Answer(facts, printed, code, started, time.time(), token)
+
+
+def _run(command: list[str], timeout_s: int) -> tuple[str, int]:
+    """Return what srun printed and its exit status; a job that is not waited for any more does not stay behind."""
+    pipe, errors = subprocess.PIPE, subprocess.STDOUT
+    process = subprocess.Popen(command, env=job_environ(os.environ), stdout=pipe, stderr=errors, text=True)
+    try:
+        return process.communicate(timeout=timeout_s)[0], process.returncode
+    except subprocess.TimeoutExpired:
+        return "no answer in time", _TIMED_OUT
+    finally:
+        process.terminate()  # srun ends its job; nothing happens to one that has ended
 
 
 def srun(site: Site, folder: Path, gpus: int, wait_s: int) -> list[str]:
@@ -145,7 +147,7 @@ def _hub() -> str:
 def _hint(site: Site, place: str, answer: Answer) -> str:
     if place == _IMAGE:
         return "does the image start on the node? (apptainer in setup, its path, binds)"
-    if answer.code == 124 or "Immediate execution impossible" in answer.printed:
+    if answer.code == _TIMED_OUT or "busy" in answer.printed:
         return "nodes are busy: --wait SECONDS, or another partition"
     return f"does {site.python or sys.executable} exist on nodes? (python = in the site's file)"
 

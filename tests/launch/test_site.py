@@ -71,6 +71,7 @@ def test_own_profiles_win_over_those_that_ship(tmp_path: Path, monkeypatch: pyte
 
 def test_the_default_is_slurm_where_there_is_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("BTRM_SITE")
     assert default_site() == "local"
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)

@@ -196,3 +196,16 @@ def test_what_a_cluster_refuses_is_told_before_and_in_a_job(
     said = capsys.readouterr().out
     assert "FAIL  node: no answer (exit 127)" in said and "does /no/python exist on nodes?" in said
     assert "WARN  here: scratch /no/scratch: not there" in said
+
+
+@pytest.mark.slow
+def test_a_busy_cluster_is_not_waited_for_longer_than_said(
+    slurm: Callable[..., OneBox], capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = slurm(nodes=1)
+    box.run("sbatch", "--exclusive", "--wrap", "sleep 60")
+    box.wait_until("the job runs", lambda: box.run("squeue", "-h", "-t", "R", "-o", "%i") != "")
+    started = time.monotonic()
+    assert main(["doctor", "--site", "onebox", "--on-node", "--wait", "1"]) == 1
+    assert "nodes are busy: --wait SECONDS" in capsys.readouterr().out and time.monotonic() - started < 30
+    assert box.run("squeue", "-h", "-n", "btrm-doctor") == ""
