@@ -46,10 +46,12 @@ def write_sft(path: Path, n_rows: int) -> Path:
     return path
 
 
-def request_of(stage: str, root: Path, name: str | None = None, **values: Any) -> Path:
+def request_of(
+    stage: str, root: Path, name: str | None = None, resources: Resources | None = None, **values: Any
+) -> Path:
     """Write a stage's request and return its path."""
     config = get_stage(stage).config.build(values)
-    prepared = prepare(stage if name is None else name, config, Resources(), root, stage)
+    prepared = prepare(stage if name is None else name, config, resources or Resources(), root, stage)
     prepared.directory.mkdir(parents=True, exist_ok=True)
     path = prepared.directory / "stage.json"
     write_json(path, prepared.request.model_dump(mode="json"))
