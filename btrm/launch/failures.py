@@ -69,7 +69,7 @@ _TABLE = (
         "halve",
         "runs again with half the batch where the stage allows it; else more GPUs or a shorter max_length",
         text=r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError: CUDA|CUBLAS_STATUS_ALLOC_FAILED"
-        r"|No available memory for the cache blocks|Free memory on device cuda\S* .{0,80}less than desired",
+        r"|No available memory for the cache blocks|Free memory on device \S+ .{0,80}less than",
     ),
     Failure(
         "out_of_memory",

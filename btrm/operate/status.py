@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import orjson
 
+from btrm.config import ConfigError
 from btrm.launch.queue import QueueView, look
 from btrm.launch.submission import PlannedStep, SentJob, Submission, submissions
 from btrm.operate.states import Tally, tally
@@ -59,7 +60,7 @@ def run_status(root: Path) -> RunStatus:
         else:
             ready = all(complete.get(need, True) for need in step.needs)
             rows.append(StepView(submission, step, found, sent[submission.name], view, ready).status())
-    rows += [_local(folder) for folder in _folders(root) if folder.name not in steps]
+    rows += [_local(folder) for folder in _folders(root, steps)]
     return RunStatus(
         run=str(root),
         submission=newest.name if newest else "",
@@ -86,9 +87,11 @@ def is_complete(step: PlannedStep, root: Path) -> bool:
         return False
     if manifest["config"] == step.config:
         return True
-    config = get_stage(step.stage).config
-    grows = ("extent", "members")
-    return config.build(manifest["config"]).by_role(*grows) == config.build(step.config).by_role(*grows)
+    config, grows = get_stage(step.stage).config, ("extent", "members")
+    try:
+        return config.build(manifest["config"]).by_role(*grows) == config.build(step.config).by_role(*grows)
+    except ConfigError:  # made by another version of btrm: it was complete to that one
+        return True
 
 
 def _local(folder: Path) -> StepStatus:
@@ -101,9 +104,9 @@ def _local(folder: Path) -> StepStatus:
     return StepStatus(folder.name, "not complete", progress=done, total=of)
 
 
-def _folders(root: Path) -> list[Path]:
-    """Return a run's stage folders, as data passes through them."""
-    found = [path for path in root.iterdir() if (path / REQUEST).exists()]
+def _folders(root: Path, planned: Collection[str]) -> list[Path]:
+    """Return the folders of stages that no plan holds, as data passes through them."""
+    found = [path for path in root.iterdir() if path.name not in planned and (path / REQUEST).exists()]
     return sorted(found, key=lambda path: (_stage_order(path), path.name))
 
 
