@@ -7,7 +7,7 @@ import pwd
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from btrm.launch.scontrol import NotAnsweredError, ask, minutes, names, number
+from btrm.launch.scontrol import NotAnsweredError, ask_all, minutes, names, number
 from btrm.launch.site import Site
 
 _ASSOCIATION = "account,partition,maxsubmitjobs,grpsubmitjobs,maxwall,qos,defaultqos"
@@ -71,16 +71,18 @@ def ask_accounting(config: Mapping[str, str], unknown: list[str]) -> Accounting:
     user, cluster = user_name(), config.get("ClusterName", "")
     show = ["sacctmgr", "-nP", "show"]
     try:
-        associations = ask([*show, "assoc", f"user={user}", f"cluster={cluster}", f"format={_ASSOCIATION}"])
-        default = ask([*show, "user", user, "format=defaultaccount"]).strip()
-        qos = ask([*show, "qos", f"format={_QOS}"])
+        associations, default, qos = ask_all(
+            [*show, "assoc", f"user={user}", f"cluster={cluster}", f"format={_ASSOCIATION}"],
+            [*show, "user", user, "format=defaultaccount"],
+            [*show, "qos", f"format={_QOS}"],
+        )
     except NotAnsweredError as error:
         unknown.append(f"accounts, qos and MaxSubmitJobs: {error}")
         return Accounting()
     enforced = set(config.get("AccountingStorageEnforce", "none").lower().split(","))
     return Accounting(
         associations=tuple(_association(line) for line in associations.splitlines()),
-        default_account=default or None,
+        default_account=default.strip() or None,
         qos=dict(_qos(line) for line in qos.splitlines()),
         checked=bool(enforced & _ENFORCE_ACCOUNTS),
         limited=bool(enforced & _ENFORCE_LIMITS),

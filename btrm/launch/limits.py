@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from btrm.config import ConfigError, nearest
 from btrm.launch.accounts import Accounting, ask_accounting
 from btrm.launch.partitions import Node, Partition, read_partitions
-from btrm.launch.scontrol import NotAnsweredError, ask, number, settings
+from btrm.launch.scontrol import NotAnsweredError, ask, ask_all, number, settings
 from btrm.launch.site import Site
 from btrm.runs import Resources
 
@@ -51,11 +51,11 @@ def ask_cluster(site: Site) -> ClusterLimits:
     Raises NoClusterError where scontrol does not answer: there is nothing to submit to.
     """
     try:
-        config = settings(ask(["scontrol", "show", "config"]))
-        partitions = ask(["scontrol", "-o", "show", "partition"])
-        found = read_partitions(partitions, ask(["scontrol", "-o", "show", "node"]))
+        listing = ["scontrol", "-o", "show"]
+        shown, partitions, nodes = ask_all(["scontrol", "show", "config"], [*listing, "partition"], [*listing, "node"])
     except NotAnsweredError as error:
         raise NoClusterError(f"site {site.name} could not be checked: no Slurm answers here ({error})") from None
+    config, found = settings(shown), read_partitions(partitions, nodes)
     unknown: list[str] = []
     accounting = ask_accounting(config, unknown)
     default = next((name for name, partition in found.items() if partition.default), None)
