@@ -16,7 +16,7 @@ from btrm.plugins import shipped
 from btrm.runs import Resources
 
 Executor = Literal["inline", "local", "slurm"]
-SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_PASSWD", "_CREDENTIALS")
 
 
 class Container(Config):
