@@ -87,7 +87,7 @@ def judge(root: Path, config: JudgeConfig) -> float:
     first = config.model_copy(update={"seeds": config.seeds[:1]})
     units = work_judge(first, run)
     records = read_numbered(root / "pairs.parquet", units)
-    asking = Asking(run, root / "judge" / "cells", pairs, records, config.part_pairs)
+    asking = Asking(run, root / "judge" / "cells", pairs, records, config.pairs_at_once)
     rule = RuleJudge(RULES["rule_random"], get_prompt(config.prompt))
     sum(asking.ask(rule, [(cell_of(unit, config), unit.missing) for unit in units]))
     started = time.process_time()
@@ -147,8 +147,10 @@ def main() -> int:
         seconds, mb = measure(plan, root, some, f"plan {chosen.done} cells, all judged")
         missed += [f"plan of judged cells: {seconds:.1f} s"] if seconds >= 2 else []
         measure(plan, root, config, f"plan {cells} cells, {chosen.done} judged")
-        measure(finish, root, some, "rebuild and compact them")
-        measure(finish, root, some, "rebuild them again")
+        few = config.model_copy(update={"seeds": some.seeds[:100]})
+        cells = chosen.checkpoints * len(few.seeds)
+        measure(finish, root, few, f"rebuild {cells} cells, put their parts together")
+        measure(finish, root, few, "rebuild them again")
     print("MISSED: " + "; ".join(missed) if missed else "targets met")
     return 1 if missed else 0
 

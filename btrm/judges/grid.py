@@ -25,6 +25,8 @@ from btrm.work import Unit
 
 _LOG = logging.getLogger(__name__)
 CELLS = "cells"
+# Eight batches of a large engine: less than a tenth is lost to the last one's idling, and seconds to minutes to a kill.
+_PART_ANSWERS = 2000
 ENGINES = {
     "transformers": "btrm.judges.transformers:open_transformers",
     "vllm": "btrm.judges.vllm:open_vllm",
@@ -51,7 +53,9 @@ class JudgeConfig(StageConfig):
     top_k: int = setting(50, "most likely tokens kept (0: all)", ge=0)
     max_new_tokens: int = setting(128, "longest answer, in tokens", ge=1, published="MAX_NEW_TOKENS")
     max_length: int = setting(4096, "longest prompt and answer together, in tokens", ge=2)
-    part_pairs: int = runtime(500, "pairs a part; what is done survives a kill part by part", ge=1)
+    part_pairs: int | None = runtime(
+        None, "pairs a part; what is done survives a kill part by part (none: as many as make 2,000 answers)", ge=1
+    )
     batch_size: int | None = runtime(
         None, "sequences at a time (none: 64 with transformers, 256 with vllm on CPU; vllm on GPU decides itself)", ge=1
     )
@@ -78,6 +82,11 @@ class JudgeConfig(StageConfig):
         if self.max_new_tokens >= self.max_length:
             raise ValueError(f"max_new_tokens {self.max_new_tokens} leaves no room in max_length {self.max_length}")
         return self
+
+    @property
+    def pairs_at_once(self) -> int:
+        """How many pairs are asked about before what they were answered is committed."""
+        return self.part_pairs or max(_PART_ANSWERS // (2 * self.n_samples), 1)
 
     @property
     def sampling(self) -> Sampling:
@@ -107,7 +116,7 @@ def share_judge(config: JudgeConfig, run: StageRun, units: Sequence[Unit]) -> It
     pairs = _pairs(config, run)
     todo = pairs.still_missing(run.dir / CELLS, cells, units)
     records = read_numbered(run.input(config.pairs), units)
-    asking = Asking(run, run.dir / CELLS, pairs, records, config.part_pairs)
+    asking = Asking(run, run.dir / CELLS, pairs, records, config.pairs_at_once)
     for model, of_model in groupby(todo, key=lambda task: checkpoints[task[0].judge].model):
         tasks = list(of_model)
         group = [checkpoints[label] for label in dict.fromkeys(cell.judge for cell, _ in tasks)]

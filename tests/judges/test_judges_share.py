@@ -285,5 +285,12 @@ def test_a_batch_is_halved_down_to_one(values: dict[str, Any], halvings: int, ba
     assert JudgeConfig.build(json.loads(after.model_dump_json())).by_role("setting") == before.by_role("setting")
 
 
+@pytest.mark.parametrize(
+    ("values", "pairs"), [({}, 500), ({"n_samples": 1024}, 1), ({"n_samples": 50}, 20), ({"part_pairs": 7}, 7)]
+)
+def test_a_part_is_bounded_by_its_answers(values: dict[str, Any], pairs: int) -> None:
+    assert JudgeConfig.build(values).pairs_at_once == pairs
+
+
 def test_cells_are_counted_before_there_are_checkpoints() -> None:
     assert judge_cells(JudgeConfig.build({"seeds": [1, 2, 3]}), 40) == 120
