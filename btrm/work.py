@@ -99,3 +99,9 @@ def read_units(path: Path) -> list[Unit]:
     """Return what `write_units` wrote, in its order."""
     written = cast("dict[str, list[list[int]]]", orjson.loads(path.read_bytes()))
     return [Unit(name, tuple([(first, last) for first, last in missing])) for name, missing in written.items()]
+
+
+def read_sizes(path: Path) -> list[int]:
+    """Return the rows of each unit that `write_units` wrote: all that a count of them needs."""
+    written = cast("dict[str, list[list[int]]]", orjson.loads(path.read_bytes()))
+    return [sum(last - first for first, last in missing) for missing in written.values()]

@@ -13,7 +13,9 @@ from typing import Any, cast
 import orjson
 
 from btrm.launch.submission import ElementState, PlannedStep, Submission
-from btrm.work import read_units
+from btrm.work import read_sizes
+
+_BLOCK = 1 << 16
 
 
 @dataclass(slots=True)
@@ -69,9 +71,10 @@ def _read(path: str) -> bytes:
     """Read a small file; as plain system calls this takes half of what a file object does."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        data = os.read(descriptor, 1 << 20)
-        while more := os.read(descriptor, 1 << 20):
-            data += more
+        data = block = os.read(descriptor, _BLOCK)
+        while len(block) == _BLOCK:
+            block = os.read(descriptor, _BLOCK)
+            data += block
         return data
     finally:
         os.close(descriptor)
@@ -94,7 +97,7 @@ def extent(submission: Submission, step: PlannedStep, found: Tally) -> Extent | 
     """
     if step.elements is None or not (split := submission.split(step.name)).exists():
         return None
-    units = [unit.rows for unit in read_units(split)]
+    units = read_sizes(split)
     rows = sum(units)
     spans: list[tuple[int, int]] = []
     for element, gained in sorted(found.gained.items()):

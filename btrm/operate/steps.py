@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -38,6 +39,7 @@ class StepStatus:
     starts: float | None = None
     nodes: tuple[str, ...] = ()
     silent_s: float | None = None
+    causes: dict[str, int] = field(default_factory=dict[str, int])
     cause: str = ""
     where: str = ""
     when: float | None = None
@@ -83,7 +85,7 @@ class StepView:
             done=found.done,
             running=len(alive) + starting,
             queued=len(queued),
-            failed=len(dead),
+            failed=len(dead) + len(uncommitted),
             attempts=found.attempts + commit.attempts,
             progress=progress,
             total=total,
@@ -93,6 +95,7 @@ class StepView:
             starts=min((entry.start for entry in waiting if entry.start), default=None),
             nodes=tuple(sorted({last.host for last in (*alive, *committers)})),
             silent_s=max(silent, default=None),
+            causes=dict(Counter(last.cause or "error" for last in (*dead, *uncommitted))),
             **(_told(newest) if newest else {}),
         )
 
@@ -170,13 +173,13 @@ def _lost(last: Attempt, stopped: str) -> Attempt:
 
 
 def _newest_failure(states: Sequence[ElementState], dead: Sequence[Attempt]) -> tuple[str, Attempt] | None:
-    """Return (STEP.ELEMENT, attempt) of the last one that did not end well."""
-    vanished = {attempt.job: attempt for attempt in dead}
+    """Return (STEP.ELEMENT, attempt) of the last one that did not end well: of those that no job follows, if any."""
+    over = {(attempt.job, attempt.number): attempt for attempt in dead}
     found: list[tuple[str, Attempt]] = []
     for state in states:
         for attempt in state.attempts:
-            told = vanished.get(attempt.job, attempt) if attempt is state.last else attempt
-            if told.outcome in {"failed", "lost"}:
+            told = over.get((attempt.job, attempt.number), attempt) if attempt is state.last else attempt
+            if told.outcome in {"failed", "lost"} and (not over or (told.job, told.number) in over):
                 found.append((f"{state.step}.{state.element}", told))
     return max(found, key=lambda pair: pair[1].ended or pair[1].seen, default=None)
 

@@ -90,11 +90,17 @@ def _notes(step: StepStatus) -> list[str]:
     if step.cause and step.state != "cancelled":
         reason = re.sub(r"\s+", " ", step.reason)[:160]
         when = f", {ago(step.when)}" if step.when else ""
-        before = "before: " if step.state in {"running", "queued"} else ""
-        notes.append(f"{before}{step.cause}: {step.where}{when}{f': {reason}' if reason else ''}")
-        notes += [f"  {step.advice}"] if not before else []
+        last = f"{step.cause}: {step.where}{when}{f': {reason}' if reason else ''}"
+        if not step.failed:  # a job follows it already
+            return [f"    {note}" for note in (*notes, f"before: {last}")]
+        notes += [f"failed: {_causes(step)}, the last:"] if step.failed > 1 else []
+        notes += [last, f"  {step.advice}"]
     return [f"    {note}" for note in notes]
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _causes(step: StepStatus) -> str:
+    return ", ".join(f"{count} {cause}" for cause, count in sorted(step.causes.items(), key=lambda item: -item[1]))
