@@ -68,3 +68,15 @@ def test_a_share_loads_each_model_once_for_all_its_cells(
     assert len(loads) == 2
     judge(tmp_path / "calm", **values)
     assert rows(tmp_path / "run") == rows(tmp_path / "calm")
+
+
+@pytest.mark.slow
+def test_cells_of_one_pair_that_are_asked_together_answer_as_alone(
+    tiny_model: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    """The same prompts stand side by side then, under other seeds."""
+    values = {"base": None, "pairs": str(pairs_file), "checkpoints": {"base": str(tiny_model)}, "n_pairs": 1}
+    judge(tmp_path / "together", **values, seeds=[0, 1, 2])
+    judge(tmp_path / "alone", **values, seeds=[0, 1, 2], part_pairs=1)
+    assert rows(tmp_path / "together") == rows(tmp_path / "alone")
+    assert len({row["completion"] for row in rows(tmp_path / "alone")}) == 12
