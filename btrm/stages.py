@@ -66,6 +66,7 @@ class Stage:
 
     `frozen_inputs`: a trainer cannot take back what it has learnt, so inputs that grew are an error, not an extension.
     `check_name`: a function like the stage's own that refuses what can be refused before any GPU is asked for.
+    `settings_check_name`: another that looks at nothing but settings and resources, before there are any inputs.
     `work_name`, `share_name`: where a stage's work can be cut among the elements of a job array, what is missing as
     units, and the function that does an element's share of them, yielding the rows that each commit made safe.
     `halve_name`: a function that halves the batch in a config n times, where that changes no result.
@@ -78,6 +79,7 @@ class Stage:
     resources: Resources = _LIGHT
     frozen_inputs: bool = False
     check_name: str = ""
+    settings_check_name: str = ""
     work_name: str = ""
     share_name: str = ""
     halve_name: str = ""
@@ -101,6 +103,11 @@ class Stage:
         """Raise ConfigError for what the stage would refuse, without doing its work."""
         if self.check_name:
             getattr(importlib.import_module(self.module), self.check_name)(config, run)
+
+    def check_settings(self, config: StageConfig, run: StageRun) -> None:
+        """Raise ConfigError for what the settings and the resources alone tell."""
+        if self.settings_check_name:
+            getattr(importlib.import_module(self.module), self.settings_check_name)(config, run)
 
     def work(self, config: StageConfig, run: StageRun) -> list[Unit]:
         """Return what is missing; nothing heavy is imported."""
@@ -135,7 +142,10 @@ STAGES: dict[str, Stage] = {
     "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),
     "sft": _trainer("btrm.train.sft", "SftConfig", "sft", "LoRA warm-up on the teacher's answers"),
     "merge": _model("btrm.train.merge", "MergeConfig", "merge", "adapter + base -> model"),
-    "grpo": _trainer("btrm.train.grpo", "GrpoConfig", "grpo", "GRPO on a Bradley-Terry reward"),
+    "grpo": replace(
+        _trainer("btrm.train.grpo", "GrpoConfig", "grpo", "GRPO on a Bradley-Terry reward"),
+        settings_check_name="check_grpo_settings",
+    ),
     "judge": _shared(
         _model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"), "halve_batch"
     ),
@@ -182,6 +192,18 @@ def prepare(name: str, config: StageConfig, resources: Resources, root: Path, st
         run = StageRun(paths, name, directory, resources, directory / REQUEST)
         get_stage(stage_name).check(config, run)
     return Prepared(request, directory, state == "complete", state)
+
+
+def settings_problems(name: str, config: StageConfig, resources: Resources, root: Path, stage: str) -> list[str]:
+    """Return what a step would refuse whatever its inputs will be, a line each."""
+    directory = RunPaths(root).stage(name)
+    try:
+        get_stage(stage).check_settings(
+            config, StageRun(RunPaths(root), name, directory, resources, directory / REQUEST)
+        )
+    except ConfigError as error:
+        return [f"{name}: {line}" for line in str(error).splitlines()]
+    return []
 
 
 def _state(request: StageRequest, directory: Path) -> State:

@@ -30,7 +30,7 @@ from btrm.launch.site import Site, check_resources, default_site, load_site
 from btrm.launch.submission import Plan, PlannedStep, new_submission
 from btrm.report.closing import closing
 from btrm.runs import Resources, RunPaths, StageError, read_manifest, write_json
-from btrm.stages import STAGES, get_stage, prepare
+from btrm.stages import STAGES, get_stage, prepare, settings_problems
 
 _ORIGIN = "experiment.json"
 _LOG = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _submit(argv: list[str]) -> int:
         return 0
     if stage == "pipeline":
         chosen.check(RunPaths(root))
-    _refuse_what_cannot_run(chosen, site)
+    _refuse_what_cannot_run(chosen, root, site)
     return _run(chosen, root, site, origin)
 
 
@@ -105,7 +105,9 @@ def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.N
     shards = _shards(args.shards, experiment)
     offline = missing_offline(experiment, {**os.environ, **site.env}, root, origin) if site.offline else []
     parallelism = args.array_parallelism or site.array_parallelism
-    options = Options(shards, parallelism, args.after or "", args.budget, tuple(offline))
+    options = Options(
+        shards, parallelism, args.after or "", args.budget, (*offline, *_settings_problems(experiment, root))
+    )
     plan = cluster_plan(experiment, root, site, options)
     if args.dry_run:
         print(f"{experiment.name} in {root}, site {site.name}\n\n{describe(plan, site, options)}")
@@ -210,11 +212,16 @@ def _with_resources(steps: Sequence[Step], args: argparse.Namespace) -> tuple[St
     return tuple(changed)
 
 
-def _refuse_what_cannot_run(experiment: Experiment, site: Site) -> None:
+def _refuse_what_cannot_run(experiment: Experiment, root: Path, site: Site) -> None:
     """Raise ConfigError where this machine cannot give what a step still to be run asks for."""
     problems = [f"{step.key}: {problem}" for step in experiment.steps for problem in check_resources(step.needs)]
+    problems += _settings_problems(experiment, root)
     if problems:
         raise ConfigError(f"site {site.name}:\n" + "\n".join(problems))
+
+
+def _settings_problems(experiment: Experiment, root: Path) -> list[str]:
+    return [p for s in experiment.steps for p in settings_problems(s.key, s.config, s.needs, root, s.stage)]
 
 
 def dry_run(experiment: Experiment, root: Path, site: Site) -> str:

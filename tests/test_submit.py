@@ -189,3 +189,12 @@ def test_no_secret_reaches_the_disk(tmp_path: Path, offline: list[str], monkeypa
     files = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
     assert len(files) > 10
     assert [p for p in files if canary.encode() in p.read_bytes()] == []
+
+
+def test_settings_that_cannot_work_are_refused_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--experiment", "toy.demo", "--run", str(tmp_path / "run"), "--set", "grpo.generation_batch_size=100"]
+    assert main(["pipeline", *flags]) == 2
+    assert "grpo: generation_batch_size: 100 does not give each" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "toy_model").exists()

@@ -17,6 +17,7 @@ from btrm.runs import StageResult, StageRun, read_manifest
 from btrm.train.attempt import leaving_nothing
 from btrm.train.options import (
     TrainerConfig,
+    check_devices,
     check_resume,
     checkpoint_dir,
     common_options,
@@ -76,13 +77,18 @@ class GrpoConfig(TrainerConfig):
 
 def check_grpo(config: GrpoConfig, run: StageRun) -> None:
     """Refuse what can be refused before any GPU is asked for: batch sizes, ms-swift options, model, rows."""
-    processes = world_size(config, run)
-    check_resume(run, processes, config.max_steps)
-    batch_plan(config, processes)
-    check_passthrough(config.swift, GRPO_OWNED)
+    check_grpo_settings(config, run)
+    check_resume(config, run, config.max_steps)
     refuse_adapter(run.model(config.model))
     _check_parser(config, run)
     validate_rows(run.input(config.rows))
+
+
+def check_grpo_settings(config: GrpoConfig, run: StageRun) -> None:
+    """Refuse what the settings and the resources alone tell, before there are any inputs."""
+    check_devices(config, run)
+    batch_plan(config, world_size(config, run))
+    check_passthrough(config.swift, GRPO_OWNED)
 
 
 def _check_parser(config: GrpoConfig, run: StageRun) -> None:
