@@ -15,6 +15,8 @@ Level = Literal["OK", "WARN", "FAIL"]
 _ROOM_GB = {"run": 50.0, "HF_HOME": 50.0, "scratch": 20.0, "/tmp": 2.0, "/dev/shm": 1.0}
 _LEAST_GB = 0.5
 _LEAST_FILES = 10_000
+# Where clusters commonly have a node's own disk.
+SCRATCH = ("$SLURM_TMPDIR", "/scratch", "/local", "/localscratch", "/lscratch", "/tmp")
 CACHES = ("XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CACHE_ROOT")
 
 

@@ -20,9 +20,9 @@ from btrm.launch.site import Site
 from btrm.launch.slurm import job_environ
 from btrm.launch.snapshot import snapshot
 from btrm.launch.submission import Plan
-from btrm.operate.doctor_check import Check, path_checks, paths_to_check, python_checks
+from btrm.operate.doctor_check import SCRATCH, Check, path_checks, paths_to_check, python_checks
 from btrm.operate.doctor_login import sbatch_words
-from btrm.operate.doctor_node import MARK, Facts, Question
+from btrm.operate.doctor_node import MARK, Facts, PathFact, Question
 from btrm.runs import Resources
 
 _NODE, _IMAGE = "node", "image"
@@ -71,11 +71,12 @@ def compare(site: Site, here: Facts, answer: Answer, gpus: int) -> Iterator[Chec
         yield from _same(here, found)
         yield from _visible(found, answer)
         yield from _seen_gpus(found, gpus)
-        yield from path_checks(found, absent="FAIL")
+        yield from path_checks(replace(found, paths=_without_candidates(found)), absent="FAIL")
         yield from _network(site, found)
     node = answer.facts.get(_NODE)
     if node is not None:
         yield from _clock(node, answer)
+        yield from _candidates(site, node)
         yield from _submits(site, node)
 
 
@@ -118,7 +119,11 @@ def _script(site: Site, folder: Path) -> str:
     exports = [f"export {name}={shlex.quote(value)}" for name, value in job_environment(site, plan).items()]
     question = Question(
         place=_NODE,
-        paths={**paths_to_check(site, str(folder), os.environ), "/dev/shm": "/dev/shm"},
+        paths={
+            **paths_to_check(site, str(folder), os.environ),
+            "/dev/shm": "/dev/shm",
+            **{name: name for name in SCRATCH},
+        },
         commands={"sbatch": ["sbatch", "--test-only", *sbatch_words(site), "--time=1", "--wrap=true"]},
         token=str(folder / "token"),
         hub=_hub(),
@@ -137,6 +142,18 @@ def _inside(paths: dict[str, str]) -> dict[str, str]:
     """Return the paths as they are called in the image: a bind HOST:INSIDE is seen at INSIDE."""
     binds = {label: label.removeprefix("bind ").split(":") for label in paths if label.startswith("bind ")}
     return {**paths, **{label: parts[1] for label, parts in binds.items() if len(parts) > 1 and parts[1] != "ro"}}
+
+
+def _without_candidates(found: Facts) -> dict[str, PathFact]:
+    return {label: fact for label, fact in found.paths.items() if label not in SCRATCH or label == "/tmp"}
+
+
+def _candidates(site: Site, node: Facts) -> Iterator[Check]:
+    """Yield what the node offers as scratch, where the site names none."""
+    there = {label: node.paths[label] for label in SCRATCH if label in node.paths}
+    usable = [f"{label} ({fact.free_gb:.0f} GB)" for label, fact in there.items() if fact.exists and not fact.problem]
+    if site.scratch is None and usable:
+        yield Check("OK", f"node: scratch could be {', '.join(usable)}")
 
 
 def _hub() -> str:

@@ -12,8 +12,7 @@ from btrm.launch.limits import ClusterLimits, ask_cluster
 from btrm.launch.partitions import Partition
 from btrm.launch.scontrol import ask, settings
 from btrm.launch.site import Site, load_site, own_sites
-
-SCRATCH = ("/scratch", "/local", "/localscratch", "/lscratch", "/tmp")
+from btrm.operate.doctor_check import SCRATCH
 
 
 def init(name: str | None, out: Path | None, *, force: bool = False) -> Path:

@@ -95,6 +95,14 @@ def test_what_differs_between_here_and_the_node_is_said(here: Facts) -> None:
     assert not any("sbatch" in f for f in faults(compare(site(submit_from_nodes=False), here, asked(node), 0)))
 
 
+def test_a_node_says_what_could_be_its_scratch(here: Facts) -> None:
+    room = PathFact("/job/7", exists=True, problem="", free_gb=800.0, free_files=10**9)
+    node = replace(here, paths={"$SLURM_TMPDIR": room, "/scratch": replace(room, exists=False), "/tmp": room})
+    said = [check.what for check in compare(site(), here, asked(node), 0)]
+    assert "node: scratch could be $SLURM_TMPDIR (800 GB), /tmp (800 GB)" in said
+    assert not any("$SLURM_TMPDIR" in f for f in faults(compare(site(scratch="/x"), here, asked(node), 0)))
+
+
 def test_a_clock_that_is_off_is_told_apart_from_a_job_that_took_long(here: Facts) -> None:
     now = time.time()
     early = replace(here, time=now - 100)
