@@ -174,7 +174,7 @@ def test_the_local_executor_runs_in_the_background(tmp_path: Path, offline: list
     while read_manifest(tmp_path / "run/sft_data") is None:
         assert time.monotonic() < deadline, "the background job did not finish"
         time.sleep(0.1)
-    pickles = b"".join(p.read_bytes() for p in (tmp_path / "run/.jobs").glob("*submitted.pkl"))
+    pickles = b"".join(p.read_bytes() for p in (tmp_path / "run/.jobs").rglob("*submitted.pkl"))
     assert b"run_background" in pickles and b"part_pairs" not in pickles, "a job is handed a name and a path"
 
 
