@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from btrm.cli import main
+from btrm.launch.site import Container, Site
+from btrm.operate.shell import shell_command
+from btrm.runs import Resources
+
+NEED = Resources(nodes=1, gpus=2, cpus=4, mem_gb=16, time_min=30)
+
+
+def test_the_command_asks_as_jobs_do() -> None:
+    site = Site(
+        name="x", executor="slurm", partition="gpu", gpu_request="gres", gpu_type="h100", slurm={"qos": "night"}
+    )
+    words = shell_command(site, NEED)
+    assert words[0] == "srun" and words[-2:] == ["--pty", "bash"]
+    assert {"--gres=gpu:h100:2", "--partition=gpu", "--time=30", "--mem=16G", "--qos=night"} <= set(words)
+    assert not any("gpus-per-node" in word for word in words)
+
+
+def test_the_shell_is_in_the_image_after_the_sites_setup(tmp_path: Path) -> None:
+    image = Container(image="/images/x.sif", binds=("/scratch",))
+    site = Site(name="x", executor="slurm", container=image, setup=("module load apptainer",), env={"A": "b c"})
+    inside = shlex.split(shell_command(site, NEED)[-1])
+    assert inside[:6] == ["module", "load", "apptainer;", "export", "A=b c;", "exec"]
+    assert inside[-2:] == ["/images/x.sif", "bash"] and str(tmp_path) in inside and "/scratch" in inside
+
+
+def test_printing_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shell", "--site", "onebox", "--gpus", "1", "--print"]) == 0
+    assert capsys.readouterr().out.startswith("srun --job-name=btrm-shell ")
+    assert main(["shell", "--site", "local", "--print"]) == 2
+    assert "no cluster" in capsys.readouterr().err
