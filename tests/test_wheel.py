@@ -48,6 +48,7 @@ def test_experiments_sites_and_prompts_ship(installed: Path) -> None:
     where = run(installed, "btrm.cli", "experiments")
     assert "toy.demo" in where and "published.hh_exp1_graded" in where
     assert "local" in run(installed, "btrm.cli", "sites")
+    assert (installed / "btrm" / "train" / "deepspeed" / "zero3.json").is_file()
     code = f"import btrm, sys; sys.exit(not btrm.__file__.startswith({str(installed)!r}))"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(installed)}, check=True)
 

@@ -18,6 +18,7 @@ from btrm.train.outputs import attempt_folder, gather
 from btrm.train.swift_options import Options, to_argv
 
 CHECKPOINTS = "checkpoints"
+_DEEPSPEED = Path(__file__).parent / "deepspeed"
 
 
 class TrainerConfig(StageConfig):
@@ -40,7 +41,15 @@ class TrainerConfig(StageConfig):
     logging_steps: int = runtime(5, "log every so many steps", published="LOGGING_STEPS", ge=1)
     report_to: Literal["none", "wandb", "tensorboard"] = runtime("none", "where else metrics go")
     cpu_processes: int = setting(1, "processes where there is no GPU", ge=1)
+    deepspeed: Literal["none", "zero2", "zero3"] = runtime(
+        "none", "split optimizer and gradients (zero2), weights too (zero3), among the GPUs"
+    )
     swift: dict[str, str] = setting({}, "any other ms-swift option: key=value")
+
+    @property
+    def server_nodes(self) -> int:
+        """The nodes that serve, at the end of a job's nodes; the others train."""
+        return 0
 
 
 class Order(Config):
@@ -60,7 +69,7 @@ def checkpoint_dir(run: StageRun) -> Path:
 
 def world_size(config: TrainerConfig, run: StageRun) -> int:
     """Return the number of trainer processes over all nodes."""
-    return run.resources.nodes * process_count(run.resources, config.cpu_processes)
+    return (run.resources.nodes - config.server_nodes) * process_count(run.resources, config.cpu_processes)
 
 
 def common_options(config: TrainerConfig, run: StageRun, rows: Path, save_steps: int) -> Options:
@@ -104,6 +113,8 @@ def common_options(config: TrainerConfig, run: StageRun, rows: Path, save_steps:
         # Without it, CPU processes train alone, on identical rows.
         options |= {"use_cpu": True}
         options["bf16"] = False
+    if config.deepspeed != "none":
+        options["deepspeed"] = str(_DEEPSPEED / f"{config.deepspeed}.json")
     return options
 
 
@@ -134,12 +145,13 @@ def whole_checkpoints(folder: Path, aside: Path) -> list[Path]:
     return whole
 
 
-def check_resume(run: StageRun, processes: int, steps: int | None) -> None:
-    """Refuse to go on from the last checkpoint with fewer steps, or with another number of processes.
+def check_resume(config: TrainerConfig, run: StageRun, steps: int | None) -> None:
+    """Refuse to go on from the last checkpoint with fewer steps, another number of processes, or another optimizer.
 
-    That number is in the optimizer's batch, in which rows a process sees next, and in the files of random states.
+    That number is in the optimizer's batch, in which rows a process sees next, and in the files of random states;
+    DeepSpeed writes the optimizer's state in a form of its own.
     """
-    whole = whole_now(run)
+    processes, whole = world_size(config, run), whole_now(run)
     if not whole:
         return
     done = step_of(whole[-1])
@@ -148,12 +160,29 @@ def check_resume(run: StageRun, processes: int, steps: int | None) -> None:
             f"max_steps: {run.dir} is already trained to {done}; max_steps {steps} is less. "
             f"Take {done} or more, or another --run or --name"
         )
-    before = read_order(run.dir / ORDER).world_size
-    if steps != done and before != processes:
+    before = read_order(run.dir / ORDER)
+    split = before.config.get("deepspeed", "none")
+    if steps != done and split != config.deepspeed:
         raise ConfigError(
-            f"{run.dir}: trained to step {done} by {before} process(es), now {processes}; a resumed run needs as many: "
-            "another number changes the optimizer's batch, or deals the same generation batch otherwise. "
+            f"deepspeed={config.deepspeed}: {run.dir} is trained to step {done} with {split}, and its "
+            "optimizer's state can only be read so. Take that, or another --run or --name"
+        )
+    if steps != done and before.world_size != processes:
+        raise ConfigError(
+            f"{run.dir}: trained to step {done} by {before.world_size} process(es), now {processes}; a resumed run "
+            "needs as many: another number changes the optimizer's batch, or deals a generation batch otherwise. "
             "Take the old gpus, nodes and cpu_processes, or another --run or --name"
+        )
+
+
+def check_devices(config: TrainerConfig, run: StageRun) -> None:
+    """Refuse what only GPUs, and more than one of them, can do."""
+    if config.deepspeed == "none":
+        return
+    gpus = world_size(config, run) if run.resources.gpus else 0
+    if gpus < 2:
+        raise ConfigError(
+            f"deepspeed={config.deepspeed}: splits among GPUs, and {gpus} train here; take none, or 2 or more"
         )
 
 

@@ -14,19 +14,28 @@ from btrm.runs import StageResult, StageRun, replace
 from btrm.train.attempt import leaving_nothing, whole_now
 from btrm.train.options import (
     TrainerConfig,
+    check_devices,
     check_resume,
     common_options,
     read_order,
     refuse_adapter,
     train,
-    world_size,
 )
 from btrm.train.rank import rank
 from btrm.train.row_lengths import fitting_rows
 from btrm.train.swift_options import SFT_OWNED, Options, check_passthrough
 
 # What a checkpoint needs to be resumed, and an adapter does not.
-_RESUME_ONLY = ("optimizer*", "scheduler*", "rng_state*", "trainer_state.json", "training_args.bin", "global_step*")
+_RESUME_ONLY = (
+    "optimizer*",
+    "scheduler*",
+    "rng_state*",
+    "trainer_state.json",
+    "training_args.bin",
+    "global_step*",
+    "latest",
+    "zero_to_fp32.py",
+)
 
 
 class SftConfig(TrainerConfig):
@@ -43,7 +52,8 @@ class SftConfig(TrainerConfig):
 
 def check_sft(config: SftConfig, run: StageRun) -> None:
     """Refuse ms-swift options that btrm owns, an adapter to start from, and what cannot be resumed."""
-    check_resume(run, world_size(config, run), config.max_steps or None)
+    check_resume(config, run, config.max_steps or None)
+    check_devices(config, run)
     _check_epochs(config, run)
     check_passthrough(config.swift, SFT_OWNED)
     refuse_adapter(run.model(config.model))

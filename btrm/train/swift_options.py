@@ -52,6 +52,7 @@ _BOTH = {
     "per_device_train_batch_size": "per_device_batch_size",
     "gradient_accumulation_steps": "gradient_accumulation",
     "gradient_checkpointing": "gradient_checkpointing",
+    "deepspeed": "deepspeed",
     "torch_dtype": "dtype",
     "bf16": "dtype",
     "fp16": "dtype",

@@ -13,7 +13,7 @@ from btrm.config import ConfigError, flat_fields
 from btrm.runs import RunManifest
 from btrm.train.grpo import GrpoConfig, batch_plan, grpo_options
 from btrm.train.nodes import place
-from btrm.train.options import TrainerConfig, make_order, world_size
+from btrm.train.options import TrainerConfig, check_devices, make_order, world_size
 from btrm.train.sft import SftConfig, sft_options
 from btrm.train.swift_options import GRPO_OWNED, SFT_OWNED, check_passthrough, to_argv
 
@@ -127,6 +127,22 @@ def test_several_nodes_need_the_launchers_variables(monkeypatch: pytest.MonkeyPa
         ("8", "4", "1", "2")
     }
     assert {(each["MASTER_ADDR"], each["MASTER_PORT"]) for each in told} == {("n1", "2000")}
+
+
+@pytest.mark.parametrize(("name", "zero"), [("zero2", 2), ("zero3", 3)])
+def test_deepspeed_is_given_as_a_file_that_we_ship(name: str, zero: int, tmp_path: Path) -> None:
+    config = SftConfig.build({"model": "some/model", "deepspeed": name})
+    options = sft_options(config, stage_run(tmp_path, "sft", gpus=8), tmp_path / "rows.jsonl")
+    file = Path(str(options["deepspeed"]))
+    assert json.loads(file.read_text())["zero_optimization"]["stage"] == zero
+    check_devices(config, stage_run(tmp_path, "sft", gpus=8))
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_deepspeed_needs_gpus_to_split_among(gpus: int, tmp_path: Path) -> None:
+    config = GrpoConfig.build({"deepspeed": "zero3"})
+    with pytest.raises(ConfigError, match=rf"deepspeed=zero3: splits among GPUs, and {gpus} train here"):
+        check_devices(config, stage_run(tmp_path, "grpo", gpus))
 
 
 RunStage = Callable[..., RunManifest]

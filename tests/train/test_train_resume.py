@@ -115,6 +115,16 @@ def test_another_number_of_processes_does_not_go_on(
         run(stage, gpus=1, **{**values, "max_steps": 6})
 
 
+def test_another_form_of_the_optimizers_state_does_not_go_on(trainer: Trainer, run: Stage) -> None:
+    trainer.stops_at = 2
+    with pytest.raises(JobError):
+        run("grpo", gpus=2, **GRPO, deepspeed="zero2")
+    with pytest.raises(ConfigError, match=r"deepspeed=zero3: .* is trained to step 2 with zero2"):
+        run("grpo", gpus=2, **GRPO, deepspeed="zero3")
+    trainer.stops_at = None
+    assert run("grpo", gpus=2, **GRPO, deepspeed="zero2").outputs
+
+
 @pytest.mark.parametrize(("stage", "values"), [("grpo", GRPO), ("sft", SFT)])
 def test_fewer_steps_than_trained_are_refused(stage: str, values: dict[str, Any], trainer: Trainer, run: Stage) -> None:
     run(stage, **values)
