@@ -12,7 +12,7 @@ from btrm.cli import main
 from btrm.launch.site import Site
 from btrm.onebox.box import OneBox
 from btrm.operate.doctor_check import Check, adapted_swift, path_checks, python_checks
-from btrm.operate.doctor_job import Answer, compare
+from btrm.operate.doctor_compare import Answer, compare
 from btrm.operate.doctor_node import Facts, PathFact, Question, take
 
 # Stands in for an image whose Python is this one: what the host's variables would have brought along is dropped.
