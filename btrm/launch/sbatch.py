@@ -74,8 +74,15 @@ def parameters(job: Job, request: Request) -> dict[str, Any]:
         "setup": _setup(job, request),
         "teardown": _teardown(job, request.submission),
         "srun_args": ["--kill-on-bad-exit=1"],
-        "additional_parameters": {**extra, **site.slurm},
+        "additional_parameters": _switched({**extra, **site.slurm}),
     }
+
+
+def _switched(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sbatch's options with those that take no value switched on (`hold=true`) or off (`requeue=false`)."""
+    words = {"true": True, "false": False}
+    known = {name: words.get(str(value).lower(), value) for name, value in options.items()}
+    return {name: value for name, value in known.items() if value is not False}
 
 
 def job_name(job: Job, submission: Submission) -> str:

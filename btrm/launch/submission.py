@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,8 +193,9 @@ class Submission:
 
 def new_submission(root: Path, plan: Plan) -> Submission:
     """Write a plan under a name of its own, so that a later submission cannot change it."""
-    name = f"{now().replace(':', '').replace('-', '').rstrip('Z')}-{uuid.uuid4().hex[:4]}"
-    submission = Submission(root / JOBS / name)
+    moment = time.time()  # names sort by time, also those of one second
+    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(moment))}{int(moment * 1000) % 1000:03d}"
+    submission = Submission(root / JOBS / f"{stamp}-{uuid.uuid4().hex[:4]}")
     write_json(submission.plan_file, plan.model_dump(mode="json"))
     return submission
 

@@ -1,0 +1,41 @@
+"""Stands in for a job's Python (a site's `python`): runs the job, as slow or as broken as files in FAULTS say.
+
+`slow`: seconds to wait after each commit of a share. `fail.STEP`: what to raise, config or error.
+Each start leaves its environment in `environ.STEP.PID`.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from btrm.config import ConfigError
+from btrm.launch import job
+from btrm.launch.submission import PlannedStep
+from btrm.runs import RunManifest
+
+FAULTS = Path(__file__).parent
+_safe_point, _run_step = job.safe_point, job.run_step
+
+
+def slow_point() -> None:
+    """Wait, then look whether to stop."""
+    slow = FAULTS / "slow"
+    time.sleep(float(slow.read_text()) if slow.exists() else 0)
+    _safe_point()
+
+
+def broken_step(step: PlannedStep, root: Path, *more: Any) -> RunManifest | None:
+    """Run a step unless a file says that it fails."""
+    fault = FAULTS / f"fail.{step.name}"
+    if fault.exists():
+        raise ConfigError("mended by hand") if fault.read_text() == "config" else RuntimeError("broken by hand")
+    return _run_step(step, root, *more)
+
+
+if __name__ == "__main__":
+    job.safe_point, job.run_step = slow_point, broken_step
+    (FAULTS / f"environ.{sys.argv[4]}.{os.getpid()}").write_text(json.dumps(dict(os.environ)))
+    sys.exit(job.main(sys.argv[3:]))  # the words before are: -m btrm.launch.job
