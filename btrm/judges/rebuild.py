@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from btrm.judges.cells import Cell, Part, parts_by_cell, read_part
 from btrm.judges.numbered import Pairs
@@ -51,7 +52,7 @@ def compact(cell: Cell, parts: Sequence[Part], pairs: Pairs, scratch: Path) -> p
     table = _read(cell, needed, pairs)
     kept = needed[0].path if len(needed) == 1 else None
     if len(needed) > 1:
-        kept = needed[0].path.with_name(pairs.part_name(cell, list(dict.fromkeys(_labels(table)))))
+        kept = needed[0].path.with_name(pairs.part_name(cell, table["label_id"].unique().to_pylist()))
         _write(table, scratch)
         win(scratch, kept)
     if len(parts) > 1:
@@ -63,10 +64,15 @@ def compact(cell: Cell, parts: Sequence[Part], pairs: Pairs, scratch: Path) -> p
 
 
 def _read(cell: Cell, parts: Sequence[Part], pairs: Pairs) -> pa.Table:
+    """Return the rows of parts in the pairs' order; runs of pairs that do not overlap need no sorting."""
     import pyarrow as pa
 
-    table = pa.concat_tables([judgement_schema().empty_table(), *(read_part(part, cell) for part in parts)])
-    return table if len(parts) == 1 and pairs.is_run(cell, parts[0]) else _ordered(table, pairs)
+    by_first = sorted(parts, key=lambda part: part.first)
+    apart = all(before.last <= after.first for before, after in pairwise(by_first))
+    sorted_already = apart and all(pairs.is_run(cell, part) for part in parts)
+    tables = [read_part(part, cell) for part in (by_first if sorted_already else parts)]
+    table = pa.concat_tables([judgement_schema().empty_table(), *tables])
+    return table if sorted_already else _ordered(table, pairs)
 
 
 def _write(table: pa.Table, path: Path) -> None:
@@ -100,10 +106,6 @@ def _ordered(table: pa.Table, pairs: Pairs) -> pa.Table:
 def _keys(table: pa.Table) -> Iterator[RowKey]:
     columns = (table[name].to_pylist() for name in ("label_id", "side", "sample"))
     return zip(*columns, strict=True)
-
-
-def _labels(table: pa.Table) -> list[str]:
-    return cast("list[str]", table["label_id"].to_pylist())
 
 
 def _cut(table: pa.Table, labels: pa.Array) -> pa.Table:
