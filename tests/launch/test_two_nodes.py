@@ -35,7 +35,8 @@ def test_two_nodes_train_and_survive_a_kill(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run, site = tmp_path / "run", write_site(tmp_path)
     command = [sys.executable, "-m", "btrm.submit", "pipeline", "--experiment", EXPERIMENT, "--site", str(site)]
-    subprocess.run([*command, "--run", str(run)], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, "--run", str(run)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     (submission,) = submissions(run)
     _wait(lambda: (read_steps(run / "grpo") or (0, None))[0] >= 5, submission)
     job = next(sent.job_id for sent in submission.sent() if sent.key == "grpo")

@@ -33,8 +33,8 @@ def tiny() -> Experiment:
 
 def two_nodes() -> Experiment:
     """Return the part up to GRPO, with trainers of 2 nodes x 2 processes."""
-    settings = ("sft.cpu_processes=2", "grpo.cpu_processes=2", "grpo.generation_batch_size=64", "sft.max_steps=4")
-    toy = tiny().override(settings)
+    batch = ("grpo.generation_batch_size=64", "grpo.per_device_batch_size=16")
+    toy = tiny().override(["sft.cpu_processes=2", "grpo.cpu_processes=2", "sft.max_steps=4", *batch])
     steps = [_on_two_nodes(step) for step in toy.steps if step.stage not in {"judge", "evaluate", "summarize"}]
     return replace(toy, name="two_nodes", steps=tuple(steps))
 
