@@ -81,6 +81,8 @@ def _stage(path: Path, home: Path, staging: Staging) -> Path:
 
 
 def _own(home: Path) -> None:
+    if "$" in str(home):
+        raise FileNotFoundError(f"{home.parent}: a variable in it is not set on this node")
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     if home.stat().st_uid != os.getuid() or home.is_symlink():
         raise PermissionError(f"{home} belongs to someone else")

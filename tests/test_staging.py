@@ -87,6 +87,13 @@ def test_a_source_that_changes_meanwhile_is_not_taken(
     ]
 
 
+def test_a_variable_that_is_not_set_makes_no_folder(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_TMPDIR", raising=False)
+    staging = stage_in([model], Path("$SLURM_TMPDIR"))
+    assert staging.local[model] == model and "not set on this node" in staging.kept[model]
+    assert not Path("$SLURM_TMPDIR").exists()
+
+
 def test_a_variable_in_scratch_is_the_nodes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "node"))
     assert stage_in([model], Path("$SLURM_TMPDIR")).local[model].is_relative_to(tmp_path / "node")

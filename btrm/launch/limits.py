@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -119,12 +120,22 @@ def _beyond(partition: Partition, site: Site, resources: Resources) -> list[str]
         problems.append(f"--nodes {resources.nodes}: partition {name} gives at most {most}")
     if not partition.members:  # hidden nodes: sbatch is the judge
         return problems
-    problems += _beyond_a_node(partition, site, resources)
+    problems += [*_unknown_features(partition, site.constraint or ""), *_beyond_a_node(partition, site, resources)]
     fitting = sum(_fits(node, site, resources) for node in partition.members)
     if not problems and fitting < resources.nodes:
         need = f"{resources.gpus} GPUs, {resources.cpus} CPUs and {resources.mem_gb} GB"
         problems.append(f"--nodes {resources.nodes}: {fitting} of partition {name} have {need} together")
     return problems
+
+
+def _unknown_features(partition: Partition, constraint: str) -> list[str]:
+    """Return what a constraint (`a100&(nvme|ssd)`, `[rack1*2&rack2*2]`) names that no node of the partition has."""
+    asked = re.findall(r"[^&|()\[\],!*\s]+", re.sub(r"\*\d+", "", constraint))
+    return [
+        f"constraint {name!r}: no node of partition {partition.name} has it{nearest(name, partition.features)}"
+        for name in asked
+        if name not in partition.features
+    ]
 
 
 def _beyond_a_node(partition: Partition, site: Site, resources: Resources) -> list[str]:

@@ -14,6 +14,7 @@ class Node:
     cpus: int
     mem_gb: float
     gpus: dict[str, int]
+    features: tuple[str, ...] = ()
 
     def gpus_of(self, kind: str | None) -> int:
         """Return how many GPUs of a type one node gives, of any type for None."""
@@ -59,6 +60,11 @@ class Partition:
         """The named GPU types of its nodes."""
         return tuple(sorted({kind for node in self.members for kind in node.gpus if kind}))
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What a constraint may name here."""
+        return tuple(sorted({feature for node in self.members for feature in node.features}))
+
     def gpus_of(self, kind: str | None) -> int:
         """Return the most GPUs of a type (None: any) that one node has."""
         return max((node.gpus_of(kind) for node in self.members), default=0)
@@ -92,4 +98,5 @@ def read_partitions(partitions: str, nodes: str) -> dict[str, Partition]:
 def _node(record: dict[str, str]) -> Node:
     memory = (number(record.get("RealMemory")) or 0) - (number(record.get("MemSpecLimit")) or 0)
     cpus = number(record.get("CPUEfctv")) or number(record.get("CPUTot")) or 1
-    return Node(cpus=cpus, mem_gb=memory / 1024, gpus=gpus(record.get("Gres", "")))
+    features = names(record.get("AvailableFeatures", ""))
+    return Node(cpus=cpus, mem_gb=memory / 1024, gpus=gpus(record.get("Gres", "")), features=features)

@@ -17,7 +17,8 @@ from btrm.runs import Resources
 # What 24.11 prints, with what makes it hard: blanks in values, several GPU types, sockets, shards, hidden limits.
 NODES = """\
 NodeName=a1 Arch=x86_64 CoresPerSocket=32  CPUAlloc=0 CPUEfctv=62 CPUTot=64 CPULoad=0.1 Gres=gpu:h100:4(S:0-1) \
-OS=Linux 6.8.0-45 #1 SMP @0  RealMemory=515000 AllocMem=0 MemSpecLimit=3000 Partitions=gpu,long Reason=was CPUTot=1 bad
+OS=Linux 6.8.0-45 #1 SMP @0  RealMemory=515000 \
+AvailableFeatures=nvme,ib,gpu_mem:80gb AllocMem=0 MemSpecLimit=3000 Partitions=gpu,long Reason=was CPUTot=1 bad
 NodeName=b1 CPUTot=32 Gres=gpu:a100:2,gpu:v100:6,shard:16 RealMemory=257000 Partitions=gpu CfgTRES=cpu=32,gres/gpu=8
 NodeName=c1 CPUTot=128 Gres=(null) RealMemory=1031000 Partitions=cpu
 """
@@ -75,6 +76,7 @@ def test_time_limits(text: str, found: int | None) -> None:
 def test_a_request_that_fits_has_no_problems() -> None:
     assert check(limits(), site(), Resources(cpus=128, mem_gb=1000, time_min=240), "pairs") == []
     assert check(limits(), site(partition="gpu", account="lab"), Resources(gpus=8, cpus=32), "grpo") == []
+    assert check(limits(), site(partition="gpu", constraint="nvme&[ib*2|(gpu_mem:80gb)]"), Resources(), "grpo") == []
     both = site(partition="cpu,gpu")  # any one of several may serve
     assert check(limits(), both, Resources(gpus=8, cpus=32), "grpo") == []
 
@@ -103,6 +105,11 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         ({"partition": "gpu", "gpu_type": "a100"}, Resources(gpus=4), "has at most 2 a100"),
         ({"partition": "gpu"}, Resources(gpus=8, cpus=40), "0 of partition gpu have 8 GPUs, 40 CPUs and 8 GB together"),
         ({"partition": "gpu"}, Resources(nodes=2, gpus=6), "1 of partition gpu have 6 GPUs"),
+        (
+            {"partition": "gpu", "constraint": "nvme&[ibb*2|(gpu_mem:80gb)]"},
+            Resources(),
+            "'ibb': no node of partition gpu",
+        ),
         ({"partition": "long", "qos": "long"}, Resources(), "partition long: not up now"),
         ({"partition": "long", "qos": "normal"}, Resources(), "qos 'normal': partition long takes long"),
     ],

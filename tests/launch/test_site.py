@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from btrm.config import ConfigError
-from btrm.launch.site import check_resources, default_site, load_site, site_files
+from btrm.launch.site import Container, Limits, Site, check_resources, default_site, load_site, site_files
 from btrm.runs import Resources
 
 
@@ -53,6 +54,12 @@ def test_there_is_a_profile_for_each_way_to_ask_for_gpus() -> None:
     assert typed.gpu_request == "gres" and typed.gpu_type
     example = load_site("example")
     assert example.container and example.container.binds and example.offline and example.env
+
+
+def test_the_example_names_every_key() -> None:
+    text = site_files()["example"].read_text()
+    keys = {*Site.model_fields, *Limits.model_fields, *Container.model_fields} - {"name"}
+    assert [key for key in sorted(keys) if not re.search(rf"^(# )?\[?{key}\b", text, re.MULTILINE)] == []
 
 
 def test_own_profiles_win_over_those_that_ship(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
