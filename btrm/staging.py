@@ -69,7 +69,8 @@ def _stage(path: Path, home: Path, staging: Staging) -> Path:
     key = hashlib.sha256(json.dumps([str(path.resolve()), files]).encode()).hexdigest()[:16]
     folder, record = home / key, home / f"{key}.json"
     with _locked(home / f"{key}.lock"):
-        if record.exists() and _sizes(listing(folder / path.name)) == _sizes(files):
+        copy = folder / path.name
+        if record.exists() and copy.exists() and _sizes(listing(copy)) == _sizes(files):
             staging.saved_s += json.loads(record.read_text())["seconds"]
             return folder / path.name
         started = time.monotonic()

@@ -55,6 +55,8 @@ def test_a_copy_that_lost_a_file_is_made_again(model: Path, tmp_path: Path) -> N
     (local / "config.json").unlink()
     again = stage_in([model], tmp_path / "scratch")
     assert again.local[model] == local and (local / "config.json").exists() and again.bytes > 0
+    shutil.rmtree(local.parent)
+    assert stage_in([model], tmp_path / "scratch").bytes > 0 and (local / "config.json").exists()
 
 
 def test_what_cannot_be_copied_is_read_where_it_is(
