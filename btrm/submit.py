@@ -103,7 +103,7 @@ def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.N
     from btrm.launch.offline import missing_offline
 
     shards = _shards(args.shards, experiment)
-    offline = missing_offline(experiment, {**os.environ, **site.env}, root, origin) if site.offline else []
+    offline = missing_offline(experiment, {**os.environ, **site.env}, root, origin, args.site) if site.offline else []
     parallelism = args.array_parallelism or site.array_parallelism
     options = Options(
         shards, parallelism, args.after or "", args.budget, (*offline, *_settings_problems(experiment, root))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -26,15 +27,20 @@ def hub_items(experiment: Experiment, root: Path | None = None) -> dict[HubItem,
 
 
 def missing_offline(
-    experiment: Experiment, env: Mapping[str, str], root: Path | None = None, origin: str | None = None
+    experiment: Experiment,
+    env: Mapping[str, str],
+    root: Path | None = None,
+    origin: str | None = None,
+    site: str | None = None,
 ) -> list[str]:
     """Return what jobs with HF_HUB_OFFLINE=1 would not find, a line each; `env` is theirs (HF_HOME and the like).
 
-    `origin` is how the experiment was named (FILE.py:function), for the command that the lines tell.
+    `origin` and `site` are what the experiment and the site were called, for the command that the lines tell.
     """
+    words = ["btrm", "prefetch", "--experiment", origin or experiment.name, *(["--site", site] if site else [])]
     return [
         f"{', '.join(places)}: {item}: not whole in {hub_cache(env)}, and jobs here are offline; "
-        f"first, on a machine with internet: btrm prefetch --experiment {origin or experiment.name}"
+        f"first, on a machine with internet: {shlex.join(words)}"
         for item, places in hub_items(experiment, root).items()
         if snapshot(item, env) is None
     ]

@@ -31,6 +31,8 @@ def test_what_is_missing_names_the_command_that_brings_it(tmp_path: Path) -> Non
     assert lines[1].startswith(
         "grpo.model, judge.checkpoints, judge.base: model Qwen/Qwen2.5-7B-Instruct: not whole in"
     )
+    (line, _) = missing_offline(experiment, {"HF_HOME": str(tmp_path)}, None, "my study.py:f", "own.toml")
+    assert line.endswith("btrm prefetch --experiment 'my study.py:f' --site own.toml")
     folder = tmp_path / "hub/datasets--Anthropic--hh-rlhf"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs/main").write_text("abc")
