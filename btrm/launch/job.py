@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,7 +47,7 @@ from btrm.work import read_units, share, write_units
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 2.0
-_MAX_LOOKS = 100
+_FULL_S = 300.0  # until a controller looks again whether the queue has room
 STOPPED_CODE = 75  # EX_TEMPFAIL: try again
 
 
@@ -97,24 +98,18 @@ def _ensure_controller(submission: Submission) -> None:
 
 
 def _control(submission: Submission) -> int:
-    """Look what is left to do. Where that cannot be done now, or is killed, the batch script puts this job back."""
+    """Look what is left to do. Where that cannot be done now, the batch script puts this job back into the queue."""
     from btrm.launch.control import advance, give_up
 
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    mark = submission.requeue_mark(f"{os.environ.get('SLURM_JOB_ID', '0')}.{restarts}")
-    if restarts < _MAX_LOOKS:
-        mark.parent.mkdir(exist_ok=True)
-        mark.touch()
     try:
         advance(submission)
     except (StageError, NoRoomError, OSError) as error:
-        _LOG.error("%s", error)
+        _LOG.error("%s; trying again", error)
+        time.sleep(_FULL_S if isinstance(error, NoRoomError) else 0)
         return STOPPED_CODE
     except Exception as error:
+        _LOG.exception("the controller failed")
         give_up(submission, error)
-        mark.unlink(missing_ok=True)
-        raise
-    mark.unlink(missing_ok=True)
     return 0
 
 

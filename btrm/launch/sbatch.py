@@ -17,7 +17,7 @@ from btrm.runs import Resources
 # Delivered to every process of a step, ignored by those that do not know it, and harmless to an image's mount: USR2,
 # which launchers commonly take, kills a container's FUSE mount and every Python that is still starting.
 WARN_SIGNAL = "URG"
-_CONTROL_RESTARTS = 20
+_CONTROL_RESTARTS = 200
 _PORTS = 20000  # MASTER_PORT lies in 20000-39999, another one for another job and another restart
 
 

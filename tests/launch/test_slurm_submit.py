@@ -95,10 +95,10 @@ def test_a_pipeline_completes_and_leaks_no_secret(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     box = slurm(nodes=2)
+    first = box.run("sbatch", "--parsable", "--hold", "--partition=low", "--output=/dev/null", "--wrap=true")
     for name in ("ANTHROPIC_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, CANARY)
     monkeypatch.setenv("SBATCH_PARTITION", "nowhere")  # would win over the script that --dry-run shows
-    first = box.run("sbatch", "--parsable", "--hold", "--partition=low", "--output=/dev/null", "--wrap=true")
     words = ["--shards", "2", "--after", first]
     assert pipeline(run, *words, "--dry-run") == 0
     shown = capsys.readouterr().out

@@ -1,0 +1,37 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=1
+#SBATCH --dependency=afterany:7:8
+#SBATCH --job-name=btrm-S1-control
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mail-type=END,FAIL
+#SBATCH --mail-user=me@example.org
+#SBATCH --mem=2GB
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/runs/study/.jobs/S1/logs/%j_0_log.out
+#SBATCH --partition=low
+#SBATCH --requeue
+#SBATCH --signal=URG@120
+#SBATCH --time=30
+
+# setup
+export PYTHONUNBUFFERED=1
+export PYTHONNOUSERSITE=1
+export PYTHONPATH=/runs/study/.code/0123456789abcdef
+export HF_HUB_OFFLINE=1
+export HF_DATASETS_OFFLINE=1
+export APPTAINERENV_PYTHONPATH=/runs/study/.code/0123456789abcdef
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 /opt/python -m btrm.launch.job /runs/study/.jobs/S1 control control 0
+
+
+# teardown
+code=$?
+if [ "$code" -ne 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 200 ]; then scontrol requeue "$SLURM_JOB_ID" && sleep 60; fi
+exit "$code"

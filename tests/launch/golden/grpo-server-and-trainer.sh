@@ -1,0 +1,39 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --cpus-per-task=64
+#SBATCH --gpus-per-node=8
+#SBATCH --job-name=btrm-S1-grpo
+#SBATCH --kill-on-invalid-dep=yes
+#SBATCH --mem=512GB
+#SBATCH --nodes=3
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=/runs/study/.jobs/S1/logs/%j_0_log.out
+#SBATCH --partition=low
+#SBATCH --requeue
+#SBATCH --signal=URG@120
+#SBATCH --time=1440
+
+# setup
+export PYTHONUNBUFFERED=1
+export PYTHONNOUSERSITE=1
+export PYTHONPATH=/runs/study/.code/0123456789abcdef
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_PORT=$((20000 + (SLURM_JOB_ID + 997 * ${SLURM_RESTART_COUNT:-0}) % 20000))
+export MASTER_ADDR MASTER_PORT
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 /opt/python -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
+
+
+# teardown
+code=$?
+mark=/runs/study/.jobs/S1/requeue/"$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
+if [ -e "$mark" ]; then
+  rm -f "$mark"
+  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+fi
+exit "$code"

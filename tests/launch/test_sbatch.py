@@ -1,0 +1,154 @@
+"""Scripts as sbatch is given them, held against files. To write them anew: BTRM_GOLDEN=write pytest this file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import missing
+
+from btrm.launch.jobs import Job, controller, make_jobs
+from btrm.launch.sbatch import Request, container_prefix, gpu_parameters, script
+from btrm.launch.site import Container, Site
+from btrm.launch.submission import Plan, PlannedStep, Submission
+from btrm.onebox.box import OneBox
+from btrm.runs import Resources
+
+GOLDEN = Path(__file__).parent / "golden"
+RUN = "/runs/study"
+NODE = Resources(gpus=8, cpus=64, mem_gb=512, time_min=1440)
+PLAIN = Site(name="plain", executor="slurm", partition="low", python="/opt/python")
+TYPED = Site(
+    name="typed",
+    executor="slurm",
+    partition="gpu",
+    account="lab",
+    qos="high",
+    gpu_request="gres",
+    gpu_type="h100",
+    request_memory=False,
+    constraint="ib&h100",
+    setup=("module load python/3.11",),
+    umask="007",
+    python="/opt/python",
+    slurm={"reservation": "tuesday", "hold": "true"},
+    env={"HF_HOME": "/scratch/my cache"},
+)
+APPTAINER = Site(
+    name="image",
+    executor="slurm",
+    partition="low",
+    offline=True,
+    mail_user="me@example.org",
+    python="/opt/python",
+    container=Container(image="/images/btrm.sif", binds=("/data", "/scratch:/scratch:ro"), args=("--writable-tmpfs",)),
+)
+
+
+def planned(stage: str, resources: Resources, elements: int | None = None, parallelism: int | None = None) -> Plan:
+    step = PlannedStep(
+        name=stage, stage=stage, config={}, resources=resources, elements=elements, parallelism=parallelism
+    )
+    return Plan(root=RUN, steps=(step,), env={}, code=f"{RUN}/.code/0123456789abcdef")
+
+
+def first(plan: Plan) -> Job:
+    return make_jobs(plan.steps, 1001)[0]
+
+
+def text(plan: Plan, site: Site, job: Job | None = None, dependencies: str = "") -> str:
+    request = Request(Submission(Path(f"{RUN}/.jobs/S1")), plan.model_copy(update={"env": site.env}), site)
+    return script(job or first(plan), replace(request, dependencies=dependencies))
+
+
+GRES = PLAIN.model_copy(update={"gpu_request": "gres"})
+SCRIPTS: dict[str, Callable[[], str]] = {
+    "grpo-1x8": lambda: text(planned("grpo", NODE), PLAIN),
+    "grpo-2x8": lambda: text(planned("grpo", NODE.model_copy(update={"nodes": 2})), PLAIN, dependencies="afterok:7"),
+    "grpo-server-and-trainer": lambda: text(planned("grpo", NODE.model_copy(update={"nodes": 3})), PLAIN),
+    "judge-array-gres": lambda: text(planned("judge", Resources(gpus=1, cpus=8, time_min=240), 1000, 32), GRES),
+    "judge-commit": lambda: text(
+        (plan := planned("judge", NODE, 1000)), PLAIN, make_jobs(plan.steps, 1001)[-1], "afterok:8"
+    ),
+    "sft-typed-gres": lambda: text(planned("sft", NODE), TYPED),
+    "grpo-apptainer": lambda: text(planned("grpo", NODE), APPTAINER),
+    "control": lambda: text((plan := planned("grpo", NODE)), APPTAINER, controller(plan.steps), "afterany:7:8"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_the_golden_ones(name: str) -> None:
+    file, made = GOLDEN / f"{name}.sh", SCRIPTS[name]()
+    if os.environ.get("BTRM_GOLDEN") == "write":
+        file.write_text(made)
+    assert made == file.read_text()
+    subprocess.run(["bash", "-n", str(file)], check=True)
+
+
+def test_every_golden_file_is_compared() -> None:
+    assert sorted(path.stem for path in GOLDEN.glob("*.sh")) == sorted(SCRIPTS)
+
+
+def test_shellcheck_finds_nothing() -> None:
+    if shutil.which("shellcheck") is None:
+        missing("shellcheck", "shellcheck is not installed")
+    files = [str(path) for path in GOLDEN.glob("*.sh")]
+    subprocess.run(["shellcheck", "--severity=warning", *files], check=True)
+
+
+@pytest.mark.slow
+def test_sbatch_accepts_them(slurm: Callable[..., OneBox], tmp_path: Path) -> None:
+    box = slurm(nodes=3, cpus=64)
+    plain = {name: SCRIPTS[name]() for name in SCRIPTS if name != "sft-typed-gres"}
+    for name, made in plain.items():
+        file = tmp_path / f"{name}.sh"
+        # jobs of another cluster cannot be waited for
+        file.write_text("\n".join(line for line in made.splitlines() if "--dependency" not in line))
+        done = subprocess.run(["sbatch", "--test-only", str(file)], env=os.environ | box.env, capture_output=True)
+        assert done.returncode == 0, (name, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("style", "kind", "gpus", "expected"),
+    [
+        ("gpus-per-node", None, 8, {"gpus_per_node": "8"}),
+        ("gpus-per-node", "a100", 4, {"gpus_per_node": "a100:4"}),
+        ("gres", None, 8, {"gres": "gpu:8"}),
+        ("gres", "h100", 2, {"gres": "gpu:h100:2"}),
+        ("gres", "h100", 0, {}),
+    ],
+)
+def test_gpus_are_asked_for_as_the_site_wants(
+    style: str, kind: str | None, gpus: int, expected: dict[str, str]
+) -> None:
+    site = Site.build({"name": "x", "executor": "slurm", "gpu_request": style, "gpu_type": kind})
+    assert gpu_parameters(Resources(gpus=gpus), site) == expected
+
+
+def test_switches_of_sbatch_take_no_value_and_can_be_put_off() -> None:
+    site = PLAIN.model_copy(update={"slurm": {"requeue": "false", "exclusive": "true", "licenses": "a:1"}})
+    lines = text(planned("sft", NODE), site).splitlines()
+    assert "#SBATCH --exclusive" in lines and "#SBATCH --licenses=a:1" in lines
+    assert not [line for line in lines if "requeue" in line and line.startswith("#SBATCH")]
+
+
+def test_paths_with_spaces_stay_whole() -> None:
+    plan = planned("sft", NODE).model_copy(update={"code": None})
+    made = script(first(plan), Request(Submission(Path("/my runs/.jobs/S1")), plan, PLAIN))
+    checked = subprocess.run(["bash", "-n"], input=made, text=True, capture_output=True)
+    assert checked.returncode == 0 and "'/my runs/.jobs/S1'" in made
+    assert "/my runs" not in made.replace("'/my runs", "").replace("--output='", "")
+
+
+def test_an_image_sees_the_run_and_the_code_and_not_the_home() -> None:
+    assert APPTAINER.container is not None
+    words = container_prefix(APPTAINER.container, planned("sft", NODE))
+    assert words[:5] == ["apptainer", "-q", "exec", "--no-home", "--nv"]
+    binds = [words[place + 1] for place, word in enumerate(words) if word == "--bind"]
+    assert binds == ["/data", "/scratch:/scratch:ro", RUN, f"{RUN}/.code/0123456789abcdef"]
+    assert words[-3:] == ["--writable-tmpfs", "/images/btrm.sif", "python"]
