@@ -85,7 +85,7 @@ def task_kill(box: OneBox, job: str) -> str:
 def controller_kill(box: OneBox, _: str = "") -> str:
     """Kill -9 slurmctld: it forgets what it did since it last saved.
 
-    A job submitted in the last seconds is lost, and one that it remembers as pending starts anew although it runs.
+    A job submitted in the last seconds is lost; one that runs but is remembered as pending starts anew, or fails.
     """
     box.kill_controller()
     return "slurmctld is dead: no job starts, squeue and sbatch fail"

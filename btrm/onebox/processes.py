@@ -78,6 +78,7 @@ def end_all(conf: Path, daemons: Path) -> None:
 def step_tasks(conf: Path, job: str) -> list[Process]:
     """Return the processes of a job's steps, or of its batch script where no step runs; never a slurmstepd.
 
+    Parents come first: a shell whose child is killed before it would go on with its next line.
     `job` is Slurm's own number of the job; an array's element has one too. A task that is being started is not one yet:
     its slurmstepd would wait for it for ever.
     """
@@ -86,10 +87,11 @@ def step_tasks(conf: Path, job: str) -> list[Process]:
         title = _read(pid, "cmdline").rstrip(b"\0 ").decode(errors="replace")
         if title.startswith(f"slurmstepd: [{job}.") and _belongs(pid, conf):
             steps[title.rpartition(".")[2].rstrip("]")] = pid
-    tasks = [pid for step, pid in steps.items() if step not in {"batch", "extern"}]
-    roots = set(tasks or steps.values())
+    own = [pid for step, pid in steps.items() if step not in {"batch", "extern"}]
+    roots = set(own or steps.values())
     family = _with_descendants(roots) - roots
-    return [process for pid in family if _name(pid) != "slurmstepd" and (process := Process.of(pid))]
+    tasks = [process for pid in family if _name(pid) != "slurmstepd" and (process := Process.of(pid))]
+    return sorted(tasks, key=lambda process: (process.start, process.pid))
 
 
 def _of_cluster(conf: Path) -> list[Process]:

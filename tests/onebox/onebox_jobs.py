@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from btrm.onebox.box import OneBox
+from btrm.onebox.box import ClusterError, OneBox
 
 
 def submit(box: OneBox, line: str, *options: str) -> str:
@@ -36,7 +36,10 @@ def state(box: OneBox, job: str) -> str:
 
 
 def wait_for(box: OneBox, job: str, *states: str, timeout_s: float = 30) -> None:
-    box.wait_until(f"job {job} {states}", lambda: state(box, job) in states, timeout_s)
+    try:
+        box.wait_until(f"job {job} {states}", lambda: state(box, job) in states, timeout_s)
+    except ClusterError:
+        raise AssertionError(f"job {job} is not {states}:\n{box.run('scontrol', 'show', 'job', job)}") from None
 
 
 def node_of(box: OneBox, job: str) -> str:
