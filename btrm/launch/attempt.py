@@ -14,6 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from btrm.launch.failures import FAILURES, Failure
+from btrm.launch.last_words import last_words
 from btrm.launch.submission import Attempt, ElementState, Outcome, Submission
 from btrm.leases import RENEW_S, Fenced, held
 from btrm.stopping import ask_to_stop, listen
@@ -105,6 +106,7 @@ def attempt(
         yield running
     finally:
         ended.set()
+        beat.join(RENEW_S)  # it must not write, or end this process, after all is done
 
 
 def job_name() -> str:
@@ -117,7 +119,9 @@ def _begin(submission: Submission, step: str, element: int, gpus: int, at_start:
     slurm_id, restarts = os.environ.get("SLURM_JOB_ID", "0"), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     before = submission.read_state(step, element).attempts
     if before and before[-1].outcome == "running":
-        before = (*before[:-1], _closed(before[-1], submission, slurm_id, restarts))
+        log = submission.logs / f"{before[-1].job}_0_log.out"
+        told = last_words(log, f"{step.removesuffix('.commit')}.{element} on ")
+        before = (*before[:-1], _closed(before[-1], submission, slurm_id, restarts, told))
     for count in range(restarts):  # an orphan on a lost node must not put this job back into the queue
         submission.requeue_mark(f"{slurm_id}.{count}").unlink(missing_ok=True)
     now = Attempt(
@@ -135,9 +139,14 @@ def _begin(submission: Submission, step: str, element: int, gpus: int, at_start:
     return Running(submission, step, element, now, before, submission.requeue_mark(f"{slurm_id}.{restarts}"))
 
 
-def _closed(last: Attempt, submission: Submission, slurm_id: str, restarts: int) -> Attempt:
-    """Return an attempt that ended without a word: its batch script outlived it, or went down with it."""
-    if last.job != job_name():
+def _closed(last: Attempt, submission: Submission, slurm_id: str, restarts: int, told: str | None) -> Attempt:
+    """Return an attempt that ended without a word of its own: Slurm may have told why in its log.
+
+    Else its batch script outlived it, or went down with it.
+    """
+    if told is not None:
+        cause = told
+    elif last.job != job_name():
         cause = "cancelled"  # or its node was lost for good: another job has its work now
     elif submission.requeue_mark(f"{slurm_id}.{restarts - 1}").exists():
         cause = "node_failure"

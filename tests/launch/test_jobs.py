@@ -5,7 +5,7 @@ import tracemalloc
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btrm.launch.jobs import Job, controller, gpu_hours, make_jobs, window
@@ -63,8 +63,9 @@ def sent_once(steps: list[PlannedStep], max_array: int, room: int) -> list[int]:
     raise AssertionError("never ends")
 
 
+@settings(deadline=None)
 @given(
-    one=st.integers(0, 300),
+    one=st.integers(0, 120),
     two=st.integers(1, 40),
     max_array=st.integers(1, 60),
     room=st.integers(1, 90),
@@ -82,6 +83,7 @@ def test_every_element_is_sent_once_and_nothing_before_what_it_needs(
     assert sent_once(steps, max_array, room) == list(range(one))
 
 
+@settings(deadline=None)
 @given(missing=st.sets(st.integers(0, 500)), max_array=st.integers(1, 60), parallelism=st.integers(1, 30))
 def test_arrays_hold_what_is_missing_within_the_cluster_s_limit(
     missing: set[int], max_array: int, parallelism: int
@@ -94,6 +96,7 @@ def test_arrays_hold_what_is_missing_within_the_cluster_s_limit(
     assert jobs[-1].kind == "commit" and jobs[-1].after == tuple(job.key for job in arrays)
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 400), max_array=st.integers(1, 60), parallelism=st.integers(1, 30))
 def test_no_more_elements_run_at_a_time_than_asked(count: int, max_array: int, parallelism: int) -> None:
     """%N of arrays that can run together sum to N; where there are more arrays than N, each waits for one before it."""
