@@ -106,7 +106,7 @@ def attempt(
         yield running
     finally:
         ended.set()
-        beat.join(RENEW_S)  # it must not write, or end this process, after all is done
+        beat.join(5.0)  # it must not write, or end this process, after all is done
 
 
 def job_name() -> str:

@@ -91,14 +91,7 @@ def test_the_reason_of_the_last_one_is_told(submission: Submission, monkeypatch:
     with pytest.raises(NoProgressError, match=r"2 attempts without progress.*attempt 2 broke"), begin(submission):
         raise AssertionError("must not begin")
     assert causes(submission) == [("failed", "error"), ("failed", "error"), ("failed", "no_progress")]
-    assert (
-        list((submission.directory / "requeue").iterdir())
-        == [
-            submission.requeue_mark("7.0"),
-            submission.requeue_mark("8.0"),
-        ]
-        or not submission.requeue_mark("9.0").exists()
-    )
+    assert submission.requeue_mark("8.0").exists() and not submission.requeue_mark("9.0").exists()
 
 
 def test_an_attempt_leaves_its_state_and_a_mark(submission: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
