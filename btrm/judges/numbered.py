@@ -74,15 +74,16 @@ class Pairs:
         todo = ((cell, overlap(asked[cell.name], holes)) for cell, holes in self._missing(directory, mine))
         return [(cell, holes) for cell, holes in todo if holes]
 
-    def _missing(self, directory: Path, cells: Sequence[Cell]) -> list[tuple[Cell, Ranges]]:
+    def _missing(self, directory: Path, cells: Sequence[Cell], looks: int = 5) -> list[tuple[Cell, Ranges]]:
         """Look again where a part was there and is gone: its rows stand in a longer one now."""
-        while True:
-            parts = parts_by_cell(directory)
-            try:
-                missing = [(cell, self.missing(cell, parts.get(cell.name, ()))) for cell in cells]
-            except FileNotFoundError:
-                continue
-            return [(cell, holes) for cell, holes in missing if holes]
+        parts = parts_by_cell(directory)
+        try:
+            missing = [(cell, self.missing(cell, parts.get(cell.name, ()))) for cell in cells]
+        except FileNotFoundError:
+            if looks == 1:
+                raise
+            return self._missing(directory, cells, looks - 1)
+        return [(cell, holes) for cell, holes in missing if holes]
 
 
 def _holes(there: bytearray) -> Ranges:

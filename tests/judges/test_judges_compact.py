@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from btrm.data.toy import toy_pairs
-from btrm.judges import rebuild
+from btrm.judges import numbered, rebuild
 from btrm.judges.ask import judgements
 from btrm.judges.base import Sampling
 from btrm.judges.cells import Cell, parts_by_cell
@@ -21,7 +21,7 @@ from btrm.judges.rebuild import compact
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.prompts import get_prompt
 from btrm.records import read_judgements, write_judgements
-from btrm.work import ranges
+from btrm.work import Unit, ranges
 
 PROMPT = get_prompt("toy_score100")
 CELL = Cell("a_seed0", "a", "weights", None, PROMPT, Sampling(0.7, 0.9, 50, 8), 2, 0)
@@ -174,6 +174,30 @@ def test_where_two_attempts_differ_the_longer_part_counts_and_goes_on_counting(t
     assert [row for row in found if row[0] != RECORDS[4].label_id] == expected(range(4))
     add(folder, [4])
     assert rows(do_compact(folder)) == found
+
+
+@pytest.mark.parametrize("goes", [1, 99])
+def test_a_look_at_what_is_missing_while_parts_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes: int) -> None:
+    """A part that must be opened is put together with another between the listing and the opening."""
+    folder, looks, read = tmp_path / "cells", list[int](), numbered.read_part
+    folder.mkdir()
+    add(folder, [0, 2])
+    add(folder, [1])
+
+    def gone(*arguments: Any) -> Any:
+        looks.append(1)
+        if len(looks) > goes:
+            return read(*arguments)
+        do_compact(folder)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(numbered, "read_part", gone)
+    if goes == 1:
+        assert PAIRS.missing_units(folder, [CELL]) == [Unit(CELL.name, ((3, 7),))]
+        return
+    add(folder, [4, 6])  # a hole stays, so that each look opens a part
+    with pytest.raises(FileNotFoundError):
+        PAIRS.missing_units(folder, [CELL])
 
 
 def test_one_part_is_left_as_it_is(tmp_path: Path) -> None:
