@@ -23,7 +23,6 @@ from btrm.environment import load_environment
 from btrm.launch.attempt import MAX_HALVINGS, TERMINATED, TIME_LIMIT, NoProgressError, Running, attempt, consecutive
 from btrm.launch.failures import classify
 from btrm.launch.local import run_step
-from btrm.launch.slurm import NoRoomError
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.leases import Fenced
 from btrm.runs import (
@@ -99,7 +98,8 @@ def _ensure_controller(submission: Submission) -> None:
 
 def _control(submission: Submission) -> int:
     """Look what is left to do. Where that cannot be done now, the batch script puts this job back into the queue."""
-    from btrm.launch.control import advance, give_up
+    from btrm.launch.control import advance, give_up  # asks the cluster, which no other job does before it has worked
+    from btrm.launch.slurm import NoRoomError
 
     try:
         advance(submission)
