@@ -70,6 +70,10 @@ class QueueView:
             index = int(text)
         return self.jobs.get(job, {}).get(index)
 
+    def holds(self, prefix: str) -> bool:
+        """Say whether the queue holds any job whose name begins so."""
+        return any(e.name.startswith(prefix) for entries in self.jobs.values() for e in entries.values())
+
     def live(self, job: str) -> bool:
         """Say whether the queue holds this job, or any element of this array."""
         return bool(self.jobs.get(job.partition("_")[0]))
@@ -77,17 +81,20 @@ class QueueView:
 
 def look(interval_s: float = 30.0) -> QueueView:
     """Return the queue as it was at most `interval_s` seconds ago, where squeue answers."""
-    with _cache() as path:
-        seen = _read(path)
-        if abs(time.time() - float(seen.get("tried", 0))) >= interval_s:
-            seen = _ask(seen)
-            _write(path, seen)
+    try:
+        with _cache() as path:
+            seen = _read(path)
+            if abs(time.time() - float(seen.get("tried", 0))) >= interval_s:
+                seen = _ask(seen)
+                _write(path, seen)
+    except (OSError, RuntimeError):  # no home, or a full one: nothing can be shared
+        seen = _ask({})
     return QueueView(float(seen.get("asked", 0)), str(seen.get("problem", "")), parse(str(seen.get("lines", ""))))
 
 
 def forget() -> None:
     """Have the next look ask squeue: call it after jobs were sent or cancelled."""
-    with _cache() as path:
+    with contextlib.suppress(OSError, RuntimeError), _cache() as path:
         _write(path, _read(path) | {"tried": 0.0})
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.launch.jobs import Job, controller, window
+from btrm.launch.queue import forget
 from btrm.launch.sbatch import Request, job_name, script
 from btrm.launch.site import Site
 from btrm.launch.submission import SentJob, Submission
@@ -92,6 +93,7 @@ def send(
     sent = [_send(job, request, ids) for job in fitting(jobs, request.site, room)]
     if request.site.submit_from_nodes:
         sent.append(send_control(request, [*(known or {}).values(), *(job.job_id for job in sent)]))
+    forget()
     return sent
 
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from btrm.launch.control import unfinished
+from btrm.launch.queue import look
 from btrm.launch.site import Site
-from btrm.launch.slurm import live_jobs
 from btrm.launch.submission import Submission
 from btrm.report.closing import closing
 from btrm.runs import StageError, read_manifest
@@ -21,7 +21,8 @@ def wait(submission: Submission, site: Site) -> int:
         if (stopped := submission.stopped()) is not None:
             raise StageError(f"{stopped['cause']}: {stopped['reason']}; {stopped['advice']}")
         # Twice without a job: between a controller's last look and its successor there may be none for a moment.
-        quiet = 0 if live_jobs(submission) else quiet + 1
+        view = look(site.queue_interval_s)
+        quiet = 0 if not view.known or view.holds(f"btrm-{submission.name}-") else quiet + 1
         if quiet == 2 and unfinished(plan):
             raise StageError(f"no job is left and {plan.root} is not complete; see btrm status, then: btrm retry")
         time.sleep(site.queue_interval_s)

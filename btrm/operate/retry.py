@@ -6,16 +6,12 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.launch.control import resend
-from btrm.launch.queue import forget
 from btrm.launch.submission import SentJob, Submission, submissions
 
 
 def retry(root: Path) -> list[SentJob]:
     """Send what is neither complete nor under way, and forget past failures; return the jobs."""
-    try:
-        return resend(newest(root), reset=True)
-    finally:
-        forget()
+    return resend(newest(root), reset=True)
 
 
 def retry_failed(root: Path) -> list[SentJob]:
@@ -26,12 +22,7 @@ def retry_failed(root: Path) -> list[SentJob]:
         for state in submission.states()
         if state.last is not None and state.last.outcome in {"failed", "lost"}
     }
-    if not failed:
-        return []
-    try:
-        return resend(submission, reset=True, only=failed)
-    finally:
-        forget()
+    return resend(submission, reset=True, only=failed) if failed else []
 
 
 def newest(root: Path) -> Submission:

@@ -112,6 +112,16 @@ def test_the_cache_is_the_users_own_and_a_torn_one_is_no_error(squeue: Path, tmp
     assert look().live("7") and calls(squeue) == 2
 
 
+def test_without_a_place_for_the_answer_each_look_asks(
+    squeue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert look().live("7") and look().live("7")
+    forget()
+    assert calls(squeue) == 2
+
+
 def test_clusters_do_not_share_an_answer(squeue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look()
     monkeypatch.setenv("SLURM_CONF", "/another/slurm.conf")
