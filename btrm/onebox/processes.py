@@ -78,7 +78,6 @@ def end_all(conf: Path, daemons: Path) -> None:
 def step_tasks(conf: Path, job: str) -> list[Process]:
     """Return the processes of a job's steps, or of its batch script where no step runs; never a slurmstepd.
 
-    Parents come first: a shell whose child is killed before it would go on with its next line.
     `job` is Slurm's own number of the job; an array's element has one too. A task that is being started is not one yet:
     its slurmstepd would wait for it for ever.
     """
@@ -90,14 +89,19 @@ def step_tasks(conf: Path, job: str) -> list[Process]:
     own = [pid for step, pid in steps.items() if step not in {"batch", "extern"}]
     roots = set(own or steps.values())
     family = _with_descendants(roots) - roots
-    tasks = [process for pid in family if _name(pid) != "slurmstepd" and (process := Process.of(pid))]
-    return sorted(tasks, key=lambda process: (process.start, process.pid))
+    return _parents_first(pid for pid in family if _name(pid) != "slurmstepd")
 
 
 def _of_cluster(conf: Path) -> list[Process]:
     """Return this cluster's daemons and what runs on its nodes, with all descendants."""
     roots = {pid for pid in _pids() if _belongs(pid, conf)}
-    return [process for pid in _with_descendants(roots) - {os.getpid()} if (process := Process.of(pid))]
+    return _parents_first(_with_descendants(roots) - {os.getpid()})
+
+
+def _parents_first(pids: Iterable[int]) -> list[Process]:
+    """Return the live ones in the order to kill them: a shell that loses its child first goes on to its next line."""
+    processes = [process for pid in pids if (process := Process.of(pid))]
+    return sorted(processes, key=lambda process: (process.start, process.pid))
 
 
 def _belongs(pid: int, conf: Path) -> bool:
