@@ -17,7 +17,7 @@ from btrm.launch.failures import FAILURES, Failure
 from btrm.launch.last_words import last_words
 from btrm.launch.submission import Attempt, ElementState, Outcome, Submission
 from btrm.leases import RENEW_S, Fenced, held
-from btrm.stopping import ask_to_stop, listen
+from btrm.stopping import listen
 
 _STATE_S = 10.0  # how often a living attempt says so
 _WRITE_S = 1.0  # progress is written at most this often
@@ -98,7 +98,7 @@ def attempt(
         raise NoProgressError(failure.advice)
     running.mark.parent.mkdir(exist_ok=True)
     running.mark.touch()
-    _listen(running)
+    listen({signal.SIGURG: TIME_LIMIT, signal.SIGTERM: TERMINATED})
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(running, ended, _die), daemon=True)
     beat.start()
@@ -170,17 +170,6 @@ def hopeless(attempts: Sequence[Attempt], at_start: int, halvings: int = 0) -> F
     last = next((past.reason for past in own or idle if past.reason), "nothing was said")
     reason = f"{len(own or idle)} attempts without progress ({causes}; the last: {last})"
     return Failure("no_progress", "stop", reason)
-
-
-def _listen(running: Running) -> None:
-    """Take Slurm's warning as: stop and come back; take its SIGTERM as: stop, Slurm itself decides what follows."""
-    listen({signal.SIGURG: TIME_LIMIT})
-
-    def terminated(_number: int, _frame: object) -> None:
-        running.no_requeue()
-        ask_to_stop(TERMINATED)
-
-    signal.signal(signal.SIGTERM, terminated)
 
 
 def _beat(running: Running, ended: threading.Event, die: Callable[[str], None]) -> None:

@@ -39,7 +39,7 @@ from btrm.runs import (
 )
 from btrm.stages import Stage, get_stage, prepare, references
 from btrm.staging import Staging, stage_in
-from btrm.stopping import Stopped, ask_to_stop, safe_point
+from btrm.stopping import Stopped, listen, safe_point
 from btrm.train.launch import dismiss, follow
 from btrm.train.rank import read_steps
 from btrm.work import read_units, share, write_units
@@ -244,8 +244,7 @@ def _halved(step: PlannedStep, halvings: int) -> PlannedStep:
 def _follower(directory: Path, rank: int) -> int:
     """Be node `rank` of a trainer; the first node says what to do and keeps the state."""
     os.environ["NODE_RANK"] = str(rank)
-    for number, reason in ((signal.SIGURG, TIME_LIMIT), (signal.SIGTERM, TERMINATED)):
-        signal.signal(number, lambda *_, reason=reason: ask_to_stop(reason))
+    listen({signal.SIGURG: TIME_LIMIT, signal.SIGTERM: TERMINATED})
     return follow(directory)
 
 

@@ -127,7 +127,8 @@ def container_prefix(container: Container, plan: Plan) -> list[str]:
 def _setup(job: Job, request: Request) -> list[str]:
     site, plan = request.site, request.plan
     values = job_environment(site, plan)
-    lines = [f"umask {site.umask}"] if site.umask else []
+    lines = ["trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back"]
+    lines += [f"umask {site.umask}"] if site.umask else []
     lines += [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in values.items())]
     lines.append("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # since 22.05 srun does not take it from sbatch
     if job.resources.nodes > 1:

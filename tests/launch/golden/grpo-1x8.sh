@@ -16,6 +16,7 @@
 #SBATCH --time=1440
 
 # setup
+trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
 export PYTHONUNBUFFERED=1
 export PYTHONNOUSERSITE=1
 export PYTHONPATH=/runs/study/.code/0123456789abcdef

@@ -20,6 +20,7 @@
 #SBATCH --time=1440
 
 # setup
+trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
 umask 007
 module load python/3.11
 export PYTHONUNBUFFERED=1
