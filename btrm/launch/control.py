@@ -203,9 +203,14 @@ def _backoff(states: Iterable[ElementState], site: Site) -> int:
     times = [
         consecutive(state.attempts, state.last.cause)
         for state in states
-        if state.last is not None and state.last.outcome == "failed" and FAILURES[state.last.cause].action == "retry"
+        if state.last is not None and state.last.outcome == "failed" and _tried_again(state.last.cause)
     ]
     return min(_MAX_BACKOFF_S, int(site.backoff_s * 2 ** (max(times) - 1))) if times else 0
+
+
+def _tried_again(cause: str) -> bool:
+    failure = FAILURES.get(cause)
+    return failure is None or failure.action == "retry"
 
 
 def _exclude(states: Iterable[ElementState], jobs: Iterable[Job], limits: ClusterLimits, site: Site) -> str:
