@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import missing
+from slurm_fixtures import missing
 
 from btrm.launch.jobs import Job, controller, make_jobs
 from btrm.launch.sbatch import Request, container_prefix, gpu_parameters, script

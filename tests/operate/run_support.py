@@ -150,9 +150,3 @@ class FakeQueue:
 
 def written(path: Path) -> Any:
     return json.loads(path.read_text())
-
-
-@pytest.fixture
-def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
-    """A cluster's commands that say what they are told."""
-    return FakeQueue(tmp_path, monkeypatch)

@@ -17,8 +17,6 @@ from btrm.operate.cancel import cancel
 from btrm.operate.retry import retry_failed
 from btrm.runs import StageError, read_manifest
 
-pytest_plugins = ("run_support",)
-
 QUEUE = (
     queue_line("2", "grpo", "RUNNING"),
     queue_line("3_1", "judge.0", "RUNNING"),

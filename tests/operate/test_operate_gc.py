@@ -17,8 +17,6 @@ from btrm.operate.gc import Wanted, collect, remove
 from btrm.operate.ledger import ledger
 from btrm.runs import write_json
 
-pytest_plugins = ("run_support",)
-
 
 def finish(root: Path) -> None:
     for step in ("grpo", "judge", "evaluate"):

@@ -14,8 +14,6 @@ from btrm.operate.steps import StepStatus
 from btrm.operate.table import render
 from btrm.runs import write_json
 
-pytest_plugins = ("run_support",)
-
 
 def step(status: RunStatus, name: str) -> StepStatus:
     return next(found for found in status.steps if found.step == name)
