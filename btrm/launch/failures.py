@@ -55,7 +55,7 @@ _TABLE = (
         "starts again when the cluster has room, from where it was",
         own_fault=False,
         states=("PREEMPTED",),
-        text=r"DUE TO PREEMPTION|DUE TO JOB REQUEUE",
+        text=r"DUE TO PREEMPTION",
     ),
     Failure(
         "timeout",

@@ -120,11 +120,11 @@ class StepView:
             if last.outcome != "running":
                 if entry is None or not self.view.known:
                     dead.append(last)
-            elif self.view.asked - last.seen < patience or (entry is not None and not entry.waiting):
-                alive.append(last)
-            elif not self.view.known:
+            elif entry is not None:
+                alive += [last] if not entry.waiting else []  # else it is in the queue again
+            elif not self.view.known or self.view.asked - last.seen < patience:
                 alive.append(last)  # nobody can say more; its line tells for how long it has been silent
-            elif entry is None:
+            else:
                 dead.append(_lost(last, stopped["cause"] if stopped else ""))
         return alive, dead
 

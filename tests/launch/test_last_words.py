@@ -8,7 +8,10 @@ from btrm.launch.last_words import last_words
 
 OOM = "slurmstepd: error: Detected 1 oom_kill event in StepId=8.0. Some of the step tasks have been OOM Killed.\n"
 PREEMPTED = "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***\n"
-REQUEUED = "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO JOB REQUEUE ***\n"
+REQUEUED = (  # by the job's own script, after its task was killed
+    "srun: error: n1: task 0: Killed\nsrun: Force Terminated StepId=8.0\n"
+    "slurmstepd-n1: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO JOB REQUEUE ***\nTerminated\n"
+)
 BEGINS = "12:00:00 judge.3 on n1\n"
 
 
@@ -19,7 +22,7 @@ BEGINS = "12:00:00 judge.3 on n1\n"
         (BEGINS + OOM + BEGINS, "out_of_memory"),  # the next attempt has just begun
         (BEGINS + OOM + BEGINS + "12:00:01 5 rows\n", None),  # that was the attempt before the last
         (BEGINS + PREEMPTED + BEGINS.replace("n1", "n2"), "preempted"),
-        (BEGINS + REQUEUED + BEGINS, "preempted"),
+        (BEGINS + REQUEUED + BEGINS, None),
         (BEGINS + "x" * 100_000 + "\n" + OOM, "out_of_memory"),
         (BEGINS + "ValueError: the stage's own\n", None),
         (BEGINS, None),

@@ -72,6 +72,9 @@ def test_an_attempt_that_is_silent_and_unknown_to_the_queue_is_lost(tmp_path: Pa
     grpo = step(run_status(tmp_path), "grpo")
     assert (grpo.state, grpo.cause, grpo.failed) == ("failed", "lost", 1) and "btrm retry" in grpo.advice
     state(submission, "grpo", 0, attempt(job="2"))
+    queue.hold(queue_line("2", "grpo", reason="BeginTime"))
+    assert step(run_status(tmp_path), "grpo").state == "queued"  # killed a moment ago, and put back at once
+    queue.hold()
     assert step(run_status(tmp_path), "grpo").state == "running"  # seen just now: the queue's answer may be older
 
 
