@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,6 +18,7 @@ from btrm.runs import StageResult, StageRun, read_manifest
 from btrm.train.attempt import leaving_nothing
 from btrm.train.options import (
     TrainerConfig,
+    Training,
     check_devices,
     check_resume,
     checkpoint_dir,
@@ -29,6 +31,7 @@ from btrm.train.options import (
 from btrm.train.pair_sampler import BatchPlan
 from btrm.train.rank import rank
 from btrm.train.row_lengths import fitting_rows
+from btrm.train.serve import servers, trainer_options
 from btrm.train.swift_options import GRPO_OWNED, Options, check_passthrough
 
 # With transformers as the sampler, ms-swift turns "no top_k" into transformers' default of 50.
@@ -63,8 +66,19 @@ class GrpoConfig(TrainerConfig):
         0.0, "a group's std counts as at least this when advantages are scaled", published="min_reward_std", ge=0
     )
     min_group_std: float = setting(0.0, "groups with a smaller reward std are left out (advantage 0)", ge=0)
-    use_vllm: bool = setting(False, "sample with vLLM beside the trainer, not with transformers")
+    use_vllm: bool = setting(False, "sample with vLLM, not with transformers")
+    vllm_mode: Literal["colocate", "server"] = runtime(
+        "colocate", "where vLLM runs: on the trainer's GPUs, or on nodes of its own"
+    )
+    vllm_server_nodes: int = runtime(1, "vllm_mode=server: the last so many of the job's nodes serve", ge=1)
+    vllm_tensor_parallel: int = runtime(1, "GPUs that a copy of vLLM's model is split over", ge=1)
+    vllm_gpu_memory_utilization: float = runtime(0.9, "share of a GPU's memory that vLLM takes", gt=0, le=1)
     log_completions: bool = runtime(True, "write every logged step's completions to completions.jsonl")
+
+    @property
+    def server_nodes(self) -> int:
+        """The nodes that serve, at the end of a job's nodes."""
+        return self.vllm_server_nodes if self.use_vllm and self.vllm_mode == "server" else 0
 
     @model_validator(mode="after")
     def _floor_has_a_std(self) -> Self:
@@ -113,7 +127,9 @@ def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:
         rows, report = fitting_rows(run, config.rows, run.model(config.model), config.max_length, group=2)
         n_pairs = report["rows"] // 2
         plan.check_pairs(n_pairs)
-        done = train(config, run, "btrm.train.grpo", grpo_options(config, run, rows, plan), config.max_steps)
+        options = grpo_options(config, run, rows, plan)
+        training = Training("btrm.train.grpo", options, config.max_steps, partial(servers, config, run))
+        done = train(config, run, training)
     names = [f"{checkpoint_dir(run).name}/{path.name}" for path in done]
     results = {"pairs": n_pairs, "too_long": report["too_long"] // 2, "steps": step_of(done[-1]) if done else 0}
     return StageResult({**dict.fromkeys(names), "checkpoints/logging.jsonl": None}, results)
@@ -153,7 +169,7 @@ def grpo_options(config: GrpoConfig, run: StageRun, rows: Path, plan: BatchPlan)
         "max_resample_times": config.max_resample,
         "log_completions": config.log_completions,
         "use_vllm": config.use_vllm,
-        **({"vllm_mode": "colocate"} if config.use_vllm else {}),
+        **(trainer_options(config) if config.use_vllm else {}),
     }
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from btrm import leases
 from btrm.config import Config, ConfigError
@@ -22,9 +22,12 @@ _MEETING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
 class Call(Config):
-    """What node 0 says: run these processes, or it is over."""
+    """What node 0 says: run these processes (those that train), serve (those that do not), or it is over.
 
-    state: Literal["run", "over"]
+    The first `nodes` nodes of the job train.
+    """
+
+    state: Literal["serve", "run", "over"]
     module: str = ""
     request: str = ""
     processes: int = 1
@@ -78,16 +81,22 @@ def heard(stage_dir: Path) -> Call | None:
         return None
 
 
-def tell_failure(stage_dir: Path, failure: Failure) -> None:
-    """Tell node 0 how this node's processes have failed."""
-    write_json(_file(stage_dir, f"-{failure.node}"), failure.model_dump(mode="json"))
+def tell(stage_dir: Path, what: str, said: dict[str, Any]) -> None:
+    """Tell node 0 something of this node's."""
+    write_json(_file(stage_dir, f"-{what}"), said)
+
+
+def told(stage_dir: Path, what: str) -> Path | None:
+    """Return what another node of this attempt has told, or None."""
+    file = _file(stage_dir, f"-{what}")
+    return file if file.exists() else None
 
 
 def failure_of_another(stage_dir: Path, nodes: int) -> Failure | None:
-    """Return how another node has failed, or None."""
+    """Return how another of so many nodes has failed, or None."""
     for node in range(1, nodes):
-        file = _file(stage_dir, f"-{node}")
-        if file.exists():
+        file = told(stage_dir, f"failure-{node}")
+        if file is not None:
             return Failure.build(json.loads(file.read_text()), str(file))
     return None
 

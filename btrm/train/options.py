@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +62,23 @@ class Order(Config):
     base: str
     config: dict[str, Any]
     world_size: int
+
+
+def _nothing_beside() -> AbstractContextManager[Options]:
+    return nullcontext({})
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A trainer's entry point, ms-swift's options for it and its last step, where that is known.
+
+    `beside` starts what runs beside the trainer, and says what the trainer must be told of it.
+    """
+
+    module: str
+    options: Options
+    steps: int | None
+    beside: Callable[[], AbstractContextManager[Options]] = _nothing_beside
 
 
 def checkpoint_dir(run: StageRun) -> Path:
@@ -118,17 +137,19 @@ def common_options(config: TrainerConfig, run: StageRun, rows: Path, save_steps:
     return options
 
 
-def train(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: int | None) -> list[Path]:
+def train(config: TrainerConfig, run: StageRun, plan: Training) -> list[Path]:
     """Run (or resume) the trainer until it is done; return its whole checkpoints, by step."""
+    steps = plan.steps
     folder = checkpoint_dir(run)
     gather(folder)
     done = whole_checkpoints(folder, run.dir / "set_aside")
     if steps is not None and done and step_of(done[-1]) >= steps:
         return done
-    options = {**options, "output_dir": str(attempt_folder(folder))}
+    options = {**plan.options, "output_dir": str(attempt_folder(folder))}
     if done:
         options["resume_from_checkpoint"] = str(done[-1])
-    _run(config, run, module, options, _Steps(step_of(done[-1]) if done else 0, steps))
+    with plan.beside() as told:
+        _run(config, run, replace(plan, options={**options, **told}), step_of(done[-1]) if done else 0)
     gather(folder)
     return whole_checkpoints(folder, run.dir / "set_aside")
 
@@ -208,15 +229,9 @@ def make_order(config: TrainerConfig, run: StageRun, options: Options) -> Order:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    done: int
-    of: int | None
-
-
-def _run(config: TrainerConfig, run: StageRun, module: str, options: Options, steps: _Steps) -> None:
-    path = run.dir / ORDER
-    write_json(path, make_order(config, run, options).model_dump(mode="json"))
+def _run(config: TrainerConfig, run: StageRun, plan: Training, done: int) -> None:
+    path, cpu = run.dir / ORDER, run.resources.gpus == 0
+    write_json(path, make_order(config, run, plan.options).model_dump(mode="json"))
     processes = process_count(run.resources, config.cpu_processes)
-    job = Job(module, path, processes, run.resources.gpus == 0, trainer_log(run), steps.of, steps.done)
+    job = Job(plan.module, path, processes, cpu, trainer_log(run), plan.steps, done, config.server_nodes)
     run_job(job, run.resources)

@@ -30,7 +30,7 @@ def rank() -> Generator[None]:
 
     Our parent has blocked SIGTERM, so that none is lost before there is a handler.
     """
-    _die_with_parent()
+    die_with_parent()
     listen({signal.SIGTERM: "SIGTERM"})
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
@@ -43,7 +43,7 @@ def rank() -> Generator[None]:
         os._exit(FENCED)  # at once: the others of a process group may never answer again
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies, so that kill -9 of a stage leaves no trainer behind."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -14,6 +14,7 @@ from btrm.runs import StageResult, StageRun, replace
 from btrm.train.attempt import leaving_nothing, whole_now
 from btrm.train.options import (
     TrainerConfig,
+    Training,
     check_devices,
     check_resume,
     common_options,
@@ -64,7 +65,8 @@ def run_sft(config: SftConfig, run: StageRun) -> StageResult:
     model = run.model(config.model)
     with leaving_nothing(run):
         rows, report = fitting_rows(run, config.data, model, config.max_length, group=1)
-        done = train(config, run, "btrm.train.sft", sft_options(config, run, rows), config.max_steps or None)
+        plan = Training("btrm.train.sft", sft_options(config, run, rows), config.max_steps or None)
+        done = train(config, run, plan)
         if not done:
             raise ConfigError(f"{run.dir}: the trainer left no checkpoint")
     _publish_adapter(done[-1], run)

@@ -116,6 +116,15 @@ def export(order: Order) -> None:
     export_main(order.argv)
 
 
+def serve(order: Order, port: int) -> None:
+    """Serve completions of the model that is being trained, until this process is ended."""
+    from swift.pipelines import rollout_main  # brings vLLM along
+
+    check_contract(contract())
+    keep_remote_code_off()
+    rollout_main([*order.argv, "--port", str(port)])
+
+
 def contract() -> Iterator[tuple[str, bool]]:
     """Yield (what we build on, whether it is so) for this ms-swift."""
     yield "Seq2SeqTrainer._save_checkpoint", hasattr(Seq2SeqTrainer, "_save_checkpoint")

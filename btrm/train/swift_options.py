@@ -68,6 +68,7 @@ _BOTH = {
     "accelerator_config": "fixed: batches are dealt to ranks by accelerate's defaults",
 }
 _LORA = "fixed: lora"
+_SERVERS = "fixed: the nodes that serve, see vllm_mode"
 SFT_OWNED = {**_BOTH, "num_train_epochs": "epochs", "max_epochs": "epochs", "tuner_type": _LORA, "train_type": _LORA}
 GRPO_OWNED = {
     **_BOTH,
@@ -95,7 +96,12 @@ GRPO_OWNED = {
     "max_completion_length": "max_completion_length",
     "log_completions": "log_completions",
     "use_vllm": "use_vllm",
-    "vllm_mode": "fixed: colocate, beside the trainer",
+    "vllm_mode": "vllm_mode",
+    "vllm_tensor_parallel_size": "vllm_tensor_parallel",
+    "vllm_gpu_memory_utilization": "vllm_gpu_memory_utilization",
+    "vllm_server_host": _SERVERS,
+    "vllm_server_port": _SERVERS,
+    "vllm_server_base_url": _SERVERS,
     "train_sampling_strategy": "fixed: the sampler's order",
     "dataset_shuffle": "fixed: the sampler's order",
     "train_dataloader_shuffle": "fixed: the sampler's order",

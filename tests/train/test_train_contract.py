@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from trainer_support import stage_run
 
 from btrm.config import ConfigError
+from btrm.train.grpo import GrpoConfig
+from btrm.train.serve import server_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_swift")]
 
@@ -60,3 +64,13 @@ def test_sft_and_merge_do_not_wait_for_vllm() -> None:
     code = "import sys, btrm.train.swift_adapter; print([name for name in sys.argv[1:] if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_rollout_server_has_our_options(tmp_path: Path) -> None:
+    from dataclasses import fields
+
+    from swift.arguments import RolloutArguments
+
+    config = GrpoConfig(model_type="qwen2", template="chatml", use_vllm=True)
+    ours = {*server_options(config, stage_run(tmp_path, "grpo"))}
+    assert ours | {"port"} <= {field.name for field in fields(RolloutArguments)}

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer_support import HERE
+from trainer_support import FOLLOW, HERE
 
 from btrm import stopping
 from btrm.leases import Fenced, claim, holding
 from btrm.runs import Resources, write_json
 from btrm.stopping import Stopped
+from btrm.train import launch
 from btrm.train.launch import Job, JobError, dismiss, run_job
 from btrm.train.node import free_port
 from btrm.train.rank import read_steps
 
 Follower = Callable[..., subprocess.Popen[bytes]]
-FOLLOW = "import sys, pathlib; from btrm.train.launch import follow; sys.exit(follow(pathlib.Path(sys.argv[1])))"
 SHORT = "from btrm.train import nodes; nodes.ALONE_S = 1.0; "
 
 
@@ -42,6 +42,7 @@ def one_job(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launch, "_SLOW_S", 0.2)
     stopping.forget()
     yield
     stopping.forget()
@@ -121,7 +122,7 @@ def test_all_die_when_one_dies_and_the_log_that_tells_why_is_shown(tmp_path: Pat
 
 def test_the_others_end_when_node_0_fails(tmp_path: Path, follower: Follower) -> None:
     second = follower()
-    at = {"0": {"step": 60, "do": "fail"}, "2": {"step": 1, "do": "hang"}, "3": {"step": 1, "do": "hang"}}
+    at = {"0": {"step": 30, "do": "fail"}, "2": {"step": 1, "do": "hang"}, "3": {"step": 1, "do": "hang"}}
     with holding(claim(tmp_path, "job 7")), pytest.raises(JobError, match=r"logs/trainer\.log"):
         run_job(job_of(tmp_path, 10_000, at=at), Resources(nodes=2))
     assert second.wait(20) == 0

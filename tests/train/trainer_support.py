@@ -12,6 +12,11 @@ from btrm.runs import Resources, RunPaths, StageRun, write_json
 from btrm.stages import get_stage, prepare
 
 HERE = Path(__file__).parent
+# Another node of a job, as its runner would start it, with shorter waits.
+FOLLOW = (
+    "import sys, pathlib; from btrm.train import follow; follow._SLOW_S = 0.2; "
+    "sys.exit(follow.follow(pathlib.Path(sys.argv[1])))"
+)
 KIND: dict[str, Any] = {"model_type": "qwen2", "template": "chatml", "dtype": "float32"}
 TINY: dict[str, Any] = {**KIND, "gradient_checkpointing": False, "lora_rank": 4}
 
