@@ -171,6 +171,8 @@ def _under_way(root: Path, todo: Sequence[PlannedStep]) -> list[str]:
     for submission in submissions(root):
         if not submission.sent() or not (alive := live_jobs(submission)):
             continue
+        if set(alive) == {f"btrm-{submission.name}-control"} and not unfinished(submission.plan()):
+            continue  # it will find nothing to do, or that this submission is newer
         if same := names & {step.name for step in submission.plan().steps}:
             ids = ", ".join(sorted(set(alive.values())))
             lines.append(

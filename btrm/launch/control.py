@@ -22,7 +22,7 @@ from btrm.launch.limits import ClusterLimits, ask_cluster
 from btrm.launch.sbatch import Request
 from btrm.launch.site import Site
 from btrm.launch.slurm import live_jobs, send, send_control
-from btrm.launch.submission import ElementState, Plan, PlannedStep, SentJob, Submission
+from btrm.launch.submission import ElementState, Plan, PlannedStep, SentJob, Submission, submissions
 from btrm.runs import exclusive, read_manifest, write_json
 from btrm.stages import get_stage, prepare
 
@@ -151,6 +151,8 @@ def missing_elements(submission: Submission, step: PlannedStep, states: Iterable
 
 
 def _verdict(submission: Submission, todo: list[PlannedStep]) -> Verdict | None:
+    if (newer := _newer(submission, todo)) is not None:
+        return Verdict("fenced", f"submission {newer.name} has the same work", FAILURES["fenced"].advice)
     names = {step.name for step in todo} | {f"{step.name}.commit" for step in todo}
     states = list(submission.states())
     for state in states:
@@ -164,6 +166,16 @@ def _verdict(submission: Submission, todo: list[PlannedStep]) -> Verdict | None:
     if len(rounds) >= _IDLE_ROUNDS and set(rounds[-_IDLE_ROUNDS:]) == {_digest(todo, states)}:
         reason = f"sent {_IDLE_ROUNDS} times without any progress"
         return Verdict("no_progress", reason, "see btrm status and btrm logs; then: btrm retry")
+    return None
+
+
+def _newer(submission: Submission, todo: Iterable[PlannedStep]) -> Submission | None:
+    """Return a later submission to the same run that has any of these steps: it asked for them as they shall be."""
+    names = {step.name for step in todo}
+    for other in submissions(Path(submission.plan().root)):
+        later = other.name > submission.name and other.sent()
+        if later and names & {step.name for step in other.plan().steps}:
+            return other
     return None
 
 

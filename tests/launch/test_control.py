@@ -231,3 +231,18 @@ def test_an_error_of_its_own_stops_it_with_the_reason(submission: Submission) ->
     give_up(submission, ConfigError("the site has changed"))
     stopped = submission.stopped()
     assert stopped is not None and stopped["cause"] == "bad_request" and "the site has changed" in stopped["reason"]
+
+
+def test_it_gives_way_to_a_newer_submission_of_the_same_work(cluster: Cluster, submission: Submission) -> None:
+    """A node came back with an old job, or a controller that waited long: two must not send against each other."""
+    root = Path(submission.plan().root)
+    time.sleep(0.002)
+    newer = new_submission(root, submission.plan())
+    advance(newer)
+    assert cluster.sent and cause(newer) is None
+    newer.record(SentJob(key="pairs", step="pairs", kind="run", job_id="9"))
+    cluster.sent.clear()
+    advance(submission)
+    assert cluster.sent == [] and cause(submission) == "fenced" and cause(newer) is None
+    advance(newer)
+    assert cluster.sent
