@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from btrm.config import ConfigError
-from btrm.runs import sha256_path, write_json
+from btrm.runs import sha256_path, user_cache, write_json
 
 MARK = "btrm.json"
 Kind = Literal["full", "adapter"]
@@ -46,7 +48,10 @@ def base_identity(model: str) -> str:
 
 
 def known_sha256(path: Path) -> str:
-    """Return the sha256 of a file or folder, read once a process while no file's size, time or inode changes."""
+    """Return the sha256 of a file or folder, read once a user while no file's size, time or inode changes.
+
+    The elements of an array would otherwise each read a whole model before their first useful line.
+    """
     files = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file()]
     return _sha256(path.resolve(), tuple(_stamp(file) for file in files))
 
@@ -57,8 +62,14 @@ def _stamp(file: Path) -> tuple[str, int, int, int]:
 
 
 @cache
-def _sha256(path: Path, _stamps: tuple[tuple[str, int, int, int], ...]) -> str:
-    return sha256_path(path)
+def _sha256(path: Path, stamps: tuple[tuple[str, int, int, int], ...]) -> str:
+    note = user_cache() / "sha256" / hashlib.sha256(repr((str(path), stamps)).encode()).hexdigest()
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(note.read_text())
+    digest = sha256_path(path)
+    with contextlib.suppress(OSError):  # a home that cannot be written to only costs the time
+        write_json(note, digest)
+    return digest
 
 
 def check_adapter_base(adapter: Path, model: str) -> None:

@@ -213,6 +213,11 @@ def _sync(path: Path) -> None:
             os.close(descriptor)
 
 
+def user_cache() -> Path:
+    """Return the user's folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btrm"
+
+
 def sha256_file(path: Path) -> str:
     """Return the hex sha256 of a file's bytes."""
     with path.open("rb") as file:

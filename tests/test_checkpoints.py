@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from btrm import checkpoints as module
 from btrm.checkpoints import (
     base_identity,
     check_adapter_base,
@@ -99,3 +100,17 @@ def test_checkpoints_are_sorted_by_step(tmp_path: Path) -> None:
     for name in ("checkpoint-100", "checkpoint-20", "last-checkpoint", "checkpoint-x"):
         (tmp_path / name).mkdir()
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-20", "checkpoint-100"]
+
+
+def test_a_model_is_hashed_once_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model = tmp_path / "model.bin"
+    model.write_bytes(b"weights")
+    digest = known_sha256(model)
+    # Another process: what it would read is not there, what was noted is.
+    module._sha256.cache_clear()
+    monkeypatch.setattr(module, "sha256_path", lambda _: pytest.fail("read again"))
+    assert known_sha256(model) == digest
+    model.write_bytes(b"other weights")
+    monkeypatch.setattr(module, "sha256_path", lambda _: "read")
+    assert known_sha256(model) == "read"

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from btrm.runs import user_cache
+
 PREFIX = "btrm-"
 TIMEOUT_S = 30.0
 _FORMAT = "%i|%T|%N|%L|%S|%j|%r"  # the reason last: it alone may hold anything
@@ -170,7 +172,7 @@ def _env() -> dict[str, str]:
 @contextlib.contextmanager
 def _cache() -> Generator[Path]:
     """Hold the file of the last answer for this process; where locks do not work, go on without."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btrm"
+    folder = user_cache()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     cluster = "\n".join(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS"))
     key = hashlib.sha256(cluster.encode()).hexdigest()[:12]
