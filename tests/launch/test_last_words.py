@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from btrm.launch.last_words import last_words
+from btrm.onebox.box import OneBox
 
 OOM = "slurmstepd: error: Detected 1 oom_kill event in StepId=8.0. Some of the step tasks have been OOM Killed.\n"
 PREEMPTED = "slurmstepd: error: *** JOB 8 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***\n"
@@ -37,3 +39,15 @@ def test_the_last_attempt_with_a_word_counts(tmp_path: Path, text: str, cause: s
 
 def test_no_log_no_word(tmp_path: Path) -> None:
     assert last_words(tmp_path / "none", "judge.3 on ") is None
+
+
+@pytest.mark.slow
+def test_what_slurm_writes_when_it_preempts(slurm: Callable[..., OneBox], tmp_path: Path) -> None:
+    box = slurm(nodes=1, cpus=2)
+    log = tmp_path / "log"
+    task = f"srun --output={log} --open-mode=append sh -c 'echo 12:00:00 judge.3 on n1; sleep 30'"
+    words = ("sbatch", "--parsable", "--requeue", "--open-mode=append", f"--output={log}", "-c2")
+    box.run(*words, "-p", "low", f"--wrap={task}")
+    box.wait_until("it runs", lambda: log.exists() and "judge.3" in log.read_text())
+    box.run("sbatch", "-c2", "-p", "high", "--output=/dev/null", "--wrap=sleep 30")
+    box.wait_until("it was preempted", lambda: last_words(log, "judge.3 on ") == "preempted")

@@ -15,6 +15,7 @@ from btrm.launch.submission import SentJob, Submission
 from btrm.onebox.box import OneBox
 from btrm.operate.cancel import cancel
 from btrm.operate.retry import retry_failed
+from btrm.operate.status import run_status
 from btrm.runs import StageError, read_manifest
 
 QUEUE = (
@@ -95,7 +96,7 @@ def test_retry_failed_sends_failed_steps_only(
 
 @pytest.mark.slow
 def test_cancel_and_retry_on_a_real_cluster(
-    slurm: Callable[..., OneBox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slurm: Callable[..., OneBox], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     box = slurm(nodes=1)
@@ -104,12 +105,21 @@ def test_cancel_and_retry_on_a_real_cluster(
     hold = box.run("sbatch", "--parsable", "--exclusive", "--output=/dev/null", "--wrap=sleep 100")
     submitted = [sys.executable, "-m", "btrm.submit", *words]
     subprocess.run(submitted, env=os.environ | box.env, check=True, timeout=60)
+    pairs = run_status(tmp_path / "r").steps[0]
+    assert pairs.state in {"queued", "running"}
     assert main(["cancel", "r"]) == 0
     mine = "squeue", "-h", "-o", "%j"
     box.wait_until("the queue is empty but for one", lambda: box.run(*mine) == "wrap")
+    assert run_status(tmp_path / "r").steps[0].state == "cancelled"
     assert main(["cancel", "r"]) == 0
     assert main(["retry", "r"]) == 0
     assert "pairs" in box.run(*mine)
     box.run("scancel", hold)
     box.wait_until("the run is complete", lambda: read_manifest(tmp_path / "r" / "pairs") is not None)
-    assert main(["status", "r"]) == 0
+    done = run_status(tmp_path / "r")
+    assert done.finished and done.steps[0].attempts == 1
+    capsys.readouterr()
+    assert main(["logs", "r"]) == 0
+    assert "pairs.0 on " in capsys.readouterr().out
+    assert main(["ledger", "r"]) == 0
+    assert "pairs" in capsys.readouterr().out
