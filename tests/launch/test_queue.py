@@ -152,3 +152,14 @@ def test_a_real_queue(slurm: Callable[..., OneBox], tmp_path: Path, monkeypatch:
     monkeypatch.setattr("btrm.launch.queue.TIMEOUT_S", 1.0)
     view = look(0.0)
     assert not view.known and view.problem
+
+
+@pytest.mark.slow
+def test_accounts_tell_how_jobs_ended_where_the_queue_does_not_answer(slurm: Callable[..., OneBox]) -> None:
+    box = slurm(nodes=1, accounting=True)
+    wrap = 'test "$SLURM_ARRAY_TASK_ID" = 0'
+    array = box.run("sbatch", "--parsable", "--array=0-1", "--output=/dev/null", f"--wrap={wrap}")
+    account = ("sacct", "-n", "-X", "-j", array, "-o", "State")
+    box.wait_until("both are on account", lambda: sorted(box.run(*account).split()) == ["COMPLETED", "FAILED"])
+    box.kill_controller()
+    assert ended([f"{array}_0", f"{array}_1"]) == {f"{array}_0": "COMPLETED", f"{array}_1": "FAILED"}
