@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -179,7 +180,11 @@ class OneBox(Settings):
             self.run("sacctmgr", "-i", "add", "user", user_name(), "account=lab", "DefaultAccount=lab")
         for node in self.names:
             self.start_node(node)
-        self._wait_for("the nodes", lambda: set(self.node_states().values()) == {"idle"})
+        for node in self.names:
+            self._wait_for(f"slurmd.{node}", partial(self._is_idle, node))
+
+    def _is_idle(self, node: str) -> bool:
+        return self.node_states()[node] == "idle"
 
     def _spawn(self, name: str, command: list[str]) -> None:
         child = self._popen(name, command)
@@ -197,14 +202,15 @@ class OneBox(Settings):
         self._children[name] = child
         return child
 
-    def _wait_for(self, what: str, ready: Callable[[], bool]) -> None:
-        self.wait_until(what, lambda: ready() or self._raise_if_dead())
+    def _wait_for(self, name: str, ready: Callable[[], bool]) -> None:
+        """Wait for a daemon that was just started; raise ClusterError with its log where it has died."""
+        self.wait_until(name, lambda: ready() or self._raise_if_dead(name))
 
-    def _raise_if_dead(self) -> bool:
-        for name, child in self._children.items():
-            if child.poll() is not None:
-                end_of_log = (self.root / "log" / f"{name}.out").read_text(errors="replace")[-2000:]
-                raise ClusterError(f"{name} died with exit {child.returncode}: {end_of_log.strip()}")
+    def _raise_if_dead(self, name: str) -> bool:
+        child = self._children[name]
+        if child.poll() is not None:
+            end_of_log = (self.root / "log" / f"{name}.out").read_text(errors="replace")[-2000:]
+            raise ClusterError(f"{name} died with exit {child.returncode}: {end_of_log.strip()}")
         return False
 
 

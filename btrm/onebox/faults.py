@@ -42,8 +42,8 @@ def node_back(box: OneBox, node: str) -> str:
     """Start a node's slurmd where it is dead, take back DOWN or DRAIN, and wait until the node can run jobs."""
     if f"slurmd.{_node(box, node)}" not in box.daemons:
         box.start_node(node)
-    box.wait_until(f"{node} answers", lambda: not box.node_states()[node].endswith("*"))
-    if not _is_usable(box, node):
+    box.wait_until(f"{node} answers", lambda: not box.node_states()[node].endswith(("*", "unk")))
+    if box.node_states()[node].startswith(("down", "drain", "drng")):
         _update_node(box, node, "state=resume")
     box.wait_until(f"{node} can run jobs", lambda: _is_usable(box, node))
     return f"{node}: {box.node_states()[node]}"
@@ -92,7 +92,9 @@ def controller_kill(box: OneBox, _: str = "") -> str:
 
 
 def controller_back(box: OneBox, _: str = "") -> str:
-    """Start slurmctld again with the jobs that it had saved."""
+    """Start slurmctld again with the jobs that it had saved; slurmdbd first, without which it does not start."""
+    if box.accounting and "slurmdbd" not in box.daemons:
+        box.start_accounting()
     _start_where_dead(box, "slurmctld", box.start_controller)
     return "slurmctld is back"
 
