@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,7 +120,7 @@ def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None,
         *_under_way(root, todo),
     ]
     if problems:
-        raise ConfigError(f"site {site.name}:\n" + "\n".join(problems))
+        raise ConfigError(f"site {site.name}:\n" + "\n".join(dict.fromkeys(problems)))
     fitting(jobs, site, limits.room)
     snapshot(root)
     submission = new_submission(root, plan)
@@ -139,7 +138,7 @@ def _refused(todo: Sequence[PlannedStep], root: Path) -> list[str]:
         try:
             prepare(step.name, get_stage(step.stage).config.build(step.config), step.resources, root, step.stage)
         except ConfigError as error:
-            problems.append(f"{step.name}: {error}")
+            problems += [f"{step.name}: {line}" for line in str(error).splitlines()]
     return problems
 
 
@@ -187,7 +186,7 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
     unchecked: list[str] = []
     problems: list[str] = []
     max_array, room = site.limits.max_array or _DEFAULT_MAX_ARRAY, site.limits.max_submit
-    todo = unfinished(plan)
+    root, todo = Path(plan.root), unfinished(plan)
     try:
         limits = ask_cluster(site)
         max_array, room = limits.max_array, limits.room
@@ -197,10 +196,10 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
         unchecked = [f"{error}; arrays are cut at MaxArraySize {max_array}"]
         problems = [line for step in todo for line in several_nodes(step)]
     jobs = make_jobs(todo, max_array)
-    problems += [*options.problems, *_over_budget(jobs, options)]
+    problems = [*dict.fromkeys([*options.problems, *_refused(todo, root), *problems, *_over_budget(jobs, options)])]
     now = window(jobs, None if room is None else room - site.submit_from_nodes)
     lines = _table(jobs, now, plan)
-    request = Request(Submission(Path(plan.root) / ".jobs" / "NAME"), plan, site, _after(options))
+    request = Request(Submission(root / ".jobs" / "NAME"), plan, site, _after(options))
     for job in jobs[:_SHOWN]:
         waits = dependencies(job, {other.key: f"<{other.key}>" for other in jobs}) or request.dependencies
         text = script(job, replace(request, dependencies=waits))
@@ -244,4 +243,4 @@ def withheld(environ: Mapping[str, str]) -> list[str]:
 
     dotenv = Path(".env")
     known = read_env_file(dotenv) if dotenv.is_file() else {}
-    return sorted(name for name in environ if is_secret(name) and name not in known and os.environ.get(name))
+    return sorted(name for name, value in environ.items() if value and is_secret(name) and name not in known)

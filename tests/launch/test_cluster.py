@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from btrm.config import ConfigError
+from btrm.data.pairs import PairsConfig
+from btrm.judges.grid import JudgeConfig
+from btrm.judges.teacher import TeacherConfig
+from btrm.launch import cluster
+from btrm.launch.cluster import Options, cluster_plan, describe, plan_steps, submit, withheld
+from btrm.launch.limits import ClusterLimits, NoClusterError
+from btrm.launch.local import run_step
+from btrm.launch.partitions import read_partitions
+from btrm.launch.plan import Experiment, Step
+from btrm.launch.site import Site
+from btrm.launch.slurm import NoRoomError
+from btrm.launch.submission import Plan, SentJob, new_submission
+from btrm.runs import Resources
+from btrm.train.grpo import GrpoConfig
+
+SITE = Site(name="tried", executor="slurm", partition="low")
+CPU = Resources(cpus=1, mem_gb=1, time_min=30)
+PAIRS = Step("pairs", PairsConfig(n_pairs={"train": 20, "validation": 2, "test": 2}), CPU)
+TEACHER = Step("teacher", TeacherConfig(), CPU)
+JUDGE = Step(
+    "judge",
+    JudgeConfig(
+        checkpoints={"base": "/models/base", "grpo": "@grpo/checkpoints/checkpoint-*"},
+        pairs="@pairs/test.pairs.parquet",
+    ),
+    Resources(gpus=2, time_min=90),
+)
+STUDY = Experiment("study", "", (PAIRS, TEACHER))
+NODES = "NodeName=n1 Partitions=low CPUTot=8 RealMemory=65536 Gres=gpu:8 State=IDLE"
+LOW = "PartitionName=low Default=YES State=UP TotalNodes=4 MaxTime=1-00:00:00"
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """What the stand-in for a cluster allows; no job of ours is on it."""
+    values = {"max_array": 1001, "max_jobs": 10000, "queued": 0}
+    monkeypatch.setattr(
+        cluster,
+        "ask_cluster",
+        lambda _: ClusterLimits(**values, max_submit=None, partitions=read_partitions(LOW, NODES)),
+    )
+    monkeypatch.setattr(cluster, "live_jobs", lambda _: {})
+    return values
+
+
+def no_cluster(_: Site) -> ClusterLimits:
+    raise NoClusterError("no Slurm answers here")
+
+
+def plan(tmp_path: Path, study: Experiment = STUDY, options: Options | None = None) -> Plan:
+    return cluster_plan(study, tmp_path / "run", SITE, options or Options({}))
+
+
+def test_steps_know_what_they_need_and_how_their_work_is_shared(tmp_path: Path) -> None:
+    grpo = Step("grpo", GrpoConfig(model="/models/base", max_steps=250, save_steps=50))
+    study = Experiment("study", "", (PAIRS, TEACHER, grpo, JUDGE))
+    steps = {step.name: step for step in plan_steps(study, tmp_path, Options({"teacher": 6}, parallelism=2))}
+    assert steps["teacher"].needs == ("pairs",) and steps["judge"].needs == ("pairs", "grpo")
+    assert (steps["teacher"].elements, steps["teacher"].parallelism) == (6, 2)
+    assert (steps["pairs"].elements, steps["pairs"].parallelism) == (None, None)
+    cells = steps["judge"].elements
+    assert cells is not None and cells % 6 == 0  # one base, and the five checkpoints that the trainer will leave
+    alone = plan_steps(Experiment("study", "", (PAIRS, TEACHER)), tmp_path, Options({"teacher": 1}))
+    assert alone[1].elements is None
+
+
+def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--shards pairs=4: pairs is one job"):
+        plan_steps(STUDY, tmp_path, Options({"pairs": 4}))
+    with pytest.raises(ConfigError, match="--shards techer: no such step; valid: pairs, teacher"):
+        plan_steps(STUDY, tmp_path, Options({"techer": 4}))
+
+
+def test_all_problems_are_told_at_once_and_nothing_is_written(tmp_path: Path, limits: dict[str, int]) -> None:
+    run_step(plan(tmp_path).steps[0], tmp_path / "run")
+    there = sorted(tmp_path.rglob("*"))
+    seeded = Step("pairs", PairsConfig(n_pairs={"train": 20, "validation": 2, "test": 2}, seed=3), CPU)
+    greedy = Step("judge", JUDGE.config, Resources(nodes=2, gpus=16, time_min=3000))
+    study = Experiment("study", "", (seeded, greedy))
+    options = Options({}, budget=10, problems=("found before",))
+    with pytest.raises(ConfigError) as refused:
+        submit(plan(tmp_path, study, options), SITE, options)
+    told = str(refused.value)
+    for part in (
+        "site tried:",
+        "found before",
+        "pairs: ",
+        "seed was 0, now 3",
+        "judge: --nodes 2: only trainers",
+        "judge: --gpus 16: a node of partition low has at most 8",
+        "judge: --time 3000: partition low allows 1440",
+        "--budget 10: the plan asks for",
+    ):
+        assert part in told
+    assert sorted(tmp_path.rglob("*")) == there and limits
+
+
+def test_a_full_queue_is_refused_before_anything_is_written(tmp_path: Path, limits: dict[str, int]) -> None:
+    limits["queued"] = 9999
+    with pytest.raises(NoRoomError, match="room for 1 of your jobs and the plan has 2"):
+        submit(plan(tmp_path), SITE, Options({}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_submission_under_way_is_not_sent_twice(
+    tmp_path: Path, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = plan(tmp_path)
+    before = new_submission(tmp_path / "run", made)
+    before.record(SentJob(key="pairs", step="pairs", kind="run", job_id="7"))
+    monkeypatch.setattr(cluster, "live_jobs", lambda _: {f"btrm-{before.name}-pairs": "7"})
+    with pytest.raises(ConfigError, match=r"pairs, teacher: under way as \S+ \(jobs 7\)"):
+        submit(made, SITE, Options({}))
+    monkeypatch.setattr(cluster, "live_jobs", lambda _: {f"btrm-{before.name}-control": "9"})
+    with pytest.raises(ConfigError, match="under way"):  # it would send what is left
+        submit(made, SITE, Options({}))
+    assert limits
+
+
+def test_a_controller_that_has_nothing_left_to_do_keeps_nobody_out(
+    tmp_path: Path, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = plan(tmp_path, Experiment("study", "", (PAIRS,)))
+    run_step(first.steps[0], tmp_path / "run")
+    before = new_submission(tmp_path / "run", first)
+    before.record(SentJob(key="control", step="control", kind="control", job_id="9"))
+    monkeypatch.setattr(cluster, "live_jobs", lambda _: {f"btrm-{before.name}-control": "9"})
+    monkeypatch.setattr(cluster, "send", lambda jobs, *_: [job.key for job in jobs])
+    more = Step("pairs", PairsConfig(n_pairs={"train": 40, "validation": 2, "test": 2}), CPU)
+    _, sent = submit(plan(tmp_path, Experiment("study", "", (more,))), SITE, Options({}))
+    assert sent == ["pairs"] and limits
+
+
+def test_a_plan_is_shown_with_what_would_be_refused(
+    tmp_path: Path, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits |= {"max_array": 10, "max_jobs": 8}
+    options = Options({"teacher": 25}, after="41", budget=1)
+    text = describe(plan(tmp_path, options=options), SITE, options)
+    table = [line.split()[:2] for line in text.splitlines()[1:6]]
+    assert table == [
+        ["pairs", "-"],
+        ["teacher.0", "10"],
+        ["teacher.1", "10"],
+        ["teacher.2", "5"],
+        ["teacher.commit", "-"],
+    ]
+    assert "5 sbatch calls, 27 jobs, 0.0 GPU-hours at most" in text
+    assert "the queue has room for 7 of them now" in text
+    assert "#SBATCH --dependency=afterok:41\n" in text and "--- control" in text
+    greedy = Step("judge", JUDGE.config, Resources(gpus=16, time_min=600))
+    text = describe(plan(tmp_path, Experiment("study", "", (greedy,))), SITE, Options({}, budget=1))
+    refused = text.partition("would be refused:\n")[2]
+    assert "  judge: --gpus 16: a node" in refused and "  --budget 1: the plan asks" in refused
+    monkeypatch.setattr(cluster, "ask_cluster", no_cluster)
+    text = describe(plan(tmp_path), SITE, Options({}))
+    assert "could not be checked:\n  no Slurm answers here; arrays are cut at MaxArraySize 1001" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_secrets_that_dotenv_does_not_hold_are_named(tmp_path: Path) -> None:
+    environ = {"HF_TOKEN": "x", "WANDB_API_KEY": "y", "HOME": "/home", "KEYBOARD": "de", "MONKEY": "no"}
+    assert withheld(environ) == ["HF_TOKEN", "WANDB_API_KEY"]
+    (tmp_path / ".env").write_text("HF_TOKEN=x\n")  # the tests' own folder is the current one
+    assert withheld(environ) == ["WANDB_API_KEY"]
