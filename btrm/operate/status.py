@@ -16,7 +16,6 @@ from btrm.operate.states import Tally, tally
 from btrm.operate.steps import StepStatus, StepView
 from btrm.operate.where import epoch
 from btrm.runs import MANIFEST, REQUEST, read_request
-from btrm.stages import STAGES, get_stage
 from btrm.train.rank import read_steps
 
 
@@ -87,6 +86,8 @@ def is_complete(step: PlannedStep, root: Path) -> bool:
         return False
     if manifest["config"] == step.config:
         return True
+    from btrm.stages import get_stage  # brings numpy, a third of the time to start
+
     config, grows = get_stage(step.stage).config, ("extent", "members")
     try:
         return config.build(manifest["config"]).by_role(*grows) == config.build(step.config).by_role(*grows)
@@ -111,6 +112,8 @@ def _folders(root: Path, planned: Collection[str]) -> list[Path]:
 
 
 def _stage_order(folder: Path) -> int:
+    from btrm.stages import STAGES
+
     request = read_request(folder)
     return list(STAGES).index(request.stage) if request and request.stage in STAGES else len(STAGES)
 
