@@ -68,9 +68,8 @@ def main() -> int:
         command = [sys.executable, "-m", "btrm.cli", "status", folder]
         ours = best_s(lambda: subprocess.run(command, env=environ, capture_output=True, check=True))
         full = best_s(lambda: list(submission.states()))
-    print(
-        f"btrm status of {CELLS} cells: {ours:.2f} s (best of 5, target < {TARGET_S} s; every state in full: {full:.2f} s more)"
-    )
+    print(f"btrm status of {CELLS} cells: {ours:.2f} s (best of 5, target < {TARGET_S} s)")
+    print(f"every state read and checked in full, instead of what is wanted of it: {full:.2f} s alone")
     return 0 if ours < TARGET_S else 1
 
 
