@@ -15,7 +15,7 @@ from btrm.train.launch import JobError
 
 ORDER = "trainer.json"
 FAILURE_LOG = ".last_failure.log"
-_LEAVINGS = (ORDER, "rows.jsonl", "logs", "checkpoints", "set_aside")
+_LEAVINGS = (ORDER, "server.json", "rows.jsonl", "logs", "checkpoints", "set_aside")
 
 
 def trainer_log(run: StageRun) -> Path:

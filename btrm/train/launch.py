@@ -17,7 +17,7 @@ from btrm.stopping import Stopped, stop_asked
 from btrm.train.follow import follow
 from btrm.train.job import Job, JobError, environment, process_count
 from btrm.train.node import Place, Ranks, free_port, python
-from btrm.train.nodes import Call, call, dismiss, failure_of_another, place
+from btrm.train.nodes import Call, call, dismiss, failure_of_another, forget_older, place
 from btrm.train.rank import FENCED, STOP_FILE, STOPPED, read_steps, report_step
 from btrm.train.servers import Server, beside_proxies, wait_ready
 
@@ -56,6 +56,7 @@ class _Attempt:
         where = _meeting(job, nodes - job.servers)
         self._ranks = Ranks(python(job.module, str(job.request)), job.processes, where, env, job.log)
         if nodes > 1:
+            forget_older(job.directory)
             call(job.directory, _call(job, nodes - job.servers))
 
     def steps(self) -> Iterator[int]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from btrm import leases
 from btrm.config import Config, ConfigError
+from btrm.leases import check_held
 from btrm.runs import write_json
 from btrm.train.node import Place
 
@@ -66,6 +67,14 @@ def place(nodes: int) -> Place:
 def call(stage_dir: Path, said: Call) -> None:
     """Say something to the other nodes of this attempt."""
     write_json(_file(stage_dir), said.model_dump(mode="json"))
+
+
+def forget_older(stage_dir: Path) -> None:
+    """Remove what older attempts' nodes have said; call it with the directory held."""
+    check_held()
+    for old in (stage_dir / _FOLDER).glob("*.json"):
+        if not old.name.startswith((f"{attempt_key()}-", f"{attempt_key()}.")):
+            old.unlink(missing_ok=True)
 
 
 def dismiss(stage_dir: Path) -> None:

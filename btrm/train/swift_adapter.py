@@ -80,6 +80,11 @@ class _Steps(TrainerCallback):
             self.trainer.stopped = True
             control.should_save = control.should_training_stop = True
 
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        if agree_to_stop() and state.global_step < state.max_steps:  # asked while it was saved: that will do
+            self.trainer.stopped = True
+            control.should_training_stop = True
+
 
 class MarkedSftTrainer(WholeCheckpoints, _SFT):
     """ms-swift's SFT trainer with marked checkpoints."""

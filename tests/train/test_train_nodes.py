@@ -87,9 +87,11 @@ def environments(directory: Path) -> list[dict[str, str]]:
 
 
 def test_ranks_of_two_nodes_find_each_other(tmp_path: Path, follower: Follower) -> None:
+    write_json(tmp_path / ".nodes" / "7-0.json", {"state": "over"})
     second = follower()
     with holding(claim(tmp_path, "job 7")):
         run_job(job_of(tmp_path, 20), Resources(nodes=2))
+    assert [path.name for path in (tmp_path / ".nodes").iterdir()] == ["7-1.json"]
     assert second.wait(20) == 0
     told = environments(tmp_path)
     assert [(e["RANK"], e["NODE_RANK"], e["LOCAL_RANK"]) for e in told] == [

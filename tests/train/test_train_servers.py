@@ -148,7 +148,7 @@ def test_vllm_beside_the_trainer(tmp_path: Path) -> None:
     ("values", "nodes", "gpus", "message"),
     [
         ({"vllm_mode": "server"}, 2, 8, "vllm_mode=server: needs use_vllm"),
-        (SERVER, 1, 8, "vllm_server_nodes=1: must be fewer than the job's nodes, 1"),
+        (SERVER, 1, 8, r"vllm_server_nodes=1: of 1 node\(s\) none is left to train"),
         (SERVER, 2, 0, "vllm_mode=server: needs GPUs"),
         ({**SERVER, "vllm_tensor_parallel": 3}, 2, 8, "vllm_tensor_parallel=3: must divide the 8 GPUs"),
     ],
