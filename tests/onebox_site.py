@@ -9,6 +9,7 @@ executor = "slurm"
 partition = "low"
 warn_s = 5
 backoff_s = 1
+patrol_s = 20
 queue_interval_s = 1
 """
 

@@ -11,6 +11,7 @@ from btrm.config import Config, ConfigError
 from btrm.launch.control import unfinished
 from btrm.launch.jobs import Job, controller, gpu_hours, make_jobs, window
 from btrm.launch.limits import ClusterLimits, NoClusterError, ask_cluster, check
+from btrm.launch.patrol import send_patrol
 from btrm.launch.plan import Experiment, Step
 from btrm.launch.sbatch import Request, script
 from btrm.launch.site import Site
@@ -125,7 +126,9 @@ def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None,
     snapshot(root)
     submission = new_submission(root, plan)
     request = Request(submission, plan, site, _after(options))
-    return submission, send(jobs, request, limits.room)
+    sent = send(jobs, request, limits.room)
+    send_patrol(submission)
+    return submission, sent
 
 
 def _refused(todo: Sequence[PlannedStep], root: Path) -> list[str]:

@@ -23,7 +23,7 @@ from btrm.environment import load_environment
 from btrm.launch.attempt import MAX_HALVINGS, TERMINATED, TIME_LIMIT, NoProgressError, Running, attempt, consecutive
 from btrm.launch.failures import classify
 from btrm.launch.local import run_step
-from btrm.launch.submission import PlannedStep, Submission
+from btrm.launch.submission import PATROL, PlannedStep, Submission
 from btrm.leases import Fenced
 from btrm.runs import (
     JOB_IDS,
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     load_environment(os.environ, Path(".env"))
     os.environ[OWNER] = f"job {os.environ.get('SLURM_JOB_ID', os.getpid())}"
     if kind == "control":
-        return _control(submission)
+        return _patrol(submission) if name == PATROL else _control(submission)
     plan = submission.plan()
     step = plan.step(name)
     if rank := int(os.environ.get("SLURM_PROCID", "0")):
@@ -96,13 +96,22 @@ def _ensure_controller(submission: Submission) -> None:
         _LOG.warning("no controller could be sent: %s", error)
 
 
+def _patrol(submission: Submission) -> int:
+    from btrm.launch.patrol import patrol
+
+    patrol(submission)
+    return 0
+
+
 def _control(submission: Submission) -> int:
     """Look what is left to do. Where that cannot be done now, the batch script puts this job back into the queue."""
     from btrm.launch.control import advance, give_up  # asks the cluster, which no other job does before it has worked
+    from btrm.launch.patrol import dismiss_patrol
     from btrm.launch.slurm import NoRoomError
 
     try:
         advance(submission)
+        dismiss_patrol(submission)
     except (StageError, NoRoomError, OSError) as error:
         _LOG.error("%s; trying again", error)
         time.sleep(_FULL_S if isinstance(error, NoRoomError) else 0)

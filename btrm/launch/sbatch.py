@@ -150,6 +150,7 @@ def job_environment(site: Site, plan: Plan) -> Mapping[str, str]:
     if site.container is not None:
         # The image sees the host's variables: what names the host's own Python must not come along.
         values["APPTAINERENV_PYTHONPATH"] = plan.code or ""
+        values["XDG_CACHE_HOME"] = str(Path(plan.root) / ".cache")  # there is no home inside; the site's env wins
     return values | plan.env
 
 

@@ -65,6 +65,7 @@ class Site(Config):
     submit_from_nodes: bool = True
     warn_s: int = Field(120, ge=5)
     backoff_s: float = Field(60.0, gt=0)
+    patrol_s: int = Field(900, ge=0)
     queue_interval_s: float = Field(30.0, gt=0)
     limits: Limits = Limits()
     container: Container | None = None

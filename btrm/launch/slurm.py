@@ -16,7 +16,7 @@ from btrm.launch.jobs import Job, controller, window
 from btrm.launch.queue import forget
 from btrm.launch.sbatch import Request, job_name, script
 from btrm.launch.site import Site
-from btrm.launch.submission import SentJob, Submission
+from btrm.launch.submission import PATROL, SentJob, Submission
 from btrm.runs import StageError
 
 _LOG = logging.getLogger(__name__)
@@ -54,19 +54,20 @@ def live_jobs(submission: Submission, tries: int = _TRIES) -> dict[str, str]:
     command = ["squeue", "--me", "--noheader", "--format=%A %t %j"]
     complaint = ""
     for left in reversed(range(tries)):
-        done = _ask(command)
+        done = ask(command)
         if done.returncode == 0:
             rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
             mine, own = f"btrm-{submission.name}-", os.environ.get("SLURM_JOB_ID")
             # A controller that is ending looks at nothing more.
             gone = ("CG", f"{mine}control")
-            return {n: i for i, state, n in rows if n.startswith(mine) and i != own and (state, n) != gone}
+            live = [(n, i) for i, state, n in rows if n.startswith(mine) and i != own and (state, n) != gone]
+            return {n: i for n, i in live if n != f"{mine}{PATROL}"}  # which only looks after the others
         complaint = done.stderr.strip()
         time.sleep(_PAUSE_S if left else 0)
     raise StageError(f"squeue does not answer: {complaint}")
 
 
-def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
+def ask(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of Slurm; one that hangs has failed."""
     try:
         return subprocess.run(
@@ -113,11 +114,11 @@ def fitting(jobs: Sequence[Job], site: Site, room: int | None) -> list[Job]:
 def send_control(request: Request, after: Sequence[str]) -> SentJob:
     """Send the job that looks, when all others have ended, whether anything is left to do."""
     waits = f"afterany:{':'.join(after)}" if after else ""
-    return _submit(controller(request.plan.steps), replace(request, dependencies=waits, begin_s=0, exclude=""))
+    return send_one(controller(request.plan.steps), replace(request, dependencies=waits, begin_s=0, exclude=""))
 
 
 def _send(job: Job, request: Request, ids: dict[str, str]) -> SentJob:
-    sent = _submit(job, replace(request, dependencies=dependencies(job, ids) or request.dependencies))
+    sent = send_one(job, replace(request, dependencies=dependencies(job, ids) or request.dependencies))
     ids[job.key] = sent.job_id
     return sent
 
@@ -129,7 +130,8 @@ def dependencies(job: Job, ids: Mapping[str, str]) -> str:
     return ",".join(f"{kind}:{':'.join(found)}" for kind, found in waits.items() if found)
 
 
-def _submit(job: Job, request: Request) -> SentJob:
+def send_one(job: Job, request: Request) -> SentJob:
+    """Write a job's script, send it, and put it on record."""
     submission = request.submission
     file = submission.directory / "scripts" / f"{job.key}.sh"
     file.parent.mkdir(exist_ok=True)
@@ -157,7 +159,7 @@ def _sbatch(job: Job, submission: Submission, file: Path) -> str:
             time.sleep(_PAUSE_S)
             if (taken := live_jobs(submission).get(job_name(job, submission))) is not None:
                 return taken  # only the answer was lost
-        done = _ask(["sbatch", "--parsable", str(file)])
+        done = ask(["sbatch", "--parsable", str(file)])
         if done.returncode == 0:
             return done.stdout.strip().partition(";")[0]
         complaint = done.stderr.strip() or done.stdout.strip()

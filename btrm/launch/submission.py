@@ -22,6 +22,7 @@ from btrm.config import Config, ConfigError
 from btrm.runs import Resources, now, write_json
 
 JOBS = ".jobs"
+PATROL = "patrol"  # the key of the job that looks after the controller
 Kind = Literal["run", "array", "commit", "control"]
 Outcome = Literal["running", "done", "stopped", "failed", "lost"]
 

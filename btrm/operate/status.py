@@ -130,7 +130,7 @@ def _submitted(submission: Submission) -> float | None:
 
 def _controller(sent: Sequence[SentJob], view: QueueView) -> str:
     """Return what the queue says of the job that looks after the others."""
-    control = [job for job in sent if job.kind == "control"]
+    control = [job for job in sent if job.key == "control"]
     entry = view.find(control[-1].job_id) if control else None
     if entry is None:
         return ""

@@ -243,6 +243,37 @@ def test_killed_tasks_and_cancelled_elements_come_back(slurm: Callable[..., OneB
     assert verify_run(run) == [] and len(set(rows(run))) == len(rows(run)) == 240
 
 
+@pytest.mark.slow
+def test_a_job_on_a_node_that_is_cut_off_gives_way_to_the_one_sent_in_its_place(
+    slurm: Callable[..., OneBox], run: Path, faults: Path
+) -> None:
+    from btrm.onebox.faults import node_down
+    from btrm.onebox.processes import step_tasks
+
+    box = slurm(nodes=2)
+    (faults / "slow").write_text("0.5")
+    assert teacher(run, "--set", "part_pairs=3") == 0
+    sent = newest(run)
+    job = sent.sent()[0].job_id
+
+    def attempts() -> list[tuple[str, str]]:
+        return [(attempt.outcome, attempt.cause) for attempt in sent.read_state("teacher", 0).attempts]
+
+    box.wait_until("progress", lambda: (last := sent.read_state("teacher", 0).last) is not None and last.done > 0)
+    node_down(box, sent.read_state("teacher", 0).attempts[0].host)
+    assert step_tasks(box.conf, job)  # it lives, and goes on judging
+    box.run("scancel", job)
+    box.wait_until("another attempt", lambda: len(attempts()) == 2)
+    box.wait_until("the end of the old one", lambda: not step_tasks(box.conf, job), 20)
+    drained(box)
+    assert attempts() == [("lost", "cancelled"), ("done", "")]
+    assert len(set(rows(run))) == len(rows(run)) == 240 and verify_run(run) == []
+    assert (
+        f"attempt 2 runs as job {sent.read_state('teacher', 0).attempts[1].job}"
+        in (sent.logs / f"{job}_0_log.out").read_text()
+    )
+
+
 def test_a_plan_is_shown_without_any_cluster(run: Path, faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(faults))
     monkeypatch.delenv("SLURM_CONF", raising=False)

@@ -25,6 +25,7 @@ export PYTHONPATH=/runs/study/.code/0123456789abcdef
 export HF_HUB_OFFLINE=1
 export HF_DATASETS_OFFLINE=1
 export APPTAINERENV_PYTHONPATH=/runs/study/.code/0123456789abcdef
+export XDG_CACHE_HOME=/runs/study/.cache
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # command
