@@ -12,6 +12,7 @@ from btrm.leases import Fenced, check_held
 from btrm.runs import StageRun
 from btrm.stopping import Stopped
 from btrm.train.launch import JobError
+from btrm.train.servers import ServerError
 
 ORDER = "trainer.json"
 FAILURE_LOG = ".last_failure.log"
@@ -43,16 +44,21 @@ def leaving_nothing(run: StageRun) -> Generator[None]:
         if whole_now(run) or (run.dir / "model").exists():
             raise
         check_held()
-        log = _clear(run)
-        if isinstance(error, JobError):
-            raise JobError(error.module, error.code, log) from None
+        kept = _clear(run)
+        if isinstance(error, JobError | ServerError):
+            told = str(error)
+            for log in error.logs:
+                told = told.replace(str(log), str(kept))
+            error.args = (told,)
         raise
 
 
 def _clear(run: StageRun) -> Path:
     kept = run.dir / FAILURE_LOG
-    if trainer_log(run).exists():
-        trainer_log(run).replace(kept)
+    logs = sorted((run.dir / "logs").glob("*.log"))
+    heads = [f"== {log.name}\n" if len(logs) > 1 else "" for log in logs]
+    if logs:
+        kept.write_text("".join(head + log.read_text(errors="replace") for head, log in zip(heads, logs, strict=True)))
     for name in _LEAVINGS:
         path = run.dir / name
         if path.is_dir():

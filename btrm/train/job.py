@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,17 @@ _LOG_TAIL = 30
 
 
 class JobError(StageError):
-    """A trainer process that ended with an error; the message ends in the tail of its log."""
+    """A trainer process that ended with an error; the message ends in the tails of its node's log and of `others`."""
 
-    def __init__(self, module: str, code: int, log: Path) -> None:
-        tail = log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
-        super().__init__(f"{module} ended with {code}; {log} ends in:\n" + "\n".join(tail))
-        self.module, self.code = module, code
+    def __init__(self, module: str, code: int, log: Path, others: Sequence[Path] = ()) -> None:
+        self.module, self.code, self.logs = module, code, (log, *others)
+        super().__init__("; ".join([f"{module} ended with {code}", *(log_tail(path) for path in self.logs)]))
+
+
+def log_tail(log: Path) -> str:
+    """Return what a log ends in, with its name."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return "\n".join([f"{log} ends in:", *lines[-_LOG_TAIL:]])
 
 
 @dataclass(frozen=True, slots=True)

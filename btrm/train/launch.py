@@ -25,6 +25,7 @@ __all__ = ["Job", "JobError", "dismiss", "follow", "process_count", "read_steps"
 
 _POLL_S = 0.2
 _SLOW_S = 2.0  # between looks at what lies on a shared file system
+_OTHERS_S = 5.0  # within which other nodes may tell of their failure, once this one has failed
 
 
 def run_job(job: Job, resources: Resources) -> None:
@@ -48,7 +49,7 @@ class _Attempt:
     def __init__(self, job: Job, nodes: int) -> None:
         self.job, self.nodes = job, nodes
         self.code: int | None = None
-        self.log = job.log
+        self.others: list[Path] = []
         self._looked = 0.0
         self._stop_file = job.directory / ".attempts" / f"stop-{uuid.uuid4().hex[:8]}"
         report_step(job.directory, job.done, job.steps)
@@ -89,19 +90,29 @@ class _Attempt:
         if self.code == STOPPED:
             raise Stopped(asked or "the trainer was asked to stop")
         if asked is not None:
-            raise Stopped(f"{asked}; the trainer ended with {self.code} before its next checkpoint, see {self.log}")
-        raise JobError(self.job.module, self.code, self.log)
+            raise Stopped(f"{asked}; the trainer ended with {self.code} before its next checkpoint, see {self.job.log}")
+        raise JobError(self.job.module, self.code, self.job.log, self.others)
 
     def _poll(self) -> int | None:
         code = self._ranks.poll()
-        if code not in (None, 0) or (code is None and time.monotonic() - self._looked < _SLOW_S):
-            return code
+        if code is None and time.monotonic() - self._looked < _SLOW_S:
+            return None
         self._looked = time.monotonic()
         check_held()
+        if code in (None, 0):
+            return self._failure_elsewhere() or code
+        deadline = self._looked + _OTHERS_S * (code not in {STOPPED, FENCED})
+        while self._failure_elsewhere() is None and self.nodes > 1 and time.monotonic() < deadline:
+            time.sleep(_POLL_S)  # where one node fails, all do soon; the one that was first has more to tell
+        return code
+
+    def _failure_elsewhere(self) -> int | None:
+        """Return the code of a failure on another node, and note its log."""
         failure = failure_of_another(self.job.directory, self.nodes)
-        if failure is not None:
-            self.log = Path(failure.log)
-        return failure.code if failure is not None else code
+        if failure is None:
+            return None
+        self.others = [Path(failure.log)]
+        return failure.code
 
     def _stop_where_asked(self, done: int) -> None:
         """Ask the trainer to stop at the end of its step; where it has done none yet, nothing is lost by ending it."""

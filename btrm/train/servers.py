@@ -20,6 +20,7 @@ from btrm.config import Config
 from btrm.leases import check_held
 from btrm.runs import StageError
 from btrm.stopping import safe_point
+from btrm.train.job import log_tail
 from btrm.train.nodes import Failure, failure_of_another, tell, told
 
 READY_S = 1800.0  # a large model from a slow file system
@@ -41,7 +42,11 @@ class Server(Config):
 
 
 class ServerError(StageError):
-    """A server that ended, or that did not answer in time; the message names its node and its log."""
+    """A server that ended, or that did not answer in time; the message names its node and shows its log."""
+
+    def __init__(self, message: str, *logs: Path) -> None:
+        super().__init__(message)
+        self.logs = logs
 
 
 def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -79,7 +84,7 @@ def wait_ready(stage_dir: Path, nodes: range, ready_s: float = READY_S) -> list[
         check_held()
         failure = failure_of_another(stage_dir, nodes.stop)
         if failure is not None:
-            raise ServerError(_failed(failure))
+            raise _failed(failure)
         servers = [_announced(stage_dir, node) for node in nodes]
         answering = [server for server in servers if server is not None and _answers(server)]
         if len(answering) == len(nodes):
@@ -103,10 +108,9 @@ def _answers(server: Server) -> bool:
         return False
 
 
-def _failed(failure: Failure) -> str:
-    tail = Path(failure.log).read_text(errors="replace").splitlines()[-30:]
-    said = f"the vLLM server on node {failure.node} ended with {failure.code}; {failure.log} ends in:"
-    return "\n".join([said, *tail])
+def _failed(failure: Failure) -> ServerError:
+    log = Path(failure.log)
+    return ServerError(f"the vLLM server on node {failure.node} ended with {failure.code}; {log_tail(log)}", log)
 
 
 def _silent(servers: list[Server | None], answering: list[Server], nodes: range, ready_s: float) -> str:

@@ -122,7 +122,17 @@ def test_all_die_when_one_dies_and_the_log_that_tells_why_is_shown(tmp_path: Pat
     assert second.wait(20) == 0, "node 0 tells; an exit code here would have Slurm end it before it could"
 
 
-def test_the_others_end_when_node_0_fails(tmp_path: Path, follower: Follower) -> None:
+def test_where_both_nodes_fail_both_are_shown(tmp_path: Path, follower: Follower) -> None:
+    second = follower()
+    at = {rank: {"step": 20, "do": "fail"} for rank in ("0", "3")}
+    message = r"trainer\.log ends in:\n.*CUDA out.*\n?.*trainer-node1\.log ends in:\n.*CUDA out"
+    with holding(claim(tmp_path, "job 7")), pytest.raises(JobError, match=message):
+        run_job(job_of(tmp_path, 10_000, at=at), Resources(nodes=2))
+    assert second.wait(20) == 0
+
+
+def test_the_others_end_when_node_0_fails(tmp_path: Path, follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_OTHERS_S", 0.2)
     second = follower()
     at = {"0": {"step": 30, "do": "fail"}, "2": {"step": 1, "do": "hang"}, "3": {"step": 1, "do": "hang"}}
     with holding(claim(tmp_path, "job 7")), pytest.raises(JobError, match=r"logs/trainer\.log"):

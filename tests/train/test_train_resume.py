@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer_support import TINY, write_rows, write_sft
+from trainer_support import TINY, stage_run, write_rows, write_sft
 
 from btrm.checkpoints import step_of, write_mark
 from btrm.config import ConfigError
+from btrm.leases import Fenced
 from btrm.runs import Resources, RunManifest, RunPaths, StageError, StageRun, write_json
 from btrm.stages import execute, get_stage, prepare
+from btrm.stopping import Stopped
 from btrm.train import options
-from btrm.train.attempt import FAILURE_LOG
+from btrm.train.attempt import FAILURE_LOG, leaving_nothing
 from btrm.train.launch import Job, JobError, run_job
 from btrm.train.options import read_order
 from btrm.train.outputs import publish
@@ -166,6 +168,29 @@ def test_an_attempt_that_fails_at_once_can_be_tried_with_other_settings(
     assert (directory / FAILURE_LOG).read_text() == "CUDA out of memory\n"
     trainer.fails, trainer.stops_at = False, None
     assert run(stage, **{**values, "learning_rate": 1e-6}).config["learning_rate"] == 1e-6
+
+
+def test_a_first_failure_on_two_nodes_keeps_both_logs_and_what_was_said(tmp_path: Path) -> None:
+    run = stage_run(tmp_path, "grpo")
+    logs = [run.dir / "logs" / name for name in ("trainer.log", "trainer-node1.log")]
+    logs[0].parent.mkdir()
+    for log, text in zip(logs, ("peer lost\n", "CUDA out of memory\n"), strict=True):
+        log.write_text(text)
+    with pytest.raises(JobError) as error, leaving_nothing(run):
+        raise JobError("btrm.train.grpo", 1, logs[0], [logs[1]])
+    assert "peer lost" in str(error.value) and "CUDA out of memory" in str(error.value)
+    assert str(logs[1]) not in str(error.value) and error.value.code == 1
+    kept = (run.dir / FAILURE_LOG).read_text()
+    assert kept == "== trainer-node1.log\nCUDA out of memory\n== trainer.log\npeer lost\n"
+
+
+def test_an_attempt_that_was_asked_to_stop_or_replaced_keeps_everything(tmp_path: Path) -> None:
+    run = stage_run(tmp_path, "grpo")
+    (run.dir / "logs").mkdir()
+    for end in (Stopped("preempted"), Fenced("a newer one")):
+        with pytest.raises(type(end)), leaving_nothing(run):
+            raise end
+    assert (run.dir / "logs").exists()
 
 
 def test_a_failure_after_a_checkpoint_keeps_everything(trainer: Trainer, run: Stage, tmp_path: Path) -> None:
