@@ -59,7 +59,6 @@ def server_options(config: GrpoConfig, run: StageRun) -> Options:
     options: Options = {
         "model": run.model(config.model),
         "use_hf": True,
-        "check_model": False,
         "torch_dtype": config.dtype,
         "host": "0.0.0.0",
         "vllm_tensor_parallel_size": config.vllm_tensor_parallel,

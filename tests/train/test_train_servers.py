@@ -121,7 +121,6 @@ def test_what_trainers_and_servers_are_told(tmp_path: Path) -> None:
     assert server_options(config, run) == {
         "model": "some/model",
         "use_hf": True,
-        "check_model": False,
         "torch_dtype": "bfloat16",
         "host": "0.0.0.0",
         "vllm_tensor_parallel_size": 2,
