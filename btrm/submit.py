@@ -127,7 +127,11 @@ def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.N
         return 0
     from btrm.launch.wait import wait
 
-    return wait(submission, site)
+    try:
+        return wait(submission, site)
+    except KeyboardInterrupt:
+        print(f"\nthe jobs go on; btrm status {root}, or btrm cancel {root}")
+        return 130
 
 
 def _shards(given: Sequence[str], experiment: Experiment) -> dict[str, int]:

@@ -51,7 +51,7 @@ def live_jobs(submission: Submission, tries: int = _TRIES) -> dict[str, str]:
 
     Raises StageError where slurmctld does not answer, some minutes long.
     """
-    command = ["squeue", "--me", "--noheader", "--format=%A %t %j"]
+    command = ["squeue", "--me", "--noheader", "--format=%F %t %j"]  # %F: an array's own id, of all its elements
     complaint = ""
     for left in reversed(range(tries)):
         done = ask(command)

@@ -8,7 +8,7 @@ from btrm.config import ConfigError
 from btrm.data.pairs import PairsConfig
 from btrm.judges.grid import JudgeConfig
 from btrm.judges.teacher import TeacherConfig
-from btrm.launch import cluster
+from btrm.launch import cluster, wait
 from btrm.launch.cluster import Options, cluster_plan, describe, plan_steps, submit, withheld
 from btrm.launch.limits import ClusterLimits, NoClusterError
 from btrm.launch.local import run_step
@@ -18,6 +18,7 @@ from btrm.launch.site import Site
 from btrm.launch.slurm import NoRoomError
 from btrm.launch.submission import Plan, SentJob, new_submission
 from btrm.runs import Resources
+from btrm.submit import main
 from btrm.train.grpo import GrpoConfig
 
 SITE = Site(name="tried", executor="slurm", partition="low")
@@ -170,3 +171,19 @@ def test_secrets_that_dotenv_does_not_hold_are_named(tmp_path: Path) -> None:
     assert withheld(environ) == ["HF_TOKEN", "WANDB_API_KEY"]
     (tmp_path / ".env").write_text("HF_TOKEN=x\n")  # the tests' own folder is the current one
     assert withheld(environ) == ["WANDB_API_KEY"]
+
+
+def test_whoever_stops_waiting_leaves_the_jobs_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = new_submission(tmp_path / "run", plan(tmp_path))
+    sent = [SentJob(key="pairs", step="pairs", kind="run", job_id="7")]
+    monkeypatch.setattr(cluster, "submit", lambda *_: (made, sent))
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wait, "wait", interrupted)
+    words = ["--run", str(tmp_path / "run"), "--site", "slurm", "--dataset", "toy", "--wait"]
+    assert main(["pairs", *words, "--n-pairs", "train=8,validation=2,test=2"]) == 130
+    assert f"the jobs go on; btrm status {tmp_path}" in capsys.readouterr().out

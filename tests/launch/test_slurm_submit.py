@@ -17,6 +17,7 @@ from btrm.launch.cluster import Options, cluster_plan, describe
 from btrm.launch.control import resend
 from btrm.launch.plan import get_experiment
 from btrm.launch.site import load_site
+from btrm.launch.slurm import live_jobs
 from btrm.launch.submission import Submission, submissions
 from btrm.onebox.box import OneBox
 from btrm.records import read_judgements
@@ -231,6 +232,7 @@ def test_killed_tasks_and_cancelled_elements_come_back(slurm: Callable[..., OneB
         return last is not None and last.done > 0
 
     box.wait_until("progress", lambda: progressed(0) and progressed(1))
+    assert live_jobs(sent)[f"btrm-{sent.name}-teacher.0"] == array  # what a commit sent by hand has to wait for
     box.run("scancel", f"{array}_3")
     task_kill(box, f"{array}_0")
     box.run("scancel", "--signal=URG", f"{array}_1")
