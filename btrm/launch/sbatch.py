@@ -150,8 +150,14 @@ def job_environment(site: Site, plan: Plan) -> Mapping[str, str]:
     if site.container is not None:
         # The image sees the host's variables: what names the host's own Python must not come along.
         values["APPTAINERENV_PYTHONPATH"] = plan.code or ""
-        values["XDG_CACHE_HOME"] = str(Path(plan.root) / ".cache")  # there is no home inside; the site's env wins
+        values |= _caches(Path(plan.root) / ".cache")
     return values | plan.env
+
+
+def _caches(folder: Path) -> dict[str, str]:
+    """Return places for caches, since there is no home inside an image; the site's own env wins."""
+    own = {"MODELSCOPE_CACHE": "modelscope", "TRITON_CACHE_DIR": "triton"}  # these do not go by XDG_CACHE_HOME
+    return {"XDG_CACHE_HOME": str(folder)} | {name: str(folder / place) for name, place in own.items()}
 
 
 def _teardown(job: Job, submission: Submission) -> list[str]:

@@ -24,6 +24,8 @@ export HF_HUB_OFFLINE=1
 export HF_DATASETS_OFFLINE=1
 export APPTAINERENV_PYTHONPATH=/runs/study/.code/0123456789abcdef
 export XDG_CACHE_HOME=/runs/study/.cache
+export MODELSCOPE_CACHE=/runs/study/.cache/modelscope
+export TRITON_CACHE_DIR=/runs/study/.cache/triton
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # command
