@@ -133,17 +133,16 @@ def serve(order: Order, port: int) -> None:
 def contract() -> Iterator[tuple[str, bool]]:
     """Yield (what we build on, whether it is so) for this ms-swift."""
     yield "Seq2SeqTrainer._save_checkpoint", hasattr(Seq2SeqTrainer, "_save_checkpoint")
-    yield from trainer_in_table("causal_lm", "swift.trainers.Seq2SeqTrainer", MarkedSftTrainer)
+    yield from trainer_in_table("causal_lm", "swift.trainers.Seq2SeqTrainer", f"{__name__}.{MarkedSftTrainer.__name__}")
     yield "swift.model.model_meta.AutoConfig", hasattr(model_meta, "AutoConfig")
     loader = getattr(register, "ModelLoader", None)
     yield "swift.model.register.ModelLoader.default_trust_remote_code", hasattr(loader, "default_trust_remote_code")
 
 
-def trainer_in_table(key: str, parent: str, ours: type[WholeCheckpoints]) -> Iterator[tuple[str, bool]]:
-    """Yield whether ms-swift's table of trainers has the parent of ours under a key."""
+def trainer_in_table(key: str, parent: str, ours: str) -> Iterator[tuple[str, bool]]:
+    """Yield whether ms-swift's table of trainers has the parent of ours, or ours by now, under a key."""
     mapping = cast("dict[str, str]", getattr(TrainerFactory, "TRAINER_MAPPING", {}))
-    known = {parent, f"{ours.__module__}.{ours.__name__}"}
-    yield f"TrainerFactory.TRAINER_MAPPING[{key!r}] is {parent}", mapping.get(key) in known
+    yield f"TrainerFactory.TRAINER_MAPPING[{key!r}] is {parent}", mapping.get(key) in {parent, ours}
 
 
 def check_contract(holding: Iterable[tuple[str, bool]]) -> None:

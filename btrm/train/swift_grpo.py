@@ -180,7 +180,8 @@ def contract() -> Iterator[tuple[str, bool]]:
         found = list(inspect.signature(method).parameters) if method is not None else None
         yield f"GRPOTrainer.{name}({', '.join(parameters)})", found == parameters
     yield "GRPOTrainer._save_checkpoint", hasattr(GRPOTrainer, "_save_checkpoint")
-    yield from swift_adapter.trainer_in_table("grpo", "swift.rlhf_trainers.GRPOTrainer", PairGRPOTrainer)
+    ours = f"{__name__}.{PairGRPOTrainer.__name__}"
+    yield from swift_adapter.trainer_in_table("grpo", "swift.rlhf_trainers.GRPOTrainer", ours)
     source = inspect.getsource(GRPOTrainer)
     for text in ("self._buffered_inputs", "self._step %", "self._metrics[mode]", "self.dynamic_resample_iterator"):
         yield f"GRPOTrainer uses {text}", text in source
