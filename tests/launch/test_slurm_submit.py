@@ -35,6 +35,7 @@ python = "{python}"
 warn_s = 5
 backoff_s = 1
 queue_interval_s = 0.3
+patrol_s = 0
 """
 
 
