@@ -62,7 +62,7 @@ def planned(root: Path) -> bool:
 
 
 def site(box: OneBox, **more: object) -> Site:
-    return Site.build({"name": "bench", "executor": "slurm", "partition": "low", **more}, str(box.root))
+    return Site.build({"name": "bench", "executor": "slurm", "partition": "low", "patrol_s": 0, **more}, str(box.root))
 
 
 def pairs_step() -> Step:
