@@ -17,7 +17,7 @@ from btrm.launch.sbatch import Request, script
 from btrm.launch.site import Site
 from btrm.launch.slurm import dependencies, fitting, is_secret, live_jobs, send
 from btrm.launch.snapshot import snapshot, snapshot_path
-from btrm.launch.submission import Plan, PlannedStep, SentJob, Submission, new_submission, submissions
+from btrm.launch.submission import PATROL, Plan, PlannedStep, SentJob, Submission, new_submission, submissions
 from btrm.runs import RunPaths
 from btrm.stages import get_stage, prepare, references
 
@@ -146,7 +146,11 @@ def _refused(todo: Sequence[PlannedStep], root: Path) -> list[str]:
 
 
 def _problems(todo: Sequence[PlannedStep], site: Site, limits: ClusterLimits) -> list[str]:
-    return [line for step in todo for line in [*several_nodes(step), *check(limits, site, step.resources, step.name)]]
+    lines = [line for step in todo for line in [*several_nodes(step), *check(limits, site, step.resources, step.name)]]
+    image = site.container.image if site.container else ""
+    if image and "://" not in image and not Path(image).expanduser().exists():
+        lines.append(f"[container] image {image}: no such file here; btrm doctor --site {site.name} tells more")
+    return lines
 
 
 def several_nodes(step: PlannedStep) -> list[str]:
@@ -211,6 +215,8 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
     if jobs and site.submit_from_nodes:
         waits = f"afterany:{':'.join(f'<{job.key}>' for job in now)}"
         lines += ["", "--- control", script(controller(plan.steps), replace(request, dependencies=waits)).rstrip()]
+        patrol = replace(request, dependencies="", begin_s=site.patrol_s)
+        lines += ["", "--- patrol", script(controller(plan.steps, PATROL), patrol).rstrip()] if site.patrol_s else []
     for title, items in (("could not be checked:", unchecked), ("would be refused:", problems)):
         lines += ["", title, *(f"  {item}" for item in items)] if items else []
     return "\n".join(lines)

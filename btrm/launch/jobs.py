@@ -71,9 +71,9 @@ def _commit(step: PlannedStep, after: tuple[str, ...]) -> Job:
     return Job(f"{step.name}.commit", step.name, "commit", resources, after)
 
 
-def controller(steps: Iterable[PlannedStep]) -> Job:
-    """Return the job that looks after a plan's others."""
-    return Job("control", "control", "control", _no_longer(_CONTROL, steps))
+def controller(steps: Iterable[PlannedStep], key: str = "control") -> Job:
+    """Return the job that looks after a plan's others, or, as `patrol`, after the controller."""
+    return Job(key, key, "control", _no_longer(_CONTROL, steps))
 
 
 def _no_longer(resources: Resources, steps: Iterable[PlannedStep]) -> Resources:

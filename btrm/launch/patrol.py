@@ -11,7 +11,7 @@ import os
 
 from btrm.config import ConfigError
 from btrm.launch.control import ensure, site_of, unfinished
-from btrm.launch.jobs import Job, controller
+from btrm.launch.jobs import controller
 from btrm.launch.sbatch import Request
 from btrm.launch.slurm import ask, send_one
 from btrm.launch.submission import PATROL, Submission
@@ -46,9 +46,8 @@ def send_patrol(submission: Submission) -> None:
     site = site_of(plan)
     if not site.patrol_s or not site.submit_from_nodes:
         return
-    job = controller(plan.steps)
     try:
-        send_one(Job(PATROL, PATROL, job.kind, job.resources), Request(submission, plan, site, begin_s=site.patrol_s))
+        send_one(controller(plan.steps, PATROL), Request(submission, plan, site, begin_s=site.patrol_s))
     except (StageError, ConfigError) as error:
         _LOG.info("no patrol: %s", error)
 

@@ -17,6 +17,7 @@ from btrm.runs import Resources
 # Delivered to every process of a step, ignored by those that do not know it, and harmless to an image's mount: USR2,
 # which launchers commonly take, kills a container's FUSE mount and every Python that is still starting.
 WARN_SIGNAL = "URG"
+_FOR_ALL = frozenset({"reservation", "clusters", "wckey", "nice", "comment"})
 _CONTROL_RESTARTS = 200
 _PORTS = 20000  # MASTER_PORT lies in 20000-39999, another one for another job and another restart
 
@@ -74,7 +75,7 @@ def parameters(job: Job, request: Request) -> dict[str, Any]:
         "setup": _setup(job, request),
         "teardown": _teardown(job, request.submission),
         "srun_args": ["--kill-on-bad-exit=1"],
-        "additional_parameters": _switched({**extra, **site.slurm}),
+        "additional_parameters": _switched({**extra, **_extras(job, site)}),
     }
 
 
@@ -88,6 +89,13 @@ def _switched(options: Mapping[str, Any]) -> dict[str, Any]:
 def job_name(job: Job, submission: Submission) -> str:
     """Return the name by which a job is found in the queue."""
     return f"btrm-{submission.name}-{job.key}"
+
+
+def _extras(job: Job, site: Site) -> dict[str, str]:
+    """Return the site's and the user's own options; to a controller go those that do not say where and how it runs."""
+    if job.kind != "control":
+        return site.slurm
+    return {name: value for name, value in site.slurm.items() if name in _FOR_ALL}
 
 
 def gpu_parameters(need: Resources, site: Site) -> dict[str, str]:

@@ -182,7 +182,7 @@ def test_whoever_is_fenced_can_still_say_so(submission: Submission, monkeypatch:
 def test_slurm_s_signals_ask_to_stop(
     submission: Submission, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, reason: str
 ) -> None:
-    """The mark stays: srun's SIGTERM after another node's death brings the job back, Slurm's own ends its script too."""
+    """The mark stays: srun's SIGTERM after another node died brings the job back, Slurm's own ends its script too."""
     as_job(monkeypatch, "7")
     with begin(submission):
         os.kill(os.getpid(), number)

@@ -9,7 +9,7 @@ import pytest
 
 from btrm import leases
 from btrm.config import ConfigError
-from btrm.launch import control, job
+from btrm.launch import control, job, step_work
 from btrm.launch.job import STOPPED_CODE, main
 from btrm.launch.local import run_step
 from btrm.launch.slurm import NoRoomError
@@ -93,12 +93,12 @@ def test_a_lone_element_stops_and_goes_on_where_it_was(tmp_path: Path, monkeypat
             ask_to_stop("timeout")
         safe_point()
 
-    monkeypatch.setattr(job, "safe_point", warned)
+    monkeypatch.setattr(step_work, "safe_point", warned)
     assert do(submission, "teacher", "run") == STOPPED_CODE
     assert (last(submission, "teacher").outcome, last(submission, "teacher").cause) == ("stopped", "timeout")
     done = last(submission, "teacher").done
     assert 0 < done < 30 and submission.requeue_mark("7.0").exists()
-    monkeypatch.setattr(job, "safe_point", safe_point)
+    monkeypatch.setattr(step_work, "safe_point", safe_point)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     forget()
     assert do(submission, "teacher", "run") == 0
@@ -123,7 +123,7 @@ def test_a_failure_is_named_and_only_some_come_back_at_once(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(job, "run_step", broken)
+    monkeypatch.setattr(step_work, "run_step", broken)
     assert do(submission, "pairs", "run") == 1
     assert (last(submission, "pairs").outcome, last(submission, "pairs").cause) == ("failed", cause)
     assert str(error) in last(submission, "pairs").reason
@@ -140,7 +140,7 @@ def test_whoever_is_replaced_ends_quietly(tmp_path: Path, monkeypatch: pytest.Mo
         run_step(step, root)
 
     monkeypatch.setattr(leases, "_claimed", {tmp_path / "run/pairs": 0})
-    monkeypatch.setattr(job, "run_step", replaced)
+    monkeypatch.setattr(step_work, "run_step", replaced)
     assert do(submission, "pairs", "run") == 1
     assert last(submission, "pairs").cause == "fenced" and not (tmp_path / "run/pairs/manifest.json").exists()
 
