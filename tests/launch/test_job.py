@@ -86,7 +86,7 @@ def test_a_plan_job_by_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_lone_element_stops_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     submission = submitted(tmp_path)
     assert do(submission, "pairs", "run") == 0
-    safe_point, calls = job.safe_point, iter(range(100))
+    safe_point, calls = step_work.safe_point, iter(range(100))
 
     def warned() -> None:
         if next(calls) == 2:
