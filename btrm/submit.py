@@ -78,8 +78,6 @@ def _submit(argv: list[str]) -> int:
     if args.dry_run:
         print(dry_run(chosen, root, site))
         return 0
-    if stage == "pipeline":
-        chosen.check(RunPaths(root))
     _refuse_what_cannot_run(chosen, root, site)
     return _run(chosen, root, site, origin)
 
@@ -105,14 +103,11 @@ def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.N
     shards = _shards(args.shards, experiment)
     offline = missing_offline(experiment, {**os.environ, **site.env}, root, origin, args.site) if site.offline else []
     parallelism = args.array_parallelism or site.array_parallelism
-    options = Options(
-        shards, parallelism, args.after or "", args.budget, (*offline, *_settings_problems(experiment, root))
-    )
+    options = Options(shards, parallelism, args.after or "", args.budget, (*offline, *_plan_problems(experiment, root)))
     plan = cluster_plan(experiment, root, site, options)
     if args.dry_run:
         print(f"{experiment.name} in {root}, site {site.name}\n\n{describe(plan, site, options)}")
         return 0
-    experiment.check(RunPaths(root))
     for name in withheld(os.environ):
         _LOG.info("%s is not handed to jobs; they read it from .env (mode 0600) in this directory", name)
     submission, sent = submit(plan, site, options)
@@ -219,13 +214,15 @@ def _with_resources(steps: Sequence[Step], args: argparse.Namespace) -> tuple[St
 def _refuse_what_cannot_run(experiment: Experiment, root: Path, site: Site) -> None:
     """Raise ConfigError where this machine cannot give what a step still to be run asks for."""
     problems = [f"{step.key}: {problem}" for step in experiment.steps for problem in check_resources(step.needs)]
-    problems += _settings_problems(experiment, root)
+    problems += _plan_problems(experiment, root)
     if problems:
         raise ConfigError(f"site {site.name}:\n" + "\n".join(problems))
 
 
-def _settings_problems(experiment: Experiment, root: Path) -> list[str]:
-    return [p for s in experiment.steps for p in settings_problems(s.key, s.config, s.needs, root, s.stage)]
+def _plan_problems(experiment: Experiment, root: Path) -> list[str]:
+    """Return what no run of this plan could get past; of a single stage, what its inputs lack is told when prepared."""
+    settings = [p for s in experiment.steps for p in settings_problems(s.key, s.config, s.needs, root, s.stage)]
+    return settings + (experiment.problems(RunPaths(root)) if len(experiment.steps) > 1 else [])
 
 
 def dry_run(experiment: Experiment, root: Path, site: Site) -> str:

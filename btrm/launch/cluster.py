@@ -146,11 +146,22 @@ def _refused(todo: Sequence[PlannedStep], root: Path) -> list[str]:
 
 
 def _problems(todo: Sequence[PlannedStep], site: Site, limits: ClusterLimits) -> list[str]:
-    lines = [line for step in todo for line in [*several_nodes(step), *check(limits, site, step.resources, step.name)]]
+    lines = [line for step in todo for line in several_nodes(step)]
+    lines += _once({step.name: check(limits, site, step.resources, "") for step in todo})
     image = site.container.image if site.container else ""
     if image and "://" not in image and not Path(image).expanduser().exists():
         lines.append(f"[container] image {image}: no such file here; btrm doctor --site {site.name} tells more")
     return lines
+
+
+def _once(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return each problem once, with the steps that have it."""
+    steps: dict[str, list[str]] = {}
+    for name, lines in found.items():
+        for line in lines:
+            steps.setdefault(line.removeprefix(": "), []).append(name)
+    every = len(found) > 1
+    return [f"{'every step' if every and len(n) == len(found) else ', '.join(n)}: {line}" for line, n in steps.items()]
 
 
 def several_nodes(step: PlannedStep) -> list[str]:

@@ -82,8 +82,8 @@ class Experiment:
             raise ConfigError("\n".join(problems))
         return replace(self, steps=tuple(changed[step.key] for step in self.steps))
 
-    def check(self, paths: RunPaths) -> None:
-        """Raise ConfigError for inputs that neither an earlier step nor the run's directory provides."""
+    def problems(self, paths: RunPaths) -> list[str]:
+        """Return the inputs that neither an earlier step nor the run's directory provides, a line each."""
         made: set[str] = set()
         problems: list[str] = []
         for step in self.steps:
@@ -92,8 +92,7 @@ class Experiment:
                 if stage and stage not in made and read_manifest(paths.stage(stage)) is None:
                     problems.append(f"{step.key}: {reference}: no earlier step makes it")
             made.add(step.key)
-        if problems:
-            raise ConfigError("\n".join(problems))
+        return problems
 
 
 def published_names(config: type[Config]) -> dict[str, str]:
