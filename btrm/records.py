@@ -144,7 +144,7 @@ def pair_schema() -> pa.Schema:
 
 
 def write_judgements(path: Path, judgements: Iterable[Judgement]) -> int:
-    """Write judgements.parquet whole; return the number of rows. Atomicity is the caller's (runs.publish)."""
+    """Write judgements.parquet whole; return the number of rows. Atomicity is the caller's (runs.win, runs.replace)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from btrm.checkpoints import check_adapter_base, checkpoint_kind, known_sha256
 from btrm.config import ConfigError
+from btrm.hub import is_hub_name
 from btrm.judges.adapter import check_adapter
 from btrm.runs import StageRun
 
@@ -73,7 +74,7 @@ def _inspect(label: str, path: str, base: str | None) -> Checkpoint | list[str]:
     """Return the checkpoint at `path`, or what is wrong with it."""
     folder = Path(path)
     try:
-        if not folder.exists() and _is_hub_name(path):
+        if not folder.exists() and is_hub_name(path):
             return Checkpoint(label, path, path)
         if checkpoint_kind(folder) == "full":
             return Checkpoint(label, path, _model_hash(path))
@@ -85,7 +86,7 @@ def _inspect(label: str, path: str, base: str | None) -> Checkpoint | list[str]:
 def _adapter(label: str, folder: Path, base: str | None) -> Checkpoint:
     if base is None:
         raise ConfigError(f"{folder} is a LoRA adapter; set base to the model that it was trained on")
-    if Path(base).exists() or not _is_hub_name(base):
+    if Path(base).exists() or not is_hub_name(base):
         checkpoint_kind(Path(base))
     check_adapter_base(folder, base)
     rank = check_adapter(folder, base)
@@ -97,7 +98,3 @@ def _adapter(label: str, folder: Path, base: str | None) -> Checkpoint:
 
 def _model_hash(path: str) -> str:
     return known_sha256(Path(path)) if Path(path).exists() else path
-
-
-def _is_hub_name(text: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None

@@ -30,11 +30,6 @@ class Tally:
     finished: set[int] = field(default_factory=set[int])
     open: list[ElementState] = field(default_factory=list[ElementState])
 
-    @property
-    def begun(self) -> int:
-        """How many elements have begun."""
-        return self.done + len(self.open)
-
 
 def tally(submission: Submission) -> dict[str, Tally]:
     """Return {step: tally} of the steps that have begun; a commit counts as a step of its own, STEP.commit."""
