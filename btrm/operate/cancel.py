@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import getpass
-import subprocess
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from btrm.config import ConfigError, nearest
-from btrm.launch.queue import TIMEOUT_S, QueueView, forget, look
+from btrm.launch.queue import QueueView, forget, look
+from btrm.launch.slurm import ask
 from btrm.launch.submission import Submission, submissions
 from btrm.operate.status import is_complete
 from btrm.runs import StageError, write_json
@@ -85,7 +85,6 @@ def _live(submission: Submission, steps: Collection[str], view: QueueView) -> di
 
 def _scancel(ids: list[str]) -> None:
     for first in range(0, len(ids), _CHUNK):
-        words = ["scancel", *ids[first : first + _CHUNK]]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = ask(["scancel", *ids[first : first + _CHUNK]])
         if done.returncode and "Invalid job id" not in done.stderr:  # that one has just ended
             raise StageError(f"scancel: {done.stderr.strip()}")
