@@ -315,11 +315,11 @@ def _inputs(config: StageConfig, paths: RunPaths) -> tuple[dict[str, str], dict[
             problems.append(f"{name}: {error}")
     if problems:
         raise ConfigError("\n".join(problems))
-    code = _code(config)
+    code = code_digests(config)
     return inputs | code, lineage | code
 
 
-def _code(config: StageConfig) -> dict[str, str]:
+def code_digests(config: StageConfig) -> dict[str, str]:
     """Return {name: digest} of what settings name by reference: a user's own FILE.py, and a prompt's text."""
     digests: dict[str, str] = {}
     for name, value in config.by_role("setting").items():

@@ -19,8 +19,8 @@ from btrm.launch.submission import Attempt, ElementState, Outcome, Submission
 from btrm.leases import RENEW_S, Fenced, held
 from btrm.stopping import listen
 
-_STATE_S = 10.0  # how often a living attempt says so
-_WRITE_S = 1.0  # progress is written at most this often
+_STATE_S = 30.0  # how often a living attempt says so
+_WRITE_S = 3.0  # progress is written at most this often
 # Ends from outside say nothing about the job; so many in a row without any progress are still enough.
 _MAX_OWN, _MAX_OUTSIDE = 2, 20
 MAX_HALVINGS = 6  # of a batch, where its stage can do that
@@ -53,7 +53,7 @@ class Running:
         """Write the state; raise Fenced where a newer attempt has begun."""
         with self.lock:
             last = self.submission.read_state(self.step, self.element).last
-            if last is not None and last.number > self.now.number:
+            if last is not None and (last.number > self.now.number or not _same(last, self.now)):
                 raise Fenced(f"{self.step}.{self.element}: attempt {last.number} runs as job {last.job}")
             self.now = self.now.model_copy(update={"seen": time.time()})
             attempts = (*self.before, self.now)
@@ -107,6 +107,11 @@ def attempt(
     finally:
         ended.set()
         beat.join(5.0)  # it must not write, or end this process, after all is done
+
+
+def _same(last: Attempt, mine: Attempt) -> bool:
+    """Say whether a state's newest attempt may be mine: two jobs that begin at once may take the same number."""
+    return last.number < mine.number or (last.job, last.host, last.pid) == (mine.job, mine.host, mine.pid)
 
 
 def job_name() -> str:

@@ -40,10 +40,10 @@ def main(argv: Sequence[str]) -> int:
     """Do a job's part; return its exit code: 0 done, 75 stopped on request with all work on disk, 1 failed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     submission, name, kind, first = Submission(Path(argv[0])), argv[1], argv[2], int(argv[3])
-    load_environment(os.environ, Path(".env"))
     os.environ[OWNER] = f"job {os.environ.get('SLURM_JOB_ID', os.getpid())}"
     if kind == "control":
         return _patrol(submission) if name == PATROL else _control(submission)
+    load_environment(os.environ, Path(".env"))
     plan = submission.plan()
     step = plan.step(name)
     if rank := int(os.environ.get("SLURM_PROCID", "0")):
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         _LOG.error("no further attempt: %s", error)
         return 1
     finally:
-        if kind != "array":
+        if kind != "array" or element == first:
             _ensure_controller(submission)
 
 
@@ -85,7 +85,10 @@ def _ensure_controller(submission: Submission) -> None:
 def _patrol(submission: Submission) -> int:
     from btrm.launch.patrol import patrol
 
-    patrol(submission)
+    try:
+        patrol(submission)
+    except (StageError, OSError) as error:
+        _LOG.error("%s", error)
     return 0
 
 
@@ -93,12 +96,18 @@ def _control(submission: Submission) -> int:
     """Look what is left to do. Where that cannot be done now, the batch script puts this job back into the queue."""
     from btrm.launch.control import advance, give_up  # asks the cluster, which no other job does before it has worked
     from btrm.launch.patrol import dismiss_patrol
-    from btrm.launch.slurm import NoRoomError
+    from btrm.launch.sbatch import CONTROL_RESTARTS
+    from btrm.launch.slurm import NoRoomError, RefusedError
 
     try:
         advance(submission)
         dismiss_patrol(submission)
+    except RefusedError as error:
+        give_up(submission, error)
     except (StageError, NoRoomError, OSError) as error:
+        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) >= CONTROL_RESTARTS - 1:
+            give_up(submission, error)
+            return 0
         _LOG.error("%s; trying again", error)
         time.sleep(_FULL_S if isinstance(error, NoRoomError) else 0)
         return STOPPED_CODE

@@ -17,9 +17,10 @@ from btrm.runs import Resources
 # Delivered to every process of a step, ignored by those that do not know it, and harmless to an image's mount: USR2,
 # which launchers commonly take, kills a container's FUSE mount and every Python that is still starting.
 WARN_SIGNAL = "URG"
-_FOR_ALL = frozenset({"reservation", "clusters", "wckey", "nice", "comment"})
-_CONTROL_RESTARTS = 200
-_PORTS = 20000  # MASTER_PORT lies in 20000-39999, another one for another job and another restart
+_FOR_ALL = frozenset({"reservation", "wckey", "nice", "comment"})
+CONTROL_RESTARTS = 200
+# MASTER_PORT: another one for another job and another restart, below those that the kernel deals out.
+_FIRST_PORT, _PORTS = 20000, 12000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ def script(job: Job, request: Request) -> str:
 
 def parameters(job: Job, request: Request) -> dict[str, Any]:
     """Return submitit's parameters for a job."""
-    site, need = request.site, job.resources
+    site, need = request.site.seen_by(job.resources.gpus), job.resources
     extra: dict[str, Any] = {"requeue": True, "kill-on-invalid-dep": "yes"}
-    extra["signal"] = f"{WARN_SIGNAL}@{site.warn_s}"
+    extra["signal"] = f"{WARN_SIGNAL}@{min(site.warn_s, need.time_min * 60 // 4)}"  # not at the very start
     optional = {
         "array": job.array,
         "dependency": request.dependencies,
@@ -68,13 +69,13 @@ def parameters(job: Job, request: Request) -> dict[str, Any]:
         "account": site.account,
         "qos": site.qos,
         "constraint": site.constraint,
-        "exclude": request.exclude or None,
+        "exclude": ",".join(filter(None, [site.slurm.get("exclude"), request.exclude])) or None,
         **_mail(job, site),
         "wckey": None,
         "stderr_to_stdout": True,
         "setup": _setup(job, request),
         "teardown": _teardown(job, request.submission),
-        "srun_args": ["--kill-on-bad-exit=1"],
+        "srun_args": ["--kill-on-bad-exit=1", "--export=ALL"],  # whatever sbatch was told to hand on
         "additional_parameters": _switched({**extra, **_extras(job, site)}),
     }
 
@@ -93,9 +94,8 @@ def job_name(job: Job, submission: Submission) -> str:
 
 def _extras(job: Job, site: Site) -> dict[str, str]:
     """Return the site's and the user's own options; to a controller go those that do not say where and how it runs."""
-    if job.kind != "control":
-        return site.slurm
-    return {name: value for name, value in site.slurm.items() if name in _FOR_ALL}
+    mine = {name: value for name, value in site.slurm.items() if name != "exclude"}
+    return mine if job.kind != "control" else {name: value for name, value in mine.items() if name in _FOR_ALL}
 
 
 def gpu_parameters(need: Resources, site: Site) -> dict[str, str]:
@@ -108,7 +108,7 @@ def gpu_parameters(need: Resources, site: Site) -> dict[str, str]:
 
 def _mail(job: Job, site: Site) -> dict[str, str]:
     """Mail when a submission has ended: its last job is the controller."""
-    return {"mail_type": "END,FAIL", "mail_user": site.mail_user} if site.mail_user and job.kind == "control" else {}
+    return {"mail_type": "END,FAIL", "mail_user": site.mail_user} if site.mail_user and job.key == "control" else {}
 
 
 def command(job: Job, request: Request) -> str:
@@ -142,7 +142,7 @@ def _setup(job: Job, request: Request) -> list[str]:
     if job.resources.nodes > 1:
         lines += [
             'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-            f"MASTER_PORT=$(({_PORTS} + (SLURM_JOB_ID + 997 * ${{SLURM_RESTART_COUNT:-0}}) % {_PORTS}))",
+            f"MASTER_PORT=$(({_FIRST_PORT} + (SLURM_JOB_ID + 997 * ${{SLURM_RESTART_COUNT:-0}}) % {_PORTS}))",
             "export MASTER_ADDR MASTER_PORT",
         ]
     return lines
@@ -150,7 +150,8 @@ def _setup(job: Job, request: Request) -> list[str]:
 
 def job_environment(site: Site, plan: Plan) -> Mapping[str, str]:
     """Return the variables that a job's script sets: paths and switches, never a secret."""
-    values = {"PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1"}
+    # PYTHONSAFEPATH: else `python -m` takes the checkout that sbatch was called in before the copy of the code.
+    values = {"PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
     if plan.code:
         values["PYTHONPATH"] = plan.code
     if site.offline:
@@ -174,7 +175,7 @@ def _teardown(job: Job, submission: Submission) -> list[str]:
     A controller has nothing that could run out of hope: it comes back until it has looked, full disk or not.
     """
     if job.kind == "control":
-        condition = f'[ "$code" -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_CONTROL_RESTARTS} ]'
+        condition = f'[ "$code" -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {CONTROL_RESTARTS} ]'
         return ["code=$?", f'if {condition}; then scontrol requeue "$SLURM_JOB_ID" && sleep 60; fi', 'exit "$code"']
     return [
         "code=$?",

@@ -19,6 +19,17 @@ Executor = Literal["inline", "local", "slurm"]
 SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_PASSWD", "_CREDENTIALS")
 
 
+# Options of sbatch that btrm sets itself, and what to use instead.
+_OWNED = {
+    **dict.fromkeys(("job-name", "output", "error", "open-mode", "signal", "begin", "chdir", "export"), "btrm's own"),
+    **dict.fromkeys(("kill-on-invalid-dep", "ntasks", "ntasks-per-node", "wrap", "parsable"), "btrm's own"),
+    **dict.fromkeys(("clusters", "M"), "one cluster a site: set SLURM_CONF"),
+    **{"array": "--shards", "dependency": "--after", "time": "--time", "nodes": "--nodes", "mem": "--mem-gb"},
+    **{"cpus-per-task": "--cpus", "gpus-per-node": "--gpus", "gpus": "--gpus", "partition": "--partition"},
+    **{"account": "--account", "qos": "--qos", "constraint": "constraint in the site's file"},
+}
+
+
 class Container(Config):
     """The image that stages run in: the launcher stays outside, `apptainer exec` runs inside."""
 
@@ -41,13 +52,15 @@ class Site(Config):
     """How to get resources here. `env` holds paths and switches for the jobs, never secrets.
 
     `gpu_request` is how this cluster wants to be asked for GPUs: `--gpus-per-node=8`, `--gres=gpu:8` or, with
-    `gpu_type`, `--gres=gpu:h100:8` and `--gpus-per-node=h100:8`. `slurm` holds any other sbatch option.
+    `gpu_type`, `--gres=gpu:h100:8` and `--gpus-per-node=h100:8`. `slurm` holds any other sbatch option. `cpu_partition`
+    is where jobs without GPUs go: light stages, commits, the controller.
     """
 
     name: str
     executor: Executor = "inline"
     env: dict[str, str] = Field(default_factory=dict)
     partition: str | None = None
+    cpu_partition: str | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
@@ -78,13 +91,34 @@ class Site(Config):
             raise ValueError(f"{', '.join(secret)}: a site file is no place for secrets; set them in .env (mode 0600)")
         return value
 
+    @field_validator("slurm")
+    @classmethod
+    def _not_ours(cls, value: dict[str, str]) -> dict[str, str]:
+        named = {name.replace("_", "-").lstrip("-"): text for name, text in value.items()}
+        ours = [f"{name} ({_OWNED[name]})" for name in named if name in _OWNED]
+        if ours:
+            raise ValueError(f"{', '.join(ours)}: not for --slurm or [slurm]")
+        return named
+
     @model_validator(mode="after")
     def _slurm_only(self) -> Self:
-        of_slurm = ("partition", "account", "qos", "constraint", "slurm", "setup", "container")
+        of_slurm = ("partition", "cpu_partition", "account", "qos", "constraint", "slurm", "setup", "container")
         given = [name for name in of_slurm if getattr(self, name)]
         if self.executor != "slurm" and given:
             raise ValueError(f'{", ".join(given)}: only executor = "slurm" has these, this one is {self.executor!r}')
         return self
+
+    def seen_by(self, gpus: int) -> Site:
+        """Return the site as a job with so many GPUs sees it: `constraint` goes with `partition`."""
+        if gpus or not self.cpu_partition:
+            return self
+        return self.model_copy(update={"partition": self.cpu_partition, "constraint": None})
+
+
+def apply_umask(mask: str | None) -> None:
+    """Give what this process writes from now on the rights that a site wants; None leaves them as they are."""
+    if mask:
+        os.umask(int(mask, 8))
 
 
 def site_folders() -> list[Path]:
@@ -133,9 +167,14 @@ def site_table() -> str:
         style = f"{site.gpu_request}{f' {site.gpu_type}' if site.gpu_type else ''}"
         image = Path(site.container.image).name if site.container else "-"
         gpus = style if site.executor == "slurm" else "-"
-        rows.append((name, site.executor, site.partition or "-", gpus, image, str(path)))
+        rows.append((name, site.executor, _partitions(site), gpus, image, str(path)))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
+
+
+def _partitions(site: Site) -> str:
+    names = [site.partition or "-", *([f"{site.cpu_partition} (no GPUs)"] if site.cpu_partition else [])]
+    return ", ".join(names)
 
 
 def visible_gpus() -> int:

@@ -27,6 +27,10 @@ _TRIES, _PAUSE_S = 20, 10.0
 _BUSY = re.compile(r"[Uu]nable to contact|[Tt]imed out|[Tt]emporarily un|refused|Zero Bytes were transmitted")
 
 
+class RefusedError(StageError):
+    """sbatch refused a job for good; the message has Slurm's own words."""
+
+
 class NoRoomError(ConfigError):
     """The queue has no room for another job of this user now."""
 
@@ -58,9 +62,9 @@ def live_jobs(submission: Submission, tries: int = _TRIES) -> dict[str, str]:
         if done.returncode == 0:
             rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
             mine, own = f"btrm-{submission.name}-", os.environ.get("SLURM_JOB_ID")
-            # A controller that is ending looks at nothing more.
-            gone = ("CG", f"{mine}control")
-            live = [(n, i) for i, state, n in rows if n.startswith(mine) and i != own and (state, n) != gone]
+            # A controller that has begun may have looked already: only one that waits is going to.
+            begun = [i for i, state, n in rows if n == f"{mine}control" and state != "PD"]
+            live = [(n, i) for i, _, n in rows if n.startswith(mine) and i not in {own, *begun}]
             return {n: i for n, i in live if n != f"{mine}{PATROL}"}  # which only looks after the others
         complaint = done.stderr.strip()
         time.sleep(_PAUSE_S if left else 0)
@@ -165,4 +169,4 @@ def _sbatch(job: Job, submission: Submission, file: Path) -> str:
         complaint = done.stderr.strip() or done.stdout.strip()
         if not _BUSY.search(complaint):
             break
-    raise StageError(f"sbatch refused {file}: {complaint}")
+    raise RefusedError(f"sbatch refused {file}: {complaint}")

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from btrm.checkpoints import checkpoints, is_whole, step_of
+from btrm.config import ConfigError
 from btrm.launch.attempt import Running, consecutive
 from btrm.launch.local import run_step
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.runs import REQUEST, RunPaths, StageConfig, StageRun, read_request, win, write_json
-from btrm.stages import Stage, get_stage, prepare, references
+from btrm.stages import Stage, code_digests, get_stage, prepare, references
 from btrm.staging import Staging, stage_in
 from btrm.stopping import safe_point
 from btrm.train.launch import dismiss
@@ -26,8 +27,9 @@ _POLL_S = 2.0
 
 def whole(submission: Submission, step: PlannedStep, root: Path, running: Running) -> None:
     """Do a step that is one job, or commit one whose elements have done their shares."""
-    stage = get_stage(step.stage)
-    if stage.shared and running.step.endswith(".commit"):
+    _refuse_changed_code(step)
+    stage, commit = get_stage(step.stage), running.step.endswith(".commit")
+    if commit:
         _refuse_unfinished(stage, step, root)
     elif stage.shared:
         element_share(
@@ -38,7 +40,7 @@ def whole(submission: Submission, step: PlannedStep, root: Path, running: Runnin
     watch = threading.Thread(target=_watch_steps, args=(root / step.name, running, done), daemon=True)
     watch.start()
     try:
-        run_step(_halved(step, halvings), root, _stage_inputs(submission, step, root))
+        run_step(_halved(step, halvings), root, None if commit else _stage_inputs(submission, step, root))
     finally:
         done.set()
         watch.join(_POLL_S)
@@ -50,7 +52,8 @@ def whole(submission: Submission, step: PlannedStep, root: Path, running: Runnin
 def _stage_inputs(submission: Submission, step: PlannedStep, root: Path) -> Staging | None:
     """Copy what a GPU stage reads to the node's own disk, where the site names one."""
     stage, scratch = get_stage(step.stage), submission.plan().site.get("scratch")
-    if not scratch or not stage.resources.gpus:
+    # One node stages for itself alone, and all of a job read the same order; a commit reads no model.
+    if not scratch or not stage.resources.gpus or step.resources.nodes > 1:
         return None
     found = [RunPaths(root).resolve(ref) for _, ref in references(stage.config.build(step.config))]
     staging = stage_in([path for path in found if path is not None and path.exists()], Path(str(scratch)))
@@ -58,6 +61,14 @@ def _stage_inputs(submission: Submission, step: PlannedStep, root: Path) -> Stag
         "staged %.1f GB in %.1f s; ready copies saved %.1f s", staging.bytes / 1e9, staging.seconds, staging.saved_s
     )
     return staging
+
+
+def _refuse_changed_code(step: PlannedStep) -> None:
+    """Refuse to run a user's own file that is not what it was when the job was submitted; btrm's own code is a copy."""
+    now = code_digests(get_stage(step.stage).config.build(step.config))
+    changed = sorted(name for name, digest in step.code.items() if now.get(name) != digest)
+    if changed:
+        raise ConfigError(f"{step.name}: {', '.join(changed)}: changed since this was submitted; submit again")
 
 
 def _refuse_unfinished(stage: Stage, step: PlannedStep, root: Path) -> None:
@@ -69,6 +80,7 @@ def _refuse_unfinished(stage: Stage, step: PlannedStep, root: Path) -> None:
 
 def element_share(submission: Submission, step: PlannedStep, root: Path, running: Running) -> None:
     """Do one element's share of a step's work, as it was cut when the array began."""
+    _refuse_changed_code(step)
     stage = get_stage(step.stage)
     planned = _halved(step, consecutive(running.before, "cuda_out_of_memory"))
     config = stage.config.build(planned.config)

@@ -31,7 +31,7 @@ class PlannedStep(Config):
     """One step of a plan on disk.
 
     `needs` names the steps of the plan whose outputs it reads. `elements` is the size of its job array, where its work
-    is shared, and `parallelism` how many of them may run at a time.
+    is shared, and `parallelism` how many of them may run at a time. `code` has the digests of the user's own FILE.py.
     """
 
     name: str
@@ -41,6 +41,7 @@ class PlannedStep(Config):
     needs: tuple[str, ...] = ()
     elements: int | None = None
     parallelism: int | None = None
+    code: dict[str, str] = Field(default_factory=dict)
 
 
 class Plan(Config):
@@ -161,7 +162,7 @@ class Submission:
     def record(self, job: SentJob) -> None:
         """Add a job, on disk before anything else is sent."""
         with (self.directory / "jobs.jsonl").open("a") as file:
-            file.write(job.model_copy(update={"sent": now()}).model_dump_json() + "\n")
+            file.write("\n" + job.model_copy(update={"sent": now()}).model_dump_json() + "\n")  # not behind a torn line
             file.flush()
             os.fsync(file.fileno())
 

@@ -73,14 +73,11 @@ def _fresh() -> QueueView:
 
 
 def _live(submission: Submission, steps: Collection[str], view: QueueView) -> dict[str, str]:
-    """Return {job id: name} of a submission's jobs that the queue holds; ids alone may be another cluster's."""
+    """Return {job id: name} of a submission's jobs that the queue holds, by name: one may not be on record."""
     mine = f"btrm-{submission.name}-"
-    found: dict[str, str] = {}
-    for job in submission.sent():
-        entry = next(iter(view.jobs.get(job.job_id, {}).values()), None)
-        if entry is not None and entry.name.startswith(mine) and (not steps or job.step in steps):
-            found[job.job_id] = entry.name
-    return found
+    named = {job: next(iter(entries.values())).name for job, entries in view.jobs.items() if entries}
+    keys = {job: name.removeprefix(mine) for job, name in named.items() if name.startswith(mine)}
+    return {job: named[job] for job, key in keys.items() if not steps or key.partition(".")[0] in steps}
 
 
 def _scancel(ids: list[str]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.launch.control import resend
+from btrm.launch.patrol import send_patrol
 from btrm.launch.submission import SentJob, Submission, submissions
+from btrm.runs import exclusive
 
 
 def retry(root: Path) -> list[SentJob]:
     """Send what is neither complete nor under way, and forget past failures; return the jobs."""
-    return resend(newest(root), reset=True)
+    return _resend(newest(root), None)
 
 
 def retry_failed(root: Path) -> list[SentJob]:
@@ -22,7 +25,16 @@ def retry_failed(root: Path) -> list[SentJob]:
         for state in submission.states()
         if state.last is not None and state.last.outcome in {"failed", "lost"}
     }
-    return resend(submission, reset=True, only=failed) if failed else []
+    return _resend(submission, failed) if failed else []
+
+
+def _resend(submission: Submission, only: Collection[str] | None) -> list[SentJob]:
+    """Send while no controller does, and have the jobs looked after."""
+    with exclusive(submission.directory / "control"):
+        sent = resend(submission, reset=True, only=only)
+    if sent:
+        send_patrol(submission)
+    return sent
 
 
 def newest(root: Path) -> Submission:

@@ -19,6 +19,7 @@ from btrm.train.node import Place
 
 _FOLDER = ".nodes"
 ALONE_S = 60.0  # without a live claim on the stage's directory for so long, node 0 is dead
+START_S = 3600.0  # until its first claim: it may have a large model to hash before
 _MEETING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
@@ -111,17 +112,20 @@ def failure_of_another(stage_dir: Path, nodes: int) -> Failure | None:
 
 
 class Watch:
-    """Tells a node whether node 0 still lives: its stage's directory is claimed, and the claim renewed."""
+    """Tells a node whether node 0 still lives: its stage's directory is claimed, and the claim renewed.
+
+    Where node 0 dies before its first claim, srun or Slurm ends the job; the deadline is only the last resort.
+    """
 
     def __init__(self, stage_dir: Path) -> None:
         self._dir = stage_dir
-        self._alive = time.monotonic()
+        self._alive, self._limit_s = time.monotonic(), START_S
 
     def lost(self) -> bool:
         """Say whether nobody has held the directory for ALONE_S."""
         if leases.live_owner(self._dir) is not None:
-            self._alive = time.monotonic()
-        return time.monotonic() - self._alive > ALONE_S
+            self._alive, self._limit_s = time.monotonic(), ALONE_S
+        return time.monotonic() - self._alive > self._limit_s
 
 
 def _file(stage_dir: Path, suffix: str = "") -> Path:

@@ -177,3 +177,11 @@ def test_a_controller_that_never_can_says_why(tmp_path: Path, monkeypatch: pytes
     assert do(submission, "control", "control") == 0
     stopped = submission.stopped()
     assert stopped is not None and "no such account" in stopped["reason"]
+
+
+def test_a_users_own_file_must_be_what_it_was_when_submitted(tmp_path: Path) -> None:
+    step = PAIRS.model_copy(update={"code": {"/home/me/reward.py:mine": "0123"}})
+    submission = new_submission(tmp_path / "run", Plan(root=str(tmp_path / "run"), steps=(step,), env={}))
+    assert do(submission, "pairs", "run") == 1
+    assert last(submission, "pairs").cause == "bad_request"
+    assert "changed since this was submitted" in last(submission, "pairs").reason

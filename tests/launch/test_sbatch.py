@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,20 @@ def test_gpus_are_asked_for_as_the_site_wants(
     assert gpu_parameters(Resources(gpus=gpus), site) == expected
 
 
+def test_a_job_without_gpus_goes_to_its_own_partition() -> None:
+    site = TYPED.model_copy(update={"cpu_partition": "small"})
+    plan = planned("judge", NODE, 10)
+    array, commit = make_jobs(plan.steps, 1001)
+    assert "--partition=gpu\n" in text(plan, site, array) and "--constraint=ib&h100\n" in text(plan, site, array)
+    for job in (commit, controller(plan.steps)):
+        assert "--partition=small\n" in text(plan, site, job) and "--constraint" not in text(plan, site, job)
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(1, 15), (2, 30), (8, 120), (1440, 120)])
+def test_the_warning_never_comes_at_a_job_s_start(minutes: int, seconds: int) -> None:
+    assert f"--signal=URG@{seconds}\n" in text(planned("grpo", NODE.model_copy(update={"time_min": minutes})), PLAIN)
+
+
 def test_switches_of_sbatch_take_no_value_and_can_be_put_off() -> None:
     site = PLAIN.model_copy(update={"slurm": {"requeue": "false", "exclusive": "true", "licenses": "a:1"}})
     lines = text(planned("sft", NODE), site).splitlines()
@@ -143,3 +158,16 @@ def test_an_image_sees_the_run_and_the_code_and_not_the_home() -> None:
     binds = [words[place + 1] for place, word in enumerate(words) if word == "--bind"]
     assert binds == ["/data", "/scratch:/scratch:ro", RUN, f"{RUN}/.code/0123456789abcdef"]
     assert words[-3:] == ["--writable-tmpfs", "/images/btrm.sif", "python"]
+
+
+def test_jobs_take_the_copy_of_the_code_wherever_they_start(tmp_path: Path) -> None:
+    """`python -m` would else find the checkout in which sbatch was called."""
+    made = SCRIPTS["grpo-1x8"]()
+    exports = "\n".join(line for line in made.splitlines() if line.startswith("export PYTHON"))
+    for folder in ("checkout", "copy"):
+        (tmp_path / folder / "btrm").mkdir(parents=True)
+        (tmp_path / folder / "btrm" / "__init__.py").write_text("")
+        (tmp_path / folder / "btrm" / "where.py").write_text(f"print({folder!r})")
+    shell = f"{exports}\nexport PYTHONPATH={tmp_path / 'copy'}\n{sys.executable} -m btrm.where"
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path / "checkout", capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "copy"

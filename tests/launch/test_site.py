@@ -101,3 +101,10 @@ def test_a_shadowed_profile_that_is_wrong_is_named_with_its_path(
     (tmp_path / "gres.toml").write_text("partiton = 'x'\n")
     with pytest.raises(ConfigError, match=rf"{tmp_path}/gres\.toml: Site\.partiton: no such field; did you mean"):
         load_site("gres")
+
+
+@pytest.mark.parametrize(("option", "instead"), [("job_name", "own"), ("array", "--shards"), ("M", "SLURM_CONF")])
+def test_options_that_btrm_lives_by_are_not_for_slurm(option: str, instead: str) -> None:
+    with pytest.raises(ConfigError, match=instead):
+        Site.build({"name": "x", "executor": "slurm", "slurm": {option: "1"}})
+    assert Site(name="x", executor="slurm", slurm={"mail_type": "ALL"}).slurm == {"mail-type": "ALL"}

@@ -25,7 +25,7 @@ QUEUE = (
     queue_line("4", "judge.commit"),
     queue_line("6", "control"),
     "5|PENDING||1:00|N/A|btrm-20250101T000000-ffff-evaluate|Priority",  # another run's: ids were counted anew
-    queue_line("99", "evaluate"),  # not on record
+    queue_line("99", "evaluate"),  # taken by sbatch, but submit was killed before it was on record
 )
 
 
@@ -33,11 +33,11 @@ def test_all_of_a_runs_jobs_are_cancelled_once_and_none_other(tmp_path: Path, qu
     submission = submit(tmp_path)
     queue.hold(*QUEUE)
     done = cancel(tmp_path)
-    assert queue.cancelled == ["2", "3", "4", "6"] and sorted(done.jobs) == ["2", "3", "4", "6"]
+    assert queue.cancelled == ["2", "3", "4", "6", "99"] == sorted(done.jobs)
     stopped = submission.stopped()
     assert stopped is not None and stopped["cause"] == "cancelled" and "btrm retry" in stopped["advice"]
     again = cancel(tmp_path)
-    assert not again.jobs and not again.marked and len(queue.cancelled) == 4
+    assert not again.jobs and not again.marked and len(queue.cancelled) == 5
 
 
 def test_some_steps_only(tmp_path: Path, queue: FakeQueue) -> None:

@@ -15,11 +15,11 @@ NEED = Resources(nodes=1, gpus=2, cpus=4, mem_gb=16, time_min=30)
 
 def test_the_command_asks_as_jobs_do() -> None:
     site = Site(
-        name="x", executor="slurm", partition="gpu", gpu_request="gres", gpu_type="h100", slurm={"qos": "night"}
+        name="x", executor="slurm", partition="gpu", gpu_request="gres", gpu_type="h100", slurm={"reservation": "night"}
     )
     words = shell_command(site, NEED)
     assert words[0] == "srun" and words[-2:] == ["--pty", "bash"]
-    assert {"--gres=gpu:h100:2", "--partition=gpu", "--time=30", "--mem=16G", "--qos=night"} <= set(words)
+    assert {"--gres=gpu:h100:2", "--partition=gpu", "--time=30", "--mem=16G", "--reservation=night"} <= set(words)
     assert not any("gpus-per-node" in word for word in words)
 
 

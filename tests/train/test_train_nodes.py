@@ -26,7 +26,7 @@ from btrm.train.node import free_port
 from btrm.train.rank import read_steps
 
 Follower = Callable[..., subprocess.Popen[bytes]]
-SHORT = "from btrm.train import nodes; nodes.ALONE_S = 1.0; "
+SHORT = "from btrm.train import nodes; nodes.ALONE_S = nodes.START_S = 1.0; "
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,13 @@
 trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
 export PYTHONUNBUFFERED=1
 export PYTHONNOUSERSITE=1
+export PYTHONSAFEPATH=1
 export PYTHONPATH=/runs/study/.code/0123456789abcdef
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 /opt/python -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
+srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL /opt/python -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
 
 
 # teardown

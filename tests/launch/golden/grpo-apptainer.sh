@@ -19,6 +19,7 @@
 trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
 export PYTHONUNBUFFERED=1
 export PYTHONNOUSERSITE=1
+export PYTHONSAFEPATH=1
 export PYTHONPATH=/runs/study/.code/0123456789abcdef
 export HF_HUB_OFFLINE=1
 export HF_DATASETS_OFFLINE=1
@@ -30,7 +31,7 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 apptainer -q exec --no-home --nv --bind /data --bind /scratch:/scratch:ro --bind /runs/study --bind /runs/study/.code/0123456789abcdef --writable-tmpfs /images/btrm.sif python -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
+srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL apptainer -q exec --no-home --nv --bind /data --bind /scratch:/scratch:ro --bind /runs/study --bind /runs/study/.code/0123456789abcdef --writable-tmpfs /images/btrm.sif python -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
 
 
 # teardown
