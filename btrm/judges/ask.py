@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 from btrm.judges.base import Completion, Judge, JudgeAnswer, JudgeRequest, make_request
@@ -53,12 +53,13 @@ class Asking:
         return self.directory / self.pairs.part_name(chunk.cell, [self.pairs.labels[n] for n in chunk.numbers])
 
     def _commit(self, judge: Judge, chunks: Sequence[Chunk], scratch: Path) -> None:
-        """Ask about several chunks at once, and win a part for each."""
-        requests = [_requests(chunk.cell, [self.records[n] for n in chunk.numbers]) for chunk in chunks]
-        answers = iter(judge.ask([request for of_chunk in requests for request in of_chunk]))
-        for chunk, of_chunk in zip(chunks, requests, strict=True):
-            answered = zip(of_chunk, answers, strict=False)
-            write_judgements(scratch, (row for pair in answered for row in _records(chunk.cell, *pair)))
+        """Ask about several chunks at once, and win a part for each; ValueError where a judge gives too few answers."""
+        of_chunks = [_requests(chunk.cell, [self.records[n] for n in chunk.numbers]) for chunk in chunks]
+        requests = [request for of_chunk in of_chunks for request in of_chunk]
+        answered = zip(requests, judge.ask(requests), strict=True)
+        for chunk, of_chunk in zip(chunks, of_chunks, strict=True):
+            pairs = islice(answered, len(of_chunk))
+            write_judgements(scratch, (row for pair in pairs for row in _records(chunk.cell, *pair)))
             win(scratch, self._path(chunk))
 
 
@@ -97,7 +98,7 @@ def _requests(cell: Cell, pairs: Sequence[PreferencePair]) -> list[JudgeRequest]
 def _records(cell: Cell, request: JudgeRequest, answer: JudgeAnswer) -> Iterator[Judgement]:
     pair = request.pair
     asked = stable_hash(json.dumps(request.messages), repr(cell.sampling), str(request.seed))
-    for sample, completion in enumerate(answer.completions):
+    for sample, completion in zip(range(request.n_samples), answer.completions, strict=True):
         score = _score(cell.prompt, completion)
         yield Judgement(
             label_id=pair.label_id,
