@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,29 @@ def test_elements_do_all_and_no_more(tmp_path: Path, judge_config: JudgeConfig) 
     assert sum(asked) == CELLS * PAIRS and max(asked) - min(asked) <= 1
     assert work_judge(judge_config, stage_run(tmp_path / "run")) == []
     assert finish(judge_config, tmp_path / "run") == undisturbed(judge_config, tmp_path / "calm")
+
+
+@pytest.mark.parametrize("lacks", ["an answer", "a sample"])
+def test_too_few_answers_are_an_error_and_no_part_is_named_for_them(
+    tmp_path: Path, judge_config: JudgeConfig, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    whole = RuleEngine.ask
+
+    def short(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
+        *answers, last = whole(engine, requests)
+        return [*answers, replace(last, completions=last.completions[1:])] if lacks == "a sample" else answers
+
+    monkeypatch.setattr(RuleEngine, "ask", short)
+    with pytest.raises(ValueError, match="shorter"):
+        do_share(judge_config, tmp_path / "run", 0, 1)
+    monkeypatch.setattr(RuleEngine, "ask", whole)
+    assert finish_with(judge_config, tmp_path / "run") == undisturbed(judge_config, tmp_path / "calm")
+
+
+def finish_with(judge_config: JudgeConfig, root: Path) -> list[dict[str, Any]]:
+    """Do what is left, as a second attempt does."""
+    do_share(judge_config, root, 0, 1)
+    return finish(judge_config, root)
 
 
 @pytest.mark.slow
