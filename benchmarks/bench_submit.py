@@ -101,7 +101,14 @@ def started(box: OneBox, folder: Path) -> bool:
         times.append(attempt.started - float(stamp.read_text()))
     median = sorted(times)[STARTS // 2]
     print(f"srun to the first line: {median:.2f} s (median of {STARTS}, without torch, target < 3 s)")
+    print(f"the same and then `import torch`: {median + imported(box):.2f} s")
     return median < 3
+
+
+def imported(box: OneBox) -> float:
+    """Return the median seconds that a task needs to import torch."""
+    code = "import time; began = time.perf_counter(); import torch; print(time.perf_counter() - began)"
+    return sorted(float(box.run("srun", sys.executable, "-c", code)) for _ in range(STARTS))[STARTS // 2]
 
 
 if __name__ == "__main__":
