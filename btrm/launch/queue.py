@@ -24,7 +24,10 @@ from btrm.runs import user_cache
 
 PREFIX = "btrm-"
 TIMEOUT_S = 30.0
+ENDED_INTERVAL_S = 300.0
 _FORMAT = "%i|%T|%N|%L|%S|%j|%r"  # the reason last: it alone may hold anything
+# What sacct says of a job that has not ended, or not for good.
+_NO_ENDS = frozenset({"PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "RESIZING", "CONFIGURING"})
 _SPAN = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
 
 
@@ -76,10 +79,6 @@ class QueueView:
         """Say whether the queue holds any job whose name begins so."""
         return any(e.name.startswith(prefix) for entries in self.jobs.values() for e in entries.values())
 
-    def live(self, job: str) -> bool:
-        """Say whether the queue holds this job, or any element of this array."""
-        return bool(self.jobs.get(job.partition("_")[0]))
-
 
 def look(interval_s: float = 30.0) -> QueueView:
     """Return the queue as it was at most `interval_s` seconds ago, where squeue answers."""
@@ -118,16 +117,24 @@ def parse(lines: str) -> dict[str, dict[int | None, QueueEntry]]:
 def ended(ids: Iterable[str]) -> dict[str, str]:
     """Return {job id: Slurm's word for how it ended} as far as sacct, or slurmctld's short memory, can tell.
 
-    Both may be missing or late; a job that is not in the answer may have ended in any way.
+    Both may be missing or late; a job that is not in the answer may have ended in any way. One question tells about all
+    elements of the arrays asked for, and is shared by all watchers for `ENDED_INTERVAL_S`: ask for a whole run at once.
     """
-    asked = ",".join(ids)
+    wanted = list(ids)
+    asked = sorted({job.partition("_")[0] for job in wanted})
     if not asked:
         return {}
-    lines = _output("sacct", "-n", "-P", "-X", "-j", asked, "-o", "JobID,State")
-    if not lines:
-        lines = _output("squeue", "-h", "-r", "-t", "all", "-j", asked, "-o", "%i|%T")
-    states = (line.split("|", 1) for line in (lines or "").splitlines() if "|" in line)
-    return {job: state.split(" ")[0] for job, state in states}
+    now = time.time()
+    try:
+        with _cache("ended") as path:
+            seen = {job: told for job, told in _read(path).items() if abs(now - told["asked"]) < ENDED_INTERVAL_S}
+            if new := [job for job in asked if job not in seen]:
+                seen |= _ask_ends(new, now)
+                _write(path, seen)
+    except (OSError, RuntimeError):  # as in look
+        seen = _ask_ends(asked, now)
+    known: dict[str, str] = {element: word for job in asked for element, word in seen[job]["words"].items()}
+    return {job: known[job] for job in wanted if job in known}
 
 
 def _elements(text: str) -> list[int | None]:
@@ -155,6 +162,19 @@ def _ask(before: dict[str, Any]) -> dict[str, Any]:
     return {"tried": now, "asked": now, "problem": "", "lines": "\n".join(ours)}
 
 
+def _ask_ends(jobs: list[str], now: float) -> dict[str, Any]:
+    """Return {job: when it was asked for, and the words for it or its elements}; no words where nobody answers."""
+    lines = _output("sacct", "-n", "-P", "-X", "-j", ",".join(jobs), "-o", "JobID,State")
+    if not lines:
+        lines = _output("squeue", "-h", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T")
+    found: dict[str, Any] = {job: {"asked": now, "words": {}} for job in jobs}
+    for element, bar, state in (line.partition("|") for line in (lines or "").splitlines()):
+        job, word = element.partition("_")[0], state.partition(" ")[0]
+        if bar and job in found and word not in _NO_ENDS:
+            found[job]["words"][element] = word
+    return found
+
+
 def _output(*words: str) -> str | None:
     try:
         done = subprocess.run(words, env=_env(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -170,13 +190,13 @@ def _env() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _cache() -> Generator[Path]:
+def _cache(what: str = "queue") -> Generator[Path]:
     """Hold the file of the last answer for this process; where locks do not work, go on without."""
     folder = user_cache()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     cluster = "\n".join(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS"))
     key = hashlib.sha256(cluster.encode()).hexdigest()[:12]
-    path = folder / f"queue-{os.getuid()}-{key}.json"
+    path = folder / f"{what}-{os.getuid()}-{key}.json"
     with os.fdopen(os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)) as lock:
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)

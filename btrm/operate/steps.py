@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from btrm.launch.failures import FAILURES, Failure, classify
@@ -112,6 +111,7 @@ class StepView:
         """Return the last attempts that live, and those that have ended (or vanished) with no job to follow."""
         alive: list[Attempt] = []
         dead: list[Attempt] = []
+        lost: list[Attempt] = []
         stopped = self.submission.stopped()
         patience = SILENT_S if stopped is None else 0.0  # what was cancelled ends within seconds
         for state in found.open:
@@ -125,8 +125,15 @@ class StepView:
             elif not self.view.known or self.view.asked - last.seen < patience:
                 alive.append(last)  # nobody can say more; its line tells for how long it has been silent
             else:
-                dead.append(_lost(last, stopped["cause"] if stopped else ""))
-        return alive, dead
+                lost.append(last)
+        return alive, [*dead, *self._lost(lost, stopped["cause"] if stopped else "")]
+
+    def _lost(self, attempts: Sequence[Attempt], stopped: str) -> list[Attempt]:
+        """Return attempts that nobody knows any more, with what Slurm remembers; it is asked for the whole run at once."""
+        ours = [last.job for last in attempts] + [job.job_id for job in self.sent]
+        told = ended(ours) if attempts and stopped != "cancelled" else {}
+        words = [told.get(last.job, "") if stopped != "cancelled" else "CANCELLED" for last in attempts]
+        return [_with_end(last, word) for last, word in zip(attempts, words, strict=True)]
 
     def _state(self, alive: bool, waiting: Sequence[QueueEntry], dead: bool) -> tuple[str, str]:
         if alive:
@@ -160,16 +167,9 @@ def _eta(alive: Sequence[Attempt], progress: int | None, total: int | None) -> f
     return max(0, total - progress) / rate
 
 
-@cache
-def _slurms_word(job: str) -> str | None:
-    return ended([job]).get(job)
-
-
-def _lost(last: Attempt, stopped: str) -> Attempt:
-    """Return an attempt that nobody knows any more, with what Slurm remembers of its end."""
-    word = _slurms_word(last.job) if stopped != "cancelled" else "CANCELLED"
+def _with_end(last: Attempt, word: str) -> Attempt:
     cause = classify("", None, word).name if word else "lost"
-    return last.model_copy(update={"outcome": "lost", "cause": cause, "reason": last.reason or (word or "")})
+    return last.model_copy(update={"outcome": "lost", "cause": cause, "reason": last.reason or word})
 
 
 def _newest_failure(states: Sequence[ElementState], dead: Sequence[Attempt]) -> tuple[str, Attempt] | None:

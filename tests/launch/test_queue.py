@@ -66,12 +66,12 @@ def test_a_view_finds_jobs_and_elements() -> None:
     view = look()
     assert view.known and view.age_s < 5
     assert view.find("8", 3) == view.find("8_3") is not None
-    assert view.find("8_5") is None and view.find("8") is None and view.live("8") and view.live("8_5")
-    assert not view.live("10") and not view.live("11")
+    assert view.find("8_5") is None and view.find("8") is None and view.jobs["8"]
+    assert "10" not in view.jobs and "11" not in view.jobs
 
 
 def test_all_watchers_together_ask_once_in_an_interval(squeue: Path) -> None:
-    code = "from btrm.launch.queue import look\nassert look(60).live('7')"
+    code = "from btrm.launch.queue import look\nassert '7' in look(60).jobs"
     watchers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(5)]
     assert [watcher.wait() for watcher in watchers] == [0] * 5
     assert calls(squeue) == 1
@@ -88,12 +88,12 @@ def test_where_squeue_fails_the_last_answer_stays(squeue: Path) -> None:
     look(0.0)
     (squeue / "answer").unlink()
     view = look(0.0)
-    assert not view.known and view.problem == "slurm_load_jobs error" and view.live("7")
+    assert not view.known and view.problem == "slurm_load_jobs error" and "7" in view.jobs
     assert 0 < view.age_s < 5
     look(60)
     assert calls(squeue) == 2  # nor is a squeue that fails asked more often
     (squeue / "answer").write_text("")
-    assert look(0.0).known and not look(60).live("7")
+    assert look(0.0).known and "7" not in look(60).jobs
 
 
 def test_without_a_cluster_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_the_cache_is_the_users_own_and_a_torn_one_is_no_error(squeue: Path, tmp
     files = list((tmp_path / "cache" / "btrm").iterdir())
     assert files and all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
     next(file for file in files if file.suffix == ".json").write_text('{"tried": 17')
-    assert look().live("7") and calls(squeue) == 2
+    assert "7" in look().jobs and calls(squeue) == 2
 
 
 def test_without_a_place_for_the_answer_each_look_asks(
@@ -117,7 +117,7 @@ def test_without_a_place_for_the_answer_each_look_asks(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert look().live("7") and look().live("7")
+    assert "7" in look().jobs and "7" in look().jobs
     forget()
     assert calls(squeue) == 2
 
@@ -146,7 +146,7 @@ def test_a_real_queue(slurm: Callable[..., OneBox], tmp_path: Path, monkeypatch:
     waits = view.find(after)
     assert waits is not None and waits.reason == "Dependency" and len(view.jobs) == 2
     box.run("scancel", array)
-    box.wait_until("the array is gone", lambda: not look(0.0).live(array))
+    box.wait_until("the array is gone", lambda: array not in look(0.0).jobs)
     assert ended([f"{array}_0"]) == {f"{array}_0": "CANCELLED"}
     box.kill_controller()
     monkeypatch.setattr("btrm.launch.queue.TIMEOUT_S", 1.0)

@@ -9,6 +9,7 @@ import pytest
 from run_support import FakeQueue, attempt, complete, queue_line, request, state, submit, units
 
 from btrm.cli import main
+from btrm.launch import queue as slurm_queue
 from btrm.operate.status import RunStatus, run_status
 from btrm.operate.steps import StepStatus
 from btrm.operate.table import render
@@ -84,6 +85,33 @@ def test_sacct_tells_the_end_of_a_lost_attempt_where_there_is_one(tmp_path: Path
     queue.remember("77|OUT_OF_MEMORY\n")
     grpo = step(run_status(tmp_path), "grpo")
     assert (grpo.state, grpo.cause) == ("failed", "out_of_memory") and "--mem-gb" in grpo.advice
+
+
+def test_sacct_is_asked_once_for_a_whole_run(tmp_path: Path, queue: FakeQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    submission = submit(tmp_path, elements=300)
+    old = time.time() - 90
+    for element in range(300):
+        state(submission, "judge", element, attempt(job=f"3_{element}", seen=old))
+    state(submission, "grpo", 0, attempt(job="2", seen=old))
+    queue.remember("2|NODE_FAIL\n" + "".join(f"3_{element}|TIMEOUT\n" for element in range(1, 300)))
+    asked: list[tuple[str, ...]] = []
+    real = slurm_queue._output
+
+    def output(*words: str) -> str | None:
+        asked.append(words)
+        return real(*words)
+
+    monkeypatch.setattr(slurm_queue, "_output", output)
+    for _ in range(2):
+        status = run_status(tmp_path)
+        assert step(status, "judge").failed == 300 and step(status, "judge").causes["lost"] == 1
+        assert step(status, "grpo").cause == "node_failure"
+    assert [words[0] for words in asked] == ["sacct"]
+    (queue.folder / "accounts").unlink()
+    for file in (tmp_path / "cache").rglob("ended-*.json"):
+        file.unlink()
+    assert step(run_status(tmp_path), "judge").causes == {"lost": 300}
+    assert [words[0] for words in asked] == ["sacct", "sacct", "squeue"]
 
 
 def test_with_slurmctld_down_the_disk_still_tells(tmp_path: Path, queue: FakeQueue) -> None:
@@ -179,13 +207,19 @@ def test_watching_ends_when_nothing_more_will_happen(
     submit(tmp_path)
     queue.hold()
 
-    def next_look(_: float) -> None:
+    rests: list[float] = []
+
+    def next_look(rest: float) -> None:
+        rests.append(rest)
         for name in ("grpo", "judge", "evaluate"):
             complete(tmp_path, name)
 
+    clock = iter([0.0, 2.0, 50.0])  # a look of two seconds
     monkeypatch.setattr("btrm.operate.cli.time.sleep", next_look)
+    monkeypatch.setattr("btrm.operate.cli.time.monotonic", lambda: next(clock))
     assert main(["status", str(tmp_path), "--watch"]) == 0
     assert capsys.readouterr().out.count("\x1b[H") == 2
+    assert rests == [40.0]
 
 
 def test_a_run_of_this_machine_has_a_status_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
