@@ -129,7 +129,7 @@ class StepView:
         return alive, [*dead, *self._lost(lost, stopped["cause"] if stopped else "")]
 
     def _lost(self, attempts: Sequence[Attempt], stopped: str) -> list[Attempt]:
-        """Return attempts that nobody knows any more, with what Slurm remembers; it is asked for the whole run at once."""
+        """Return attempts that nobody knows any more, with what Slurm, asked for the whole run, remembers."""
         ours = [last.job for last in attempts] + [job.job_id for job in self.sent]
         told = ended(ours) if attempts and stopped != "cancelled" else {}
         words = [told.get(last.job, "") if stopped != "cancelled" else "CANCELLED" for last in attempts]
