@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +27,7 @@ from btrm.launch.plan import (
     published_names,
     read_preset,
 )
-from btrm.launch.site import Site, check_resources, default_site, load_site
+from btrm.launch.site import Site, apply_umask, check_resources, default_site, load_site
 from btrm.launch.submission import Plan, PlannedStep, new_submission
 from btrm.report.closing import closing
 from btrm.runs import Resources, RunPaths, StageError, read_manifest, write_json
@@ -87,6 +88,7 @@ def _site(args: argparse.Namespace) -> Site:
     site = load_site(args.site or default_site())
     given = {"executor": args.executor, "partition": args.partition, "account": args.account, "qos": args.qos}
     update: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+    update |= {"cpu_partition": None} if args.partition else {}  # every job goes where the flag says
     wrong = [item for item in args.slurm if not item.partition("=")[2]]
     if wrong:
         raise ConfigError(f"--slurm {', '.join(wrong)}: expected key=value, as in --slurm reservation=tuesday")
@@ -103,13 +105,16 @@ def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.N
     shards = _shards(args.shards, experiment)
     offline = missing_offline(experiment, {**os.environ, **site.env}, root, origin, args.site) if site.offline else []
     parallelism = args.array_parallelism or site.array_parallelism
-    options = Options(shards, parallelism, args.after or "", args.budget, (*offline, *_plan_problems(experiment, root)))
+    options = Options(
+        shards, parallelism, _after(args.after or ""), args.budget, (*offline, *_plan_problems(experiment, root))
+    )
     plan = cluster_plan(experiment, root, site, options)
     if args.dry_run:
         print(f"{experiment.name} in {root}, site {site.name}\n\n{describe(plan, site, options)}")
         return 0
     for name in withheld(os.environ):
         _LOG.info("%s is not handed to jobs; they read it from .env (mode 0600) in this directory", name)
+    apply_umask(site.umask)
     submission, sent = submit(plan, site, options)
     if submission is None:
         print(f"{root}: complete with these settings, nothing to do")
@@ -127,6 +132,12 @@ def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.N
     except KeyboardInterrupt:
         print(f"\nthe jobs go on; btrm status {root}, or btrm cancel {root}")
         return 130
+
+
+def _after(given: str) -> str:
+    if given and not re.fullmatch(r"\d+(_\d+)?(:\d+(_\d+)?)*", given):
+        raise ConfigError(f"--after {given}: expected the number of a job, as in --after 123, 123_4 or 123:124")
+    return given
 
 
 def _shards(given: Sequence[str], experiment: Experiment) -> dict[str, int]:
@@ -266,22 +277,26 @@ def _parser(stage: str) -> Parser:
         "--site", metavar="NAME", help="a site profile (default: $BTRM_SITE; slurm where sbatch is on PATH; local)"
     )
     where.add_argument("--executor", choices=("inline", "local", "slurm"), help="foreground, background, or a cluster")
-    where.add_argument("--nodes", type=int, metavar="N")
+    where.add_argument("--nodes", type=int, metavar="N", help="of each trainer; every other stage runs on one")
     where.add_argument("--gpus", type=int, metavar="M", help="per node")
-    where.add_argument("--cpus", type=int, metavar="N")
-    where.add_argument("--mem-gb", type=int, metavar="N")
-    where.add_argument("--time", type=int, metavar="MINUTES")
+    where.add_argument("--cpus", type=int, metavar="N", help="per node")
+    where.add_argument("--mem-gb", type=int, metavar="N", help="per node, in GB")
+    where.add_argument(
+        "--time", type=int, metavar="MINUTES", help="a job's limit; at the limit it goes on where it was"
+    )
     slurm = parser.add_argument_group("on Slurm")
-    slurm.add_argument("--partition", metavar="NAME")
-    slurm.add_argument("--account", metavar="NAME")
-    slurm.add_argument("--qos", metavar="NAME")
+    slurm.add_argument(
+        "--partition", metavar="NAME", help="for every job, instead of the site's; a,b: whichever starts first"
+    )
+    slurm.add_argument("--account", metavar="NAME", help="who is charged (default: the site's, else the cluster's)")
+    slurm.add_argument("--qos", metavar="NAME", help="the quality of service (default: the site's, else the cluster's)")
     slurm.add_argument("--slurm", metavar="KEY=VALUE", action="append", default=[], help="any other sbatch option")
     slurm.add_argument(
         "--shards",
         metavar="[STEP=]N",
         action="append",
         default=[],
-        help="array elements that share a judge's or teacher's work (default: a judge's cells; a teacher is one job)",
+        help="array elements that share a judge's or teacher's work (default: a judge's checkpoints; a teacher: one)",
     )
     slurm.add_argument("--array-parallelism", type=int, metavar="N", help="elements of an array that run at a time")
     slurm.add_argument("--after", metavar="JOBID", help="start after this job has succeeded")

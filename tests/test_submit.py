@@ -99,6 +99,23 @@ def test_what_is_unknown_is_refused_with_the_nearest_name(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("executor", ["inline", "local", "slurm"])
+def test_a_step_is_not_written_outside_its_run(
+    tmp_path: Path, executor: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--run", str(tmp_path / "run"), "--name", "../../evil", "--site", "slurm", "--executor", executor]
+    assert main(["evaluate", *words]) == 2
+    assert "step '../../evil'" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("after", ["afterok:5", "5,6", "5?6", "x", "5:", "5;rm"])
+def test_after_names_jobs_by_number(tmp_path: Path, after: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--run", str(tmp_path / "run"), "--site", "slurm", "--after", after]
+    assert main(["evaluate", *words]) == 2
+    assert f"--after {after}: expected the number of a job" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_left_in_the_shell_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

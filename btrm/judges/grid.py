@@ -77,11 +77,6 @@ def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:
     return StageResult({"judgements.parquet": rows, CELLS: None}, results)
 
 
-def judge_cells(config: JudgeConfig, checkpoints: int) -> int:
-    """Return how many cells so many checkpoints make."""
-    return checkpoints * len(config.seeds)
-
-
 def halve_batch(config: JudgeConfig, halvings: int) -> JudgeConfig:
     """Return a config that needs less memory: so often the batch is halved, down to one sequence. Answers stay."""
     batch_size = config.batch_size or BATCH_SIZES[config.engine]

@@ -18,10 +18,11 @@ from btrm.launch.site import Site
 from btrm.launch.slurm import dependencies, fitting, is_secret, live_jobs, send
 from btrm.launch.snapshot import snapshot, snapshot_path
 from btrm.launch.submission import PATROL, Plan, PlannedStep, SentJob, Submission, new_submission, submissions
-from btrm.runs import RunPaths
-from btrm.stages import get_stage, prepare, references
+from btrm.runs import REQUEST, RunPaths, StageRun
+from btrm.stages import code_digests, get_stage, prepare, references
 
 _DEFAULT_MAX_ARRAY = 1001  # Slurm's own default
+_MISREAD = "%,:\\\n\r"  # --output expands %, --bind splits at both, PYTHONPATH at the colon
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ def plan_steps(experiment: Experiment, root: Path, options: Options) -> tuple[Pl
                 needs=_needs(step, names[: names.index(step.key)]),
                 elements=elements,
                 parallelism=options.parallelism if elements else None,
+                code=code_digests(step.config),
             )
         )
     return tuple(planned)
@@ -64,23 +66,47 @@ def _needs(step: Step, earlier: Sequence[str]) -> tuple[str, ...]:
 
 
 def _elements(step: Step, experiment: Experiment, root: Path, options: Options) -> int | None:
-    """Return the size of a step's array: as asked, else a judge's cells; None for one job."""
+    """Return the size of a step's array: as asked, else a judge's checkpoints, one model load each; None for one job.
+
+    Where its inputs are there, an array has no more elements than there are rows missing.
+    """
     asked = options.shards.get(step.key, step.shards)
     if not get_stage(step.stage).shared:
         if asked is not None:
             raise ConfigError(f"--shards {step.key}={asked}: {step.stage} is one job; judge and teacher can be shared")
         return None
     if asked is None and step.stage == "judge":
-        asked = _expected_cells(step, experiment, root)
-    return asked if asked is not None and asked > 1 else None
+        asked = _expected_checkpoints(step, experiment, root)
+    if asked is None or asked < 2:
+        return None
+    missing = _missing_rows(step, experiment, root)
+    elements = asked if missing is None else min(asked, missing)
+    return elements if elements > 1 else None
 
 
-def _expected_cells(step: Step, experiment: Experiment, root: Path) -> int:
-    from btrm.judges.grid import JudgeConfig, judge_cells
+def _missing_rows(step: Step, experiment: Experiment, root: Path) -> int | None:
+    """Return how many rows of a shared step are missing; None while an earlier step has yet to make its inputs."""
+    made = {ref[1:].partition("/")[0] for _, ref in references(step.config) if ref.startswith("@")}
+    try:
+        if not all(_made(earlier, root) for earlier in experiment.steps if earlier.key in made - {step.key}):
+            return None
+        prepare(step.key, step.config, step.needs, root, step.stage)
+        directory = root / step.key
+        run = StageRun(RunPaths(root), step.key, directory, step.needs, directory / REQUEST)
+        return sum(unit.rows for unit in get_stage(step.stage).work(step.config, run))
+    except ConfigError:
+        return None
+
+
+def _made(step: Step, root: Path) -> bool:
+    return prepare(step.key, step.config, step.needs, root, step.stage).done
+
+
+def _expected_checkpoints(step: Step, experiment: Experiment, root: Path) -> int:
+    from btrm.judges.grid import JudgeConfig
 
     assert isinstance(step.config, JudgeConfig)
-    count = sum(_expected(reference, experiment, root) for reference in step.config.checkpoints.values())
-    return judge_cells(step.config, count)
+    return sum(_expected(reference, experiment, root) for reference in step.config.checkpoints.values())
 
 
 def _expected(reference: str, experiment: Experiment, root: Path) -> int:
@@ -95,7 +121,11 @@ def _expected(reference: str, experiment: Experiment, root: Path) -> int:
 
 
 def cluster_plan(experiment: Experiment, root: Path, site: Site, options: Options) -> Plan:
-    """Return the plan; nothing is written."""
+    """Return the plan; nothing is written. Raises ConfigError for a path that Slurm would read otherwise."""
+    if wrong := sorted(set(_MISREAD) & set(str(root))):
+        raise ConfigError(
+            f"--run {str(root)!r}: {' '.join(map(repr, wrong))} means something else to sbatch or PYTHONPATH"
+        )
     steps = plan_steps(experiment, root, options)
     site_values = site.model_dump(mode="json")
     code, after = str(snapshot_path(root)), options.after or None
@@ -112,11 +142,11 @@ def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None,
     if not todo:
         return None, []
     limits = ask_cluster(site)
-    jobs = make_jobs(todo, limits.max_array)
+    jobs = make_jobs(todo, limits.max_array, longest_min=limits.longest_min(site.seen_by(0)))
     problems = [
         *options.problems,
         *_refused(todo, root),
-        *_problems(todo, site, limits),
+        *_problems(todo, jobs, site, limits),
         *_over_budget(jobs, options),
         *_under_way(root, todo),
     ]
@@ -145,9 +175,12 @@ def _refused(todo: Sequence[PlannedStep], root: Path) -> list[str]:
     return problems
 
 
-def _problems(todo: Sequence[PlannedStep], site: Site, limits: ClusterLimits) -> list[str]:
+def _problems(todo: Sequence[PlannedStep], jobs: Sequence[Job], site: Site, limits: ClusterLimits) -> list[str]:
     lines = [line for step in todo for line in several_nodes(step)]
-    lines += _once({step.name: check(limits, site, step.resources, "") for step in todo})
+    asked = {step.name: step.resources for step in todo}
+    asked |= {job.key: job.resources for job in jobs if job.kind == "commit"}
+    asked |= {"control": controller(todo).resources} if site.submit_from_nodes else {}
+    lines += _once({name: check(limits, site, resources, "") for name, resources in asked.items()})
     image = site.container.image if site.container else ""
     if image and "://" not in image and not Path(image).expanduser().exists():
         lines.append(f"[container] image {image}: no such file here; btrm doctor --site {site.name} tells more")
@@ -207,13 +240,13 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
     root, todo = Path(plan.root), unfinished(plan)
     try:
         limits = ask_cluster(site)
-        max_array, room = limits.max_array, limits.room
-        problems = _problems(todo, site, limits)
-        unchecked = limits.unknown
+        room, unchecked = limits.room, limits.unknown
+        jobs = make_jobs(todo, limits.max_array, longest_min=limits.longest_min(site.seen_by(0)))
+        problems = _problems(todo, jobs, site, limits)
     except NoClusterError as error:
         unchecked = [f"{error}; arrays are cut at MaxArraySize {max_array}"]
         problems = [line for step in todo for line in several_nodes(step)]
-    jobs = make_jobs(todo, max_array)
+        jobs = make_jobs(todo, max_array)
     problems = [*dict.fromkeys([*options.problems, *_refused(todo, root), *problems, *_over_budget(jobs, options)])]
     now = window(jobs, None if room is None else room - site.submit_from_nodes)
     lines = _table(jobs, now, plan)

@@ -109,7 +109,8 @@ def resend(submission: Submission, *, reset: bool = False, only: Collection[str]
         return []
     limits = ask_cluster(site)
     states = list(submission.states())
-    jobs = make_jobs(todo, limits.max_array, {step.name: missing_elements(submission, step, states) for step in todo})
+    missing = {step.name: missing_elements(submission, step, states) for step in todo}
+    jobs = make_jobs(todo, limits.max_array, missing, limits.longest_min(site.seen_by(0)))
     prefix = f"btrm-{submission.name}-"
     alive = {name.removeprefix(prefix): job_id for name, job_id in live_jobs(submission).items()}
     jobs = [job for job in jobs if job.key not in alive and (only is None or job.step in only)]
@@ -234,9 +235,8 @@ def _exclude(states: Iterable[ElementState], jobs: Iterable[Job], limits: Cluste
     recent = [last for state in states if (last := state.last) and last.outcome in {"failed", "lost"}]
     recent = [last for last in recent if (last.ended or last.seen) > since and last.cause in FAILURES]
     bad = sorted({last.host for last in recent if FAILURES[last.cause].exclude_node and "[" not in last.host})
-    partition = limits.partitions.get(site.partition or limits.default_partition or "")
-    needed = max((job.resources.nodes for job in jobs), default=1)
-    return ",".join(bad) if partition is not None and partition.nodes - len(bad) >= needed else ""
+    enough = all(limits.nodes_left(site.seen_by(job.resources.gpus), bad) >= job.resources.nodes for job in jobs)
+    return ",".join(bad) if enough else ""
 
 
 def _reset(submission: Submission) -> None:

@@ -45,12 +45,15 @@ class Job:
 
 
 def make_jobs(
-    steps: Sequence[PlannedStep], max_array: int, missing: Mapping[str, Collection[int]] | None = None
+    steps: Sequence[PlannedStep],
+    max_array: int,
+    missing: Mapping[str, Collection[int]] | None = None,
+    longest_min: int | None = None,
 ) -> list[Job]:
     """Return a plan's jobs, each after those it needs: one a step, for a shared step its arrays and a commit.
 
     `missing` says which elements of a step are to be sent where that is not all of them; steps that do not stand among
-    `steps` are taken to be complete.
+    `steps` are taken to be complete. `longest_min`: the most minutes that a job without GPUs may ask for, where known.
     """
     ends: dict[str, tuple[str, ...]] = {}
     jobs: list[Job] = []
@@ -60,14 +63,17 @@ def make_jobs(
             jobs.append(Job(step.name, step.name, "run", step.resources, after))
         else:
             arrays = _arrays(step, after, max_array, (missing or {}).get(step.name))
-            commit = _commit(step, tuple(job.key for job in arrays) or after)
+            commit = _commit(step, tuple(job.key for job in arrays) or after, longest_min)
             jobs += [*arrays, commit]
         ends[step.name] = (jobs[-1].key,)
     return jobs
 
 
-def _commit(step: PlannedStep, after: tuple[str, ...]) -> Job:
-    resources = _no_longer(_COMMIT, [step])  # a partition may allow no more
+def _commit(step: PlannedStep, after: tuple[str, ...], longest_min: int | None) -> Job:
+    """Return the job that puts all parts together: many short elements leave as many parts as few long ones."""
+    wanted = max(_COMMIT.time_min, step.resources.time_min)
+    time_min = wanted if longest_min is None else min(wanted, longest_min)
+    resources = _COMMIT.model_copy(update={"time_min": time_min})
     return Job(f"{step.name}.commit", step.name, "commit", resources, after)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from btrm.config import ConfigError, nearest
@@ -44,6 +44,25 @@ class ClusterLimits:
     def room(self) -> int:
         """How many jobs more this user may submit now, array elements counted."""
         return max(0, min(self.max_jobs, self.max_submit or self.max_jobs) - self.queued)
+
+    def asked(self, site: Site) -> list[str]:
+        """Return the partitions that a job asks for: any of `a,b` may serve it, the default where none is named."""
+        return [name for name in (site.partition or self.default_partition or "").split(",") if name]
+
+    def longest_min(self, site: Site) -> int | None:
+        """Return the most minutes that a job may ask for in the partitions it names; None where nothing tells."""
+        known = [self.partitions[name].max_time_min for name in self.asked(site) if name in self.partitions]
+        longest = [most for most in known if most is not None]
+        bounds = [max(longest)] if longest and len(longest) == len(known) else []
+        return min([*bounds, *([self.max_time_min] if self.max_time_min is not None else [])], default=None)
+
+    def nodes_left(self, site: Site, without: Collection[str]) -> int:
+        """Return how many nodes that are up a job would find, were these left out."""
+        known = [self.partitions[name] for name in self.asked(site) if name in self.partitions]
+        members = [node for partition in known for node in partition.members]
+        if not members:  # hidden
+            return sum(partition.nodes for partition in known) - len(without)
+        return len({node.name for node in members if node.up} - set(without))
 
 
 def ask_cluster(site: Site) -> ClusterLimits:
@@ -94,7 +113,8 @@ def check(limits: ClusterLimits, site: Site, resources: Resources, what: str) ->
 
     Several partitions (`a,b`) are one request that any of them may serve.
     """
-    asked = [name for name in (site.partition or limits.default_partition or "").split(",") if name]
+    site = site.seen_by(resources.gpus)
+    asked = limits.asked(site)
     known = [limits.partitions[name] for name in asked if name in limits.partitions]
     valid = [*limits.partitions]
     problems = [f"partition {n!r}: none that you may use{nearest(n, valid)}" for n in asked if n not in valid]

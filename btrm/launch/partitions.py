@@ -6,15 +6,19 @@ from dataclasses import dataclass
 
 from btrm.launch.scontrol import gpus, minutes, names, number, records
 
+_AWAY = frozenset({"DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "NOT_RESPONDING"})
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What one node has. Memory is in GB; `gpus` counts by type, '' where types have no names."""
+    """What one node has. Memory is in GB; `gpus` counts by type, '' where types have no names. `up`: it takes jobs."""
 
     cpus: int
     mem_gb: float
     gpus: dict[str, int]
     features: tuple[str, ...] = ()
+    name: str = ""
+    up: bool = True
 
     def gpus_of(self, kind: str | None) -> int:
         """Return how many GPUs of a type one node gives, of any type for None."""
@@ -99,4 +103,10 @@ def _node(record: dict[str, str]) -> Node:
     memory = (number(record.get("RealMemory")) or 0) - (number(record.get("MemSpecLimit")) or 0)
     cpus = number(record.get("CPUEfctv")) or number(record.get("CPUTot")) or 1
     features = names(record.get("AvailableFeatures", ""))
-    return Node(cpus=cpus, mem_gb=memory / 1024, gpus=gpus(record.get("Gres", "")), features=features)
+    name, up = record.get("NodeName", ""), _is_up(record.get("State", ""))
+    return Node(cpus, memory / 1024, gpus(record.get("Gres", "")), features, name, up)
+
+
+def _is_up(state: str) -> bool:
+    """Say whether a node in this state (`IDLE+CLOUD`, `DOWN*+DRAIN`) takes jobs; one that is powered down is woken."""
+    return "*" not in state and _AWAY.isdisjoint(state.upper().split("+"))

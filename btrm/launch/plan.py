@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from btrm.stages import STAGES, get_stage, references
 
 DEFAULT_EXPERIMENT = "hh.baseline"
 _DERIVED = frozenset({"EVAL_PARSER", "EXTRA_ARGS"})
+_OWN_JOBS = ("control", "patrol")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,14 @@ class Step:
     resources: Resources | None = None
     name: str = ""
     shards: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a name that is no folder of the run, or one of btrm's own jobs."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.key) or self.key in _OWN_JOBS:
+            raise ConfigError(
+                f"step {self.key!r}: a name has letters, digits, _ and -, begins with one of the first two, "
+                f"and is not {' or '.join(_OWN_JOBS)}"
+            )
 
     @property
     def key(self) -> str:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _WATCH_S = 5.0
+_REST = 20  # a look that takes long is repeated less often
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -66,12 +67,13 @@ def _status(args: argparse.Namespace) -> int:
         return _json(runs)
     try:
         while True:
+            began = time.monotonic()
             found = [run_status(root) for root in runs]
             text = "\n\n".join(map(render, found))
             print(f"{_CLEAR}{text}" if args.watch else text, flush=True)
             if not args.watch or all(status.finished for status in found):
                 return 0
-            time.sleep(_WATCH_S)
+            time.sleep(max(_WATCH_S, _REST * (time.monotonic() - began)))
     except KeyboardInterrupt:
         return 0
 
@@ -108,6 +110,7 @@ def _cancel(args: argparse.Namespace) -> int:
     from btrm.operate.where import find_run
 
     root = find_run(args.run)
+    _take_umask(root)
     done = _or_stage_error(lambda: cancel(root, args.steps))
     if done is None:
         return 1
@@ -125,6 +128,7 @@ def _retry(args: argparse.Namespace) -> int:
     from btrm.operate.where import find_run
 
     root = find_run(args.run)
+    _take_umask(root)
     sent = _or_stage_error(lambda: (retry_failed if args.failed else retry)(root))
     if sent is None:
         return 1
@@ -172,6 +176,16 @@ def _gc(args: argparse.Namespace) -> int:
     if not args.dry_run:
         remove(found)
     return 0
+
+
+def _take_umask(root: Path) -> None:
+    """Write as the run's last submission does: its site may have a group share the files."""
+    from btrm.launch.site import apply_umask
+    from btrm.launch.submission import submissions
+
+    for submission in submissions(root)[-1:]:
+        mask = submission.plan().site.get("umask")
+        apply_umask(str(mask) if mask else None)
 
 
 def _or_stage_error(function: Callable[[], T]) -> T | None:

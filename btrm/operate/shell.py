@@ -17,6 +17,7 @@ def shell_command(site: Site, needs: Resources) -> list[str]:
     """Return the srun command; raise ConfigError where the site is no cluster."""
     if site.executor != "slurm":
         raise ConfigError(f'site {site.name}: executor = "{site.executor}": a shell needs no cluster here')
+    site = site.seen_by(needs.gpus)
     optional = {
         "partition": site.partition,
         "account": site.account,

@@ -45,7 +45,13 @@ def profile(limits: ClusterLimits, config: dict[str, str]) -> str:
     ]
     lines += ["# partition      nodes  GPUs a node             minutes   "]
     lines += [_described(partition, limits) for partition in limits.partitions.values()]
-    lines += ["", 'executor = "slurm"', _line("partition", chosen.name), *_account(limits, chosen)]
+    lines += [
+        "",
+        'executor = "slurm"',
+        _line("partition", chosen.name),
+        *_without_gpus(limits, chosen),
+        *_account(limits, chosen),
+    ]
     lines += [
         *_gpus(chosen, "cons_tres" in config.get("SelectType", "")),
         "",
@@ -78,6 +84,12 @@ def _described(partition: Partition, limits: ClusterLimits) -> str:
     if partition.accounts and limits.accounting.default_account not in partition.accounts:
         notes.append(f"for {', '.join(partition.accounts)}")
     return f"#   {partition.name:<13}{partition.nodes:>5}  {types:<22}  {most:<9}{', '.join(notes)}"
+
+
+def _without_gpus(limits: ClusterLimits, chosen: Partition) -> list[str]:
+    """Return, as a comment, where jobs without GPUs could go instead."""
+    others = [p.name for p in limits.partitions.values() if p.up and p.members and not p.gpus and p.name != chosen.name]
+    return [f"# {_line('cpu_partition', others[0])}    # for jobs without GPUs"] if others and chosen.gpus else []
 
 
 def _account(limits: ClusterLimits, chosen: Partition) -> list[str]:

@@ -23,7 +23,7 @@ from test_judges_grid import config, fake_adapter, fake_model
 from btrm.data.toy import toy_pairs
 from btrm.judges import grid
 from btrm.judges.base import JudgeAnswer, JudgeRequest
-from btrm.judges.grid import JudgeConfig, halve_batch, judge_cells, share_judge, work_judge
+from btrm.judges.grid import JudgeConfig, halve_batch, share_judge, work_judge
 from btrm.judges.teacher import TeacherConfig, share_teacher, work_teacher
 from btrm.records import write_pairs
 from btrm.stopping import Stopped, ask_to_stop, forget
@@ -314,7 +314,3 @@ def test_a_batch_is_halved_down_to_one(values: dict[str, Any], halvings: int, ba
 )
 def test_a_part_is_bounded_by_its_answers(values: dict[str, Any], pairs: int) -> None:
     assert JudgeConfig.build(values).pairs_at_once == pairs
-
-
-def test_cells_are_counted_before_there_are_checkpoints() -> None:
-    assert judge_cells(JudgeConfig.build({"seeds": [1, 2, 3]}), 40) == 120

@@ -66,10 +66,41 @@ def test_steps_know_what_they_need_and_how_their_work_is_shared(tmp_path: Path) 
     assert steps["teacher"].needs == ("pairs",) and steps["judge"].needs == ("pairs", "grpo")
     assert (steps["teacher"].elements, steps["teacher"].parallelism) == (6, 2)
     assert (steps["pairs"].elements, steps["pairs"].parallelism) == (None, None)
-    cells = steps["judge"].elements
-    assert cells is not None and cells % 6 == 0  # one base, and the five checkpoints that the trainer will leave
+    assert steps["judge"].elements == 6  # one base, and the five checkpoints that the trainer will leave
     alone = plan_steps(Experiment("study", "", (PAIRS, TEACHER)), tmp_path, Options({"teacher": 1}))
     assert alone[1].elements is None
+
+
+def test_no_more_elements_are_sent_than_rows_are_missing(tmp_path: Path) -> None:
+    ruled = Step("teacher", TeacherConfig(n_pairs=5), CPU)
+
+    def elements(*steps: Step) -> int | None:
+        return plan_steps(Experiment("study", "", steps), tmp_path, Options({"teacher": 40}))[-1].elements
+
+    assert elements(PAIRS, ruled) == 40  # nobody knows yet what there will be
+    run_step(plan_steps(Experiment("study", "", (PAIRS,)), tmp_path, Options({}))[0], tmp_path)
+    assert elements(PAIRS, ruled) == elements(ruled) == 5
+    run_step(plan_steps(Experiment("study", "", (ruled,)), tmp_path, Options({}))[0], tmp_path)
+    three_more = Step("teacher", ruled.config.model_copy(update={"n_pairs": 8}), CPU)
+    assert elements(PAIRS, three_more) == 3
+    grown = Step("pairs", PAIRS.config.model_copy(update={"n_pairs": {"train": 40, "validation": 2, "test": 2}}), CPU)
+    assert elements(grown, three_more) == 40  # its pairs are not what they will be
+
+
+@pytest.mark.parametrize("name", ["a%b", "a,b", "a:b", "a\\b", "a\nb"])
+def test_a_path_that_slurm_would_read_otherwise_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"--run .* means something else"):
+        cluster_plan(STUDY, tmp_path / name, SITE, Options({}))
+
+
+def test_commits_and_controllers_are_checked_where_they_will_run(tmp_path: Path, limits: dict[str, int]) -> None:
+    site = SITE.model_copy(update={"cpu_partition": "small"})
+    gpu = Step("teacher", TEACHER.config, Resources(gpus=1, time_min=30))
+    options = Options({"teacher": 4})
+    made = cluster_plan(Experiment("study", "", (gpu,)), tmp_path / "run", site, options)
+    text = describe(made, site, options)
+    assert "teacher.commit, control: partition 'small': none that you may use" in text and limits
+    assert text.count("--partition=small") >= 2 and text.count("--partition=low") == 1
 
 
 def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:

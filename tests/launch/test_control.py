@@ -36,10 +36,12 @@ class Cluster:
         self.requests: list[Request] = []
         self.controllers: list[list[str]] = []
         self.nodes = 4
+        self.members = ""
 
     def limits(self, _: Site) -> ClusterLimits:
-        partition = read_partitions(f"PartitionName=low Default=YES State=UP TotalNodes={self.nodes}", "")["low"]
-        return ClusterLimits(max_array=10, max_jobs=1000, max_submit=None, queued=0, partitions={"low": partition})
+        text = f"PartitionName=low Default=YES State=UP TotalNodes={self.nodes}"
+        found = read_partitions(f"{text}\nPartitionName=other State=UP TotalNodes=2", self.members)
+        return ClusterLimits(max_array=10, max_jobs=1000, max_submit=None, queued=0, partitions=found)
 
     def live_jobs(self, submission: Submission, _tries: int = 1) -> dict[str, str]:
         return {f"btrm-{submission.name}-{key}": job_id for key, job_id in self.alive.items()}
@@ -222,6 +224,11 @@ def test_a_bad_node_is_left_out_while_others_remain(
     cluster.nodes = 2
     assert excluded() == ""
     cluster.nodes = 4
+    states = {"n1": "DOWN*+DRAIN", "n2": "IDLE", "n3": "IDLE", "n4": "IDLE*"}
+    cluster.members = "\n".join(f"NodeName={name} State={states[name]} Partitions=low" for name in states)
+    assert excluded() == ""  # nothing else is up
+    cluster.members += "\nNodeName=n5 State=IDLE+CLOUD+POWERED_DOWN Partitions=low"
+    assert excluded() == "n2,n3"
     late = time.time() + 7200
     monkeypatch.setattr(time, "time", lambda: late)
     assert excluded() == ""

@@ -114,7 +114,7 @@ def test_sbatch_is_given_ranges_and_the_share_of_n() -> None:
     first, second, commit = make_jobs([step("judge", 20, (), 5)], 10, {"judge": missing})
     assert (first.array, first.first, first.count) == ("0-2,7%3", 0, 4)
     assert (second.array, second.first, second.count) == ("2-3%2", 10, 2)
-    assert commit.array == "" and commit.resources.time_min == 60
+    assert commit.array == "" and commit.resources.time_min == 90
 
 
 def test_a_window_cuts_the_last_array_and_leaves_out_what_waits_for_it() -> None:
@@ -134,10 +134,20 @@ def test_gpu_hours_are_those_of_all_elements_for_their_whole_time() -> None:
     assert gpu_hours(jobs) == pytest.approx(10 * 2 * 8 * 1.5)
 
 
-def test_the_controller_and_a_commit_ask_for_no_more_time_than_the_steps() -> None:
-    short = step("judge", 4).model_copy(update={"resources": GPU.model_copy(update={"time_min": 10})})
-    assert controller([short]).resources.time_min == 10 and controller([]).resources.time_min == 30
-    assert make_jobs([short], 10)[-1].resources.time_min == 10
+def test_the_controller_asks_for_no_more_time_than_the_steps() -> None:
+    assert controller([short()]).resources.time_min == 10 and controller([]).resources.time_min == 30
+
+
+@pytest.mark.parametrize(("longest", "asked"), [(None, 60), (1440, 60), (45, 45)])
+def test_the_commit_of_many_short_elements_has_its_time_where_the_cluster_gives_it(
+    longest: int | None, asked: int
+) -> None:
+    assert make_jobs([short()], 10, longest_min=longest)[-1].resources.time_min == asked
+    assert make_jobs([step("judge", 4)], 10, longest_min=longest)[-1].resources.time_min == min(longest or 90, 90)
+
+
+def short() -> PlannedStep:
+    return step("judge", 4).model_copy(update={"resources": GPU.model_copy(update={"time_min": 10})})
 
 
 def test_a_hundred_thousand_elements() -> None:

@@ -81,6 +81,17 @@ def test_a_request_that_fits_has_no_problems() -> None:
     assert check(limits(), both, Resources(gpus=8, cpus=32), "grpo") == []
 
 
+def test_what_asks_for_no_gpus_is_checked_where_it_goes() -> None:
+    parted = site(partition="gpu", account="lab", cpu_partition="cpu", constraint="h100")
+    assert check(limits(), parted, Resources(time_min=240), "pairs") == []
+    (said,) = check(limits(), parted, Resources(time_min=241), "pairs")
+    assert "--time 241: partition cpu allows 240" in said
+    assert limits().longest_min(parted.seen_by(0)) == 240 and limits().longest_min(parted.seen_by(1)) == 2880
+    assert limits().longest_min(site(partition="cpu,gpu")) == 2880
+    assert limits().longest_min(site(partition="cpu,long")) is None
+    assert limits(max_time_min=60).longest_min(site(partition="cpu,long")) == 60
+
+
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     asked = Resources(nodes=3, gpus=16, cpus=100, mem_gb=900, time_min=9999)
     problems = check(limits(), site(partition="gpu", account="other"), asked, "grpo")

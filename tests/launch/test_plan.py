@@ -7,11 +7,13 @@ import pytest
 from btrm.config import ConfigError
 from btrm.launch.plan import (
     DEFAULT_EXPERIMENT,
+    Step,
     experiment_table,
     get_experiment,
     preset_assignments,
     read_preset,
 )
+from btrm.metrics.evaluate import EvaluateConfig
 from btrm.runs import RunPaths
 from btrm.stages import STAGES
 
@@ -22,6 +24,14 @@ def test_every_experiment_is_whole(name: str, tmp_path: Path) -> None:
     assert experiment.name == name
     assert all(step.stage in STAGES for step in experiment.steps)
     assert experiment.problems(RunPaths(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/evil", "a/b", "judge.commit", "-x", ".jobs", "control", "patrol", "a b"]
+)
+def test_a_step_is_not_named_what_is_no_folder_of_the_run(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"a name has letters, digits, _ and -"):
+        Step("evaluate", EvaluateConfig(), name=name)
 
 
 def test_the_default_experiment_has_a_grpo_step() -> None:

@@ -126,7 +126,7 @@ def test_a_job_without_gpus_goes_to_its_own_partition() -> None:
     site = TYPED.model_copy(update={"cpu_partition": "small"})
     plan = planned("judge", NODE, 10)
     array, commit = make_jobs(plan.steps, 1001)
-    assert "--partition=gpu\n" in text(plan, site, array) and "--constraint=ib&h100\n" in text(plan, site, array)
+    assert "--partition=gpu\n" in text(plan, site, array) and "--constraint='ib&h100'\n" in text(plan, site, array)
     for job in (commit, controller(plan.steps)):
         assert "--partition=small\n" in text(plan, site, job) and "--constraint" not in text(plan, site, job)
 

@@ -16,7 +16,7 @@ from btrm.onebox.box import OneBox
 from btrm.operate.cancel import cancel
 from btrm.operate.retry import retry_failed
 from btrm.operate.status import run_status
-from btrm.runs import StageError, read_manifest
+from btrm.runs import StageError, read_manifest, write_json
 
 QUEUE = (
     queue_line("2", "grpo", "RUNNING"),
@@ -38,6 +38,19 @@ def test_all_of_a_runs_jobs_are_cancelled_once_and_none_other(tmp_path: Path, qu
     assert stopped is not None and stopped["cause"] == "cancelled" and "btrm retry" in stopped["advice"]
     again = cancel(tmp_path)
     assert not again.jobs and not again.marked and len(queue.cancelled) == 5
+
+
+def test_a_group_that_shares_a_run_can_write_what_cancel_writes(tmp_path: Path, queue: FakeQueue) -> None:
+    submission = submit(tmp_path)
+    shared = submission.plan().model_dump(mode="json") | {"site": {**submission.plan().site, "umask": "007"}}
+    write_json(submission.plan_file, shared)
+    queue.hold(*QUEUE)
+    before = os.umask(0o077)
+    try:
+        assert main(["cancel", str(tmp_path)]) == 0
+    finally:
+        os.umask(before)
+    assert submission.stop_file.stat().st_mode & 0o777 == 0o660
 
 
 def test_some_steps_only(tmp_path: Path, queue: FakeQueue) -> None:

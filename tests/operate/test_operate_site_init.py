@@ -46,6 +46,7 @@ def test_the_partition_with_gpus_is_taken_and_a_mixed_one_asks_by_type(tmp_path:
     assert check(found, site, Resources(gpus=8, cpus=64), "grpo") == []
     text = path.read_text()
     assert "# or a100" in text and "8 h100" in text and "for staff" in text
+    assert '# cpu_partition = "cpu"' in text
 
 
 def test_a_default_partition_with_gpus_is_kept(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@
 #SBATCH --partition=low
 #SBATCH --requeue
 #SBATCH --signal=URG@120
-#SBATCH --time=60
+#SBATCH --time=1440
 
 # setup
 trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
