@@ -20,6 +20,8 @@ from typing import Any, Self, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+SECRET = "secret"  # the type of a validator's error (PydanticCustomError) whose value is not to be shown
+
 
 class ConfigError(ValueError):
     """What the user asked for cannot be; the message lists every bad field with what is valid."""
@@ -188,7 +190,8 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
             lines.append(f"{path}: required, not given")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{path}: {message} (got {item['input']!r})" if path else message)
+            shown = path and item["type"] != SECRET
+            lines.append(f"{path}: {message} (got {item['input']!r})" if shown else f"{path}: {message}".lstrip(": "))
     head = f"{where}: " if where else ""
     return "\n".join(f"{head}{cls.__name__}.{line}" for line in lines)
 

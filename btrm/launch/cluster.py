@@ -14,8 +14,9 @@ from btrm.launch.limits import ClusterLimits, NoClusterError, ask_cluster, check
 from btrm.launch.patrol import send_patrol
 from btrm.launch.plan import Experiment, Step
 from btrm.launch.sbatch import Request, script
+from btrm.launch.secrecy import is_secret
 from btrm.launch.site import Site
-from btrm.launch.slurm import dependencies, fitting, is_secret, live_jobs, send
+from btrm.launch.slurm import dependencies, fitting, live_jobs, send
 from btrm.launch.snapshot import snapshot, snapshot_path
 from btrm.launch.submission import PATROL, Plan, PlannedStep, SentJob, Submission, new_submission, submissions
 from btrm.runs import REQUEST, RunPaths, StageRun
@@ -296,4 +297,4 @@ def withheld(environ: Mapping[str, str]) -> list[str]:
 
     dotenv = Path(".env")
     known = read_env_file(dotenv) if dotenv.is_file() else {}
-    return sorted(name for name, value in environ.items() if value and is_secret(name) and name not in known)
+    return sorted(name for name, value in environ.items() if value and is_secret(name, value) and name not in known)

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from btrm.launch.site import SECRET_ENDS
+from btrm.launch.secrecy import is_secret
 
 _KEY = re.compile(r"(?:^|\s)([A-Za-z][\w:/]*)=")
 _FILTERS = ("SQUEUE_", "SINFO_", "SACCT_")
@@ -25,7 +25,7 @@ def ask(words: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
 
     Raises NotAnsweredError.
     """
-    hidden = [n for n in os.environ if n.startswith(_FILTERS) or n.upper().endswith(SECRET_ENDS)]
+    hidden = [n for n, v in os.environ.items() if n.startswith(_FILTERS) or is_secret(n, v)]
     env = {name: value for name, value in os.environ.items() if name not in hidden}
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False, env=env)

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from btrm.config import Config, ConfigError, nearest
+from btrm.config import SECRET, Config, ConfigError, nearest
+from btrm.launch.secrecy import is_secret
 from btrm.plugins import shipped
 from btrm.runs import Resources
 
 Executor = Literal["inline", "local", "slurm"]
-SECRET_ENDS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_PASSWD", "_CREDENTIALS")
 
 
 # Options of sbatch that btrm sets itself, and what to use instead.
@@ -86,9 +87,10 @@ class Site(Config):
     @field_validator("env")
     @classmethod
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
-        secret = [name for name in value if name.upper().endswith(SECRET_ENDS)]
+        secret = [name for name, text in value.items() if is_secret(name, text)]
         if secret:
-            raise ValueError(f"{', '.join(secret)}: a site file is no place for secrets; set them in .env (mode 0600)")
+            said = "{names}: a site file is no place for secrets; set them in .env (mode 0600)"
+            raise PydanticCustomError(SECRET, said, {"names": ", ".join(secret)})
         return value
 
     @field_validator("slurm")

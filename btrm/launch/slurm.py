@@ -15,12 +15,12 @@ from btrm.config import ConfigError
 from btrm.launch.jobs import Job, controller, window
 from btrm.launch.queue import forget
 from btrm.launch.sbatch import Request, job_name, script
+from btrm.launch.secrecy import is_secret
 from btrm.launch.site import Site
 from btrm.launch.submission import PATROL, SentJob, Submission
 from btrm.runs import StageError
 
 _LOG = logging.getLogger(__name__)
-_SECRET = re.compile(r"(_|^)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS)$", re.IGNORECASE)
 _TIMEOUT_S = 60
 _TRIES, _PAUSE_S = 20, 10.0
 # slurmctld is restarted or overrun: nothing is wrong with the job.
@@ -35,11 +35,6 @@ class NoRoomError(ConfigError):
     """The queue has no room for another job of this user now."""
 
 
-def is_secret(name: str) -> bool:
-    """Say whether a variable's name is that of a secret."""
-    return _SECRET.search(name) is not None
-
-
 def job_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what sbatch may pass on: no secrets (Slurm keeps a job's environment on disk), nothing of another job.
 
@@ -47,7 +42,7 @@ def job_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """
     dropped = ("SLURM_", "SBATCH_", "SRUN_", "BTRM_OWNER", "BTRM_LEASES")
     kept = ("SLURM_CONF",)
-    return {n: v for n, v in environ.items() if n in kept or not (n.startswith(dropped) or is_secret(n))}
+    return {n: v for n, v in environ.items() if n in kept or not (n.startswith(dropped) or is_secret(n, v))}
 
 
 def live_jobs(submission: Submission, tries: int = _TRIES) -> dict[str, str]:

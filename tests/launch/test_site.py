@@ -94,6 +94,14 @@ def test_a_profile_is_no_place_for_secrets(tmp_path: Path) -> None:
         load_site(str(path))
 
 
+def test_a_url_with_a_password_is_a_secret_under_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "leaky.toml"
+    path.write_text('executor = "slurm"\n[env]\nhttps_proxy = "http://me:hidden@proxy:3128"\nOPENAI_APIKEY = "x"\n')
+    with pytest.raises(ConfigError, match="https_proxy, OPENAI_APIKEY: a site file") as error:
+        load_site(str(path))
+    assert "hidden" not in str(error.value)
+
+
 def test_a_shadowed_profile_that_is_wrong_is_named_with_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
