@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from btrm.config import ConfigError
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.runs import REQUEST, RunManifest, exclusive, write_json
 from btrm.stages import Prepared, execute, get_stage, prepare
@@ -48,14 +51,29 @@ def run_plan(submission: Submission) -> None:
 
 
 def start_background(submission: Submission, time_min: int) -> str:
-    """Start a plan as a local submitit job and return the path of its log."""
+    """Start a plan as a local submitit job and return the path of its log.
+
+    Raises ConfigError where others may write to the run: the child loads a pickle from there, which can run any code.
+    """
     import submitit
 
+    submission.logs.mkdir(exist_ok=True)
+    _refuse_shared(submission.logs, Path(submission.plan().root))
     executor = submitit.LocalExecutor(folder=submission.logs)
     executor.update_parameters(timeout_min=time_min, name="btrm")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     job = executor.submit(run_background, str(submission.directory), visible)
     return str(job.paths.stdout)
+
+
+def _refuse_shared(folder: Path, root: Path) -> None:
+    """Raise ConfigError where a folder, or one above it up to the run's root, is writable by group or others."""
+    inside = [path for path in (folder, *folder.parents) if path == root or root in path.parents]
+    if shared := [str(path) for path in inside if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)]:
+        raise ConfigError(
+            f"{', '.join(shared)}: writable by group or others, who could put their code into a background run; "
+            f"chmod go-w {shlex.join(shared)} (and umask 022), or --executor inline"
+        )
 
 
 def run_background(directory: str, visible_gpus: str | None) -> None:
