@@ -39,11 +39,15 @@ def is_offline(env: Mapping[str, str]) -> bool:
     return env.get("HF_HUB_OFFLINE", "").upper() in _TRUE
 
 
+def hub_home(env: Mapping[str, str]) -> Path:
+    """Return the folder of all that belongs to the hub's library, with this environment: HF_HOME or its default."""
+    caches = env.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.path.expandvars(env.get("HF_HOME") or f"{caches}/huggingface")).expanduser()
+
+
 def hub_cache(env: Mapping[str, str]) -> Path:
     """Return where the hub's library keeps what it has downloaded, with this environment."""
-    caches = env.get("XDG_CACHE_HOME") or "~/.cache"
-    home = env.get("HF_HOME") or f"{caches}/huggingface"
-    return Path(os.path.expandvars(env.get("HF_HUB_CACHE") or f"{home}/hub")).expanduser()
+    return Path(os.path.expandvars(env.get("HF_HUB_CACHE") or f"{hub_home(env)}/hub")).expanduser()
 
 
 def snapshot(item: HubItem, env: Mapping[str, str]) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from btrm.hub import hub_cache, hub_home
 from btrm.launch.jobs import Job
 from btrm.launch.site import Container, Site
 from btrm.launch.submission import Plan, Submission
@@ -120,8 +122,9 @@ def command(job: Job, request: Request) -> str:
 
 
 def container_prefix(container: Container, plan: Plan) -> list[str]:
-    """Return `apptainer exec … python`: the run and the code snapshot are bound, the host's home is not."""
-    binds = [*container.binds, str(Path(plan.root)), *([plan.code] if plan.code else [])]
+    """Return `apptainer exec … python`: the run, the code and the hub's cache are bound, the host's home is not."""
+    places = [str(Path(plan.root)), *([plan.code] if plan.code else []), *_hub_folders(plan.env).values()]
+    binds = [*container.binds, *dict.fromkeys(places)]
     return [
         *("apptainer", "-q", "exec", "--no-home"),
         *(["--nv"] if container.nv else []),
@@ -159,7 +162,7 @@ def job_environment(site: Site, plan: Plan) -> Mapping[str, str]:
     if site.container is not None:
         # The image sees the host's variables: what names the host's own Python must not come along.
         values["APPTAINERENV_PYTHONPATH"] = plan.code or ""
-        values |= _caches(Path(plan.root) / ".cache")
+        values |= _caches(Path(plan.root) / ".cache") | _hub_folders(plan.env)
     return values | plan.env
 
 
@@ -167,6 +170,19 @@ def _caches(folder: Path) -> dict[str, str]:
     """Return places for caches, since there is no home inside an image; the site's own env wins."""
     own = {"MODELSCOPE_CACHE": "modelscope", "TRITON_CACHE_DIR": "triton"}  # these do not go by XDG_CACHE_HOME
     return {"XDG_CACHE_HOME": str(folder)} | {name: str(folder / place) for name, place in own.items()}
+
+
+def _hub_folders(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the submitter's own folders of the hub, which prefetch fills and doctor looks at, where they are there.
+
+    A site that names one in its env has its binds for it. A controller on a node was handed the same variables.
+    """
+    named = ("HF_HOME", "HF_HUB_CACHE")
+    if any(name in env for name in named):
+        return {}
+    known = {**os.environ, **env}
+    folders = {"HF_HOME": hub_home(known), **({"HF_HUB_CACHE": hub_cache(known)} if known.get("HF_HUB_CACHE") else {})}
+    return {name: str(folder.absolute()) for name, folder in folders.items() if folder.is_dir()}
 
 
 def _teardown(job: Job, submission: Submission) -> list[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from btrm.hub import hub_cache
 from btrm.launch.jobs import Job, controller, make_jobs
-from btrm.launch.sbatch import Request, container_prefix, gpu_parameters, script
+from btrm.launch.sbatch import Request, container_prefix, gpu_parameters, job_environment, script
 from btrm.launch.site import Container, Site
 from btrm.launch.submission import Plan, PlannedStep, Submission
 from btrm.onebox.box import OneBox
@@ -80,9 +81,18 @@ SCRIPTS: dict[str, Callable[[], str]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The submitter's own cache, at a place that the files do not name."""
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    (tmp_path / "hub").mkdir()
+    return tmp_path / "hub"
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_are_the_golden_ones(name: str) -> None:
-    file, made = GOLDEN / f"{name}.sh", SCRIPTS[name]()
+def test_scripts_are_the_golden_ones(name: str, hub: Path) -> None:
+    file, made = GOLDEN / f"{name}.sh", SCRIPTS[name]().replace(str(hub), "/home/me/huggingface")
     if os.environ.get("BTRM_GOLDEN") == "write":
         file.write_text(made)
     assert made == file.read_text()
@@ -151,12 +161,12 @@ def test_paths_with_spaces_stay_whole() -> None:
     assert "/my runs" not in made.replace("'/my runs", "").replace("--output='", "")
 
 
-def test_an_image_sees_the_run_and_the_code_and_not_the_home() -> None:
+def test_an_image_sees_the_run_the_code_the_hubs_cache_and_not_the_home(hub: Path) -> None:
     assert APPTAINER.container is not None
     words = container_prefix(APPTAINER.container, planned("sft", NODE))
     assert words[:5] == ["apptainer", "-q", "exec", "--no-home", "--nv"]
     binds = [words[place + 1] for place, word in enumerate(words) if word == "--bind"]
-    assert binds == ["/data", "/scratch:/scratch:ro", RUN, f"{RUN}/.code/0123456789abcdef"]
+    assert binds == ["/data", "/scratch:/scratch:ro", RUN, f"{RUN}/.code/0123456789abcdef", str(hub)]
     assert words[-3:] == ["--writable-tmpfs", "/images/btrm.sif", "python"]
 
 
@@ -171,3 +181,25 @@ def test_jobs_take_the_copy_of_the_code_wherever_they_start(tmp_path: Path) -> N
     shell = f"{exports}\nexport PYTHONPATH={tmp_path / 'copy'}\n{sys.executable} -m btrm.where"
     done = subprocess.run(["bash", "-c", shell], cwd=tmp_path / "checkout", capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "copy"
+
+
+def test_jobs_in_an_image_read_the_cache_that_prefetch_fills(
+    hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned("sft", NODE)
+    there = job_environment(APPTAINER, plan)
+    assert hub_cache(there) == hub_cache(os.environ) == hub / "hub" and there["XDG_CACHE_HOME"] == f"{RUN}/.cache"
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "HF_HOME" not in job_environment(APPTAINER, plan)  # what is not there cannot be bound
+    (tmp_path / "huggingface").mkdir()
+    assert job_environment(APPTAINER, plan)["HF_HOME"] == str(tmp_path / "huggingface")
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub))
+    assert hub_cache(job_environment(APPTAINER, plan)) == hub
+
+
+def test_a_cache_that_the_site_names_is_taken_and_its_binds_are_the_sites() -> None:
+    plan = planned("sft", NODE).model_copy(update={"env": {"HF_HOME": "/scratch/hf"}})
+    assert APPTAINER.container is not None
+    assert job_environment(APPTAINER, plan)["HF_HOME"] == "/scratch/hf"
+    assert container_prefix(APPTAINER.container, plan).count("--bind") == 4

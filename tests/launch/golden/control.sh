@@ -29,6 +29,7 @@ export APPTAINERENV_PYTHONPATH=/runs/study/.code/0123456789abcdef
 export XDG_CACHE_HOME=/runs/study/.cache
 export MODELSCOPE_CACHE=/runs/study/.cache/modelscope
 export TRITON_CACHE_DIR=/runs/study/.cache/triton
+export HF_HOME=/home/me/huggingface
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # command

@@ -27,11 +27,12 @@ export APPTAINERENV_PYTHONPATH=/runs/study/.code/0123456789abcdef
 export XDG_CACHE_HOME=/runs/study/.cache
 export MODELSCOPE_CACHE=/runs/study/.cache/modelscope
 export TRITON_CACHE_DIR=/runs/study/.cache/triton
+export HF_HOME=/home/me/huggingface
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL apptainer -q exec --no-home --nv --bind /data --bind /scratch:/scratch:ro --bind /runs/study --bind /runs/study/.code/0123456789abcdef --writable-tmpfs /images/btrm.sif python -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
+srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL apptainer -q exec --no-home --nv --bind /data --bind /scratch:/scratch:ro --bind /runs/study --bind /runs/study/.code/0123456789abcdef --bind /home/me/huggingface --writable-tmpfs /images/btrm.sif python -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
 
 
 # teardown
