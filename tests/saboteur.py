@@ -52,7 +52,7 @@ class Saboteur:
     def _kinds(self) -> list[Callable[[], str | None]]:
         kinds = [self.task_kill] * 4 + [self.cancel_one] * 3
         kinds += [self.node_down, self.node_kill, self.preempt, self.preempt, self.requeue, self.time_limit]
-        kinds += [self.controller_crash]
+        kinds += [self.controller_crash] * 4  # seldom possible: see _SAFE_AFTER_SBATCH_S
         kinds += [self.full_disk] if self.disk is not None else []
         return kinds + ([self.no_accounting] if self.box.accounting else [])
 
