@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -202,6 +203,26 @@ def test_secrets_that_dotenv_does_not_hold_are_named(tmp_path: Path) -> None:
     assert withheld(environ) == ["HF_TOKEN", "WANDB_API_KEY"]
     (tmp_path / ".env").write_text("HF_TOKEN=x\n")  # the tests' own folder is the current one
     assert withheld(environ) == ["WANDB_API_KEY"]
+
+
+def test_a_group_that_shares_its_runs_can_write_what_submit_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def looked(*_: object) -> tuple[None, list[SentJob]]:
+        seen.append(os.umask(0o022))
+        return None, []
+
+    monkeypatch.setattr(cluster, "submit", looked)
+    (tmp_path / "group.toml").write_text('executor = "slurm"\numask = "007"\n')
+    words = ["--run", str(tmp_path / "run"), "--site", str(tmp_path / "group.toml"), "--dataset", "toy"]
+    before = os.umask(0o077)
+    try:
+        assert main(["pairs", *words, "--n-pairs", "train=8,validation=2,test=2"]) == 0
+    finally:
+        os.umask(before)
+    assert seen == [0o007]
 
 
 def test_whoever_stops_waiting_leaves_the_jobs_running(
