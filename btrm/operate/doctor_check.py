@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Literal
 
 from btrm.launch.site import Site
+from btrm.operate.doctor_disk import LOCK
 from btrm.operate.doctor_node import DEPENDENCIES, Facts
 
 Level = Literal["OK", "WARN", "FAIL"]
@@ -63,6 +64,21 @@ def path_checks(facts: Facts, absent: Level) -> Iterator[Check]:
             yield Check("WARN", f"{what}: {fact.free_gb:.1f} GB left", f"{_ROOM_GB[label]:.0f} GB are soon used")
         else:
             yield Check("OK", f"{what}: {'readable' if read_only else 'writable'}, {fact.free_gb:.0f} GB left")
+
+
+def disk_checks(facts: Facts) -> Iterator[Check]:
+    """Yield what the file system of the run's folder cannot do. Without links and renames nothing can be published."""
+    failed = {what: why for what, why in facts.disk.items() if why}
+    place = f"{facts.place}: the run's folder"
+    for what, why in failed.items():
+        if what == LOCK:
+            fix = "mount it with locks (Lustre: -o flock), or see to it that no two processes here take the same run"
+            yield Check("WARN", f"{place}: {what}: {why}; jobs have leases, processes of one machine do not", fix)
+        else:
+            fix = "--run on another file system: a local disk, NFS, Lustre, GPFS; not a bucket's or a FAT mount"
+            yield Check("FAIL", f"{place}: {what}: {why}", fix)
+    if facts.disk and not failed:
+        yield Check("OK", f"{place}: {', '.join(facts.disk)} work")
 
 
 def python_checks(facts: Facts) -> Iterator[Check]:

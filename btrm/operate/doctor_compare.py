@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from btrm.launch.site import Site
-from btrm.operate.doctor_check import SCRATCH, Check, path_checks, python_checks
+from btrm.operate.doctor_check import SCRATCH, Check, disk_checks, path_checks, python_checks
 from btrm.operate.doctor_node import Facts, PathFact
 
 NODE, IMAGE = "node", "image"
@@ -46,6 +46,7 @@ def compare(site: Site, here: Facts, answer: Answer, gpus: int) -> Iterator[Chec
         yield from _visible(found, answer)
         yield from _seen_gpus(found, gpus)
         yield from path_checks(replace(found, paths=_without_candidates(found)), absent="FAIL")
+        yield from disk_checks(found)
         yield from _network(site, found)
     node = answer.facts.get(NODE)
     if node is not None:

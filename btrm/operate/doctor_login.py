@@ -15,7 +15,7 @@ from btrm.launch.offline import hub_items
 from btrm.launch.plan import get_experiment
 from btrm.launch.site import Container, Site, visible_gpus
 from btrm.launch.slurm import job_environ
-from btrm.operate.doctor_check import Check, path_checks, paths_to_check, python_checks
+from btrm.operate.doctor_check import Check, disk_checks, path_checks, paths_to_check, python_checks
 from btrm.operate.doctor_node import Facts, Question, answers, take
 from btrm.runs import Resources
 
@@ -40,6 +40,7 @@ def login_checks(site: Site, found: Facts, gpus: int, experiment: str | None) ->
     if site.container is not None:
         yield from _image(site, site.container)
     yield from path_checks(found, absent="WARN" if site.executor == "slurm" else "FAIL")
+    yield from disk_checks(found)
     yield from _sharing(site, found, Path(found.paths["run"].path))
     yield from _offline(site, experiment)
 

