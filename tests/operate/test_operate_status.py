@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -215,8 +216,9 @@ def test_watching_ends_when_nothing_more_will_happen(
             complete(tmp_path, name)
 
     clock = iter([0.0, 2.0, 50.0])  # a look of two seconds
-    monkeypatch.setattr("btrm.operate.cli.time.sleep", next_look)
-    monkeypatch.setattr("btrm.operate.cli.time.monotonic", lambda: next(clock))
+    # Its own clock alone: subprocess sleeps too where a command takes a moment to end.
+    watched = SimpleNamespace(sleep=next_look, monotonic=lambda: next(clock))
+    monkeypatch.setattr("btrm.operate.cli.time", watched)
     assert main(["status", str(tmp_path), "--watch"]) == 0
     assert capsys.readouterr().out.count("\x1b[H") == 2
     assert rests == [40.0]
