@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from btrm.config import ConfigError
-from btrm.launch import job
+from btrm.launch import job, step_work
 from btrm.launch.submission import PlannedStep
 from btrm.runs import RunManifest
 
 FAULTS = Path(__file__).parent
-_safe_point, _run_step = job.safe_point, job.run_step
+_safe_point, _run_step = step_work.safe_point, step_work.run_step
 
 
 def slow_point() -> None:
@@ -36,6 +36,6 @@ def broken_step(step: PlannedStep, root: Path, *more: Any) -> RunManifest | None
 
 
 if __name__ == "__main__":
-    job.safe_point, job.run_step = slow_point, broken_step
+    step_work.safe_point, step_work.run_step = slow_point, broken_step
     (FAULTS / f"environ.{sys.argv[4]}.{os.getpid()}").write_text(json.dumps(dict(os.environ)))
     sys.exit(job.main(sys.argv[3:]))  # the words before are: -m btrm.launch.job
