@@ -74,7 +74,9 @@ def test_a_broken_cluster_changes_nothing(
     saboteur = Saboteur(box, submission, small_disk, seed, FAULTS)
     saboteur.run(lambda: not unfinished(plan))
     _wait(run)
-    report = f"seed {seed}: {time.monotonic() - started:.0f} s, {len(saboteur.done)} faults: {'; '.join(saboteur.done)}"
+    disk = "" if small_disk else " (no disk that this user may fill)"
+    took = f"{time.monotonic() - started:.0f} s"
+    report = f"seed {seed}: {took}, {len(saboteur.done)} faults{disk}: {'; '.join(saboteur.done)}"
     print(report)
     _tell(report)
     assert submission.stopped() is None, report
