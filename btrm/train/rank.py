@@ -16,10 +16,8 @@ from btrm.leases import Fenced
 from btrm.runs import write_json
 from btrm.stopping import Stopped, listen, stop_asked
 
-STOPPED, FENCED = (
-    75,
-    76,
-)  # how a rank ends that stopped with its checkpoint on disk, or that a newer attempt has replaced
+# How a rank ends that stopped with its checkpoint on disk, and one that a newer attempt has replaced.
+STOPPED, FENCED = 75, 76
 PARENT, STOP_FILE = "BTRM_PARENT", "BTRM_STOP_FILE"
 _PR_SET_PDEATHSIG = 1
 
