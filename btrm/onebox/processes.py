@@ -49,7 +49,10 @@ def record(folder: Path, name: str, process: Process) -> None:
 
 def recorded(folder: Path) -> dict[str, Process]:
     """Return {name: process} of the recorded daemons that still run."""
-    found = {path.stem: Process(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))}
+    found: dict[str, Process] = {}
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(FileNotFoundError):  # the process that holds the cluster may be ending it just now
+            found[path.stem] = Process(**json.loads(path.read_text()))
     return {name: process for name, process in found.items() if process.alive}
 
 
