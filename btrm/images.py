@@ -1,0 +1,48 @@
+"""What names an image: the sha256 of its file, hashed once and remembered by inode, size and time of change."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import Path
+
+from btrm.config import ConfigError
+from btrm.runs import sha256_file, user_cache, write_json
+
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+def image_digest(image: str) -> str | None:
+    """Return the hex sha256 of an image's file, or the digest that a registry's reference ends in.
+
+    None for what has no digest: a sandbox folder, a reference by tag. Raises ConfigError where there is no such file.
+    """
+    if "://" in image or "#" in image:
+        found = DIGEST.search(image)
+        return found[1] if found else None
+    path = Path(image).expanduser()
+    if path.is_dir():
+        return None
+    if not path.is_file():
+        raise ConfigError(f"image {image}: no such file")
+    return _remembered(path.resolve())
+
+
+def image_stat(path: Path) -> str:
+    """Return what changes with a file's content, as `stat -Lc '%i %s %Y'` prints it: inode, bytes, seconds."""
+    found = path.stat()
+    return f"{found.st_ino} {found.st_size} {int(found.st_mtime)}"
+
+
+def _remembered(path: Path) -> str:
+    found = path.stat()
+    key = f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+    memory = user_cache() / "images" / f"{key}.json"
+    try:
+        return json.loads(memory.read_text())["sha256"]
+    except (OSError, ValueError, KeyError):
+        digest = sha256_file(path)
+    with contextlib.suppress(OSError):  # a full or read-only home costs the time to hash again
+        write_json(memory, {"path": str(path), "sha256": digest})
+    return digest
