@@ -20,6 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from btrm.onebox.cli import main as cluster
 
         return cluster(words[1:])
+    if words[:1] == ["container"]:
+        from btrm.container.cli import main as container
+
+        return container(words[1:])
     args = _parser().parse_args(words or ["--help"])
     try:
         return args.function(args)
@@ -40,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     commands.add_parser("submit", help="run a stage or a whole experiment (same as python -m btrm.submit)")
     commands.add_parser("cluster", help="a real Slurm on this machine, with faults on request")
+    commands.add_parser("container", help="the image that pins everything: build, try, verify, keep it")
     run = _command(commands, "show", _show, "what a run holds, and how far it is")
     run.add_argument("run", type=Path)
     run = _command(commands, "verify", _verify, "rehash everything that a run's manifests claim")
