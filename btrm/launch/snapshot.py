@@ -10,7 +10,7 @@ from pathlib import Path
 from btrm.plugins import shipped
 from btrm.runs import REVISION, git_revision
 
-_SHIPPED = ("experiments", "slurm", "containers")
+_SHIPPED = ("experiments", "slurm")  # what builds an image has no place in a job
 
 
 def snapshot(root: Path) -> Path:
@@ -23,10 +23,15 @@ def snapshot(root: Path) -> Path:
 
 def snapshot_path(root: Path) -> Path:
     """Return where the snapshot of the code as it is now lies, made or not."""
+    return root / ".code" / code_digest()
+
+
+def code_digest() -> str:
+    """Return what names the code as it is now: 16 hex digits of the sha256 of its files and their names."""
     digest = hashlib.sha256()
     for name, file in sorted(_files().items()):
         digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return root / ".code" / digest.hexdigest()[:16]
+    return digest.hexdigest()[:16]
 
 
 def _files() -> dict[Path, Path]:
