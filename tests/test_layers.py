@@ -11,6 +11,7 @@ import btrm
 
 ROOT = Path(btrm.__file__).parent
 FOUNDATION = (
+    "checks",
     "config",
     "progress",
     "plugins",

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from btrm.checks import Check
 from btrm.launch.site import load_site
-from btrm.operate.doctor_check import Check
 from btrm.operate.doctor_job import node_checks
 from btrm.operate.doctor_login import facts, login_checks
 

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
 
+from btrm.checks import Check, Level
 from btrm.launch.site import Site
 from btrm.operate.doctor_disk import LOCK
 from btrm.operate.doctor_node import DEPENDENCIES, Facts
 
-Level = Literal["OK", "WARN", "FAIL"]
 _ROOM_GB = {"run": 50.0, "HF_HOME": 50.0, "scratch": 20.0, "/tmp": 2.0, "/dev/shm": 1.0}
 _LEAST_GB = 0.5
 _LEAST_FILES = 10_000
 # Where clusters commonly have a node's own disk.
 SCRATCH = ("$SLURM_TMPDIR", "/scratch", "/local", "/localscratch", "/lscratch", "/tmp")
 CACHES = ("XDG_CACHE_HOME", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "VLLM_CACHE_ROOT")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line. A FAIL keeps jobs from running, a WARN may; `fix` says what to do about either."""
-
-    level: Level
-    what: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.level:<5} {self.what}" + (f"  -> {self.fix}" if self.fix else "")
 
 
 def paths_to_check(site: Site, run: str, environ: Mapping[str, str]) -> dict[str, str]:

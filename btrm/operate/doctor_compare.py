@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from btrm.checks import Check
 from btrm.launch.site import Site
-from btrm.operate.doctor_check import SCRATCH, Check, disk_checks, path_checks, python_checks
+from btrm.operate.doctor_check import SCRATCH, disk_checks, path_checks, python_checks
 from btrm.operate.doctor_node import Facts, PathFact
 
 NODE, IMAGE = "node", "image"

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from btrm.checks import Check
 from btrm.launch.sbatch import container_prefix, gpu_parameters, job_environment
 from btrm.launch.site import Site
 from btrm.launch.slurm import job_environ
 from btrm.launch.snapshot import snapshot
 from btrm.launch.submission import Plan
-from btrm.operate.doctor_check import SCRATCH, Check, paths_to_check
+from btrm.operate.doctor_check import SCRATCH, paths_to_check
 from btrm.operate.doctor_compare import BLIND, IMAGE, NODE, TIMED_OUT, Answer, compare, hub_address
 from btrm.operate.doctor_login import sbatch_words
 from btrm.operate.doctor_node import MARK, Facts, Question

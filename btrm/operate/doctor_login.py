@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from btrm.checks import Check
 from btrm.config import ConfigError
 from btrm.hub import hub_cache, snapshot
 from btrm.launch.limits import ask_cluster, check
@@ -15,7 +16,7 @@ from btrm.launch.offline import hub_items
 from btrm.launch.plan import get_experiment
 from btrm.launch.site import Container, Site, visible_gpus
 from btrm.launch.slurm import job_environ
-from btrm.operate.doctor_check import Check, disk_checks, path_checks, paths_to_check, python_checks
+from btrm.operate.doctor_check import disk_checks, path_checks, paths_to_check, python_checks
 from btrm.operate.doctor_node import Facts, Question, answers, take
 from btrm.runs import Resources
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from btrm.checks import Check
 from btrm.cli import main
 from btrm.launch.site import Site
 from btrm.onebox.box import OneBox
-from btrm.operate.doctor_check import Check, adapted_swift, disk_checks, path_checks, python_checks
+from btrm.operate.doctor_check import adapted_swift, disk_checks, path_checks, python_checks
 from btrm.operate.doctor_compare import Answer, compare
 from btrm.operate.doctor_node import Facts, PathFact, Question, take
 
