@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from btrm.config import ConfigError
+from btrm.runs import StageError
 
 
 def need_apptainer() -> str:
@@ -25,16 +26,16 @@ def ask(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def do(*words: str) -> None:
-    """Run `apptainer WORDS` on this terminal (it may ask for a passphrase); raise ConfigError where it fails."""
+    """Run `apptainer WORDS` on this terminal (it may ask for a passphrase); raise StageError where it fails."""
     done = subprocess.run([need_apptainer(), *words], check=False)
     if done.returncode:
-        raise ConfigError(f"apptainer {words[0]} failed (exit status {done.returncode}): it has said why above")
+        raise StageError(f"apptainer {words[0]} failed (exit status {done.returncode}): it has said why above")
 
 
-def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+def become(command: Sequence[str]) -> NoReturn:
     """Replace this process by a command, so that its exit code and its signals are its own."""
     try:
-        os.execvpe(command[0], list(command), dict(env))
+        os.execvp(command[0], [*command])
     except FileNotFoundError:
         raise ConfigError(f"{command[0]}: no such command here") from None
 

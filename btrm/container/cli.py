@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from btrm.config import ConfigError
+from btrm.container import cli_image
 from btrm.runs import StageError
 
 
@@ -58,5 +59,26 @@ def _lock(args: argparse.Namespace) -> int:
 
 
 COMMANDS = (
+    Command("shell", "a shell in an image, as jobs see it", cli_image.shell_arguments, cli_image.shell),
+    Command(
+        "exec",
+        "a command in an image, as jobs see it; prints the line, to be copied",
+        cli_image.exec_arguments,
+        cli_image.execute,
+    ),
+    Command(
+        "verify",
+        "is it what was built, from what is locked? a line a check",
+        cli_image.verify_arguments,
+        cli_image.verify,
+    ),
+    Command("sign", "sign an image with a key of yours", cli_image.sign_arguments, cli_image.sign),
+    Command("push", "send an image to a registry, by ORAS", cli_image.push_arguments, cli_image.push),
+    Command(
+        "pull",
+        "bring an image from a registry, and hold it against its digest",
+        cli_image.pull_arguments,
+        cli_image.pull,
+    ),
     Command("lock", "resolve locks/NAME.in into locks/NAME.lock, every file by its hash", _lock_arguments, _lock),
 )
