@@ -1,4 +1,4 @@
-"""What happens to advantages after normalisation, and what a batch of completions says about training. numpy only.
+"""What happens to advantages once they are scaled, and what a batch of completions says about training. numpy only.
 
 Symbols: N completions, in groups of K of one prompt.
 """
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-_EPS = 1e-4  # what GRPO adds to a group's std before it divides
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +34,14 @@ def shape_advantages(
     reward_N: Floats,
     weight_N: Floats,
     num_generations: int,
-    *,
-    std_floor: float = 0.0,
-    min_std: float = 0.0,
+    min_std: float,
 ) -> Floats:
-    """Return advantages with the std floor, the low-std filter and the pair weights applied, in that order.
+    """Return advantages with the low-std filter and the pair weights applied, in that order.
 
-    floor: A * (s + 1e-4) / (max(s, floor) + 1e-4), as if the group's std had been at least the floor; filter: A = 0
-    where s < min_std; weights multiply last, where group normalisation cannot cancel them (DWRL, arXiv 2510.15242).
+    filter: A = 0 where a group's std is below min_std; weights multiply last, where group normalisation cannot cancel
+    them (DWRL, arXiv 2510.15242).
     """
-    std_N = group_std(reward_N, num_generations)
-    shaped = advantage_N * (std_N + _EPS) / (np.maximum(std_N, std_floor) + _EPS)
-    return np.where(std_N < min_std, 0.0, shaped) * weight_N
+    return np.where(group_std(reward_N, num_generations) < min_std, 0.0, advantage_N) * weight_N
 
 
 def train_metrics(parts: Sequence[Scored]) -> dict[str, float]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -126,7 +128,8 @@ def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:
     with leaving_nothing(run):
         rows, report = fitting_rows(run, config.rows, run.model(config.model), config.max_length, group=2)
         n_pairs = report["rows"] // 2
-        plan.check_pairs(n_pairs)
+        with _users_error():
+            plan.check_pairs(n_pairs)
         options = grpo_options(config, run, rows, plan)
         training = Training("btrm.train.grpo", options, config.max_steps, partial(servers, config, run))
         done = train(config, run, training)
@@ -137,13 +140,23 @@ def run_grpo(config: GrpoConfig, run: StageRun) -> StageResult:
 
 def batch_plan(config: GrpoConfig, processes: int) -> BatchPlan:
     """Return how completions are dealt; raise ConfigError where a process would not hold whole pairs."""
-    return BatchPlan.build(
-        config.generation_batch_size,
-        processes,
-        config.per_device_batch_size,
-        config.num_generations,
-        config.num_iterations,
-    )
+    with _users_error():
+        return BatchPlan.build(
+            config.generation_batch_size,
+            processes,
+            config.per_device_batch_size,
+            config.num_generations,
+            config.num_iterations,
+        )
+
+
+@contextlib.contextmanager
+def _users_error() -> Generator[None]:
+    """Make ConfigErrors of the sampler's errors; its module is ms-swift's as well, and knows none."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def grpo_options(config: GrpoConfig, run: StageRun, rows: Path, plan: BatchPlan) -> Options:

@@ -3,6 +3,9 @@
 Symbols: W ranks, K completions a row, spg = steps per generation, G = per-device batch * W * spg completions a
 generation batch, R = iterations * spg repeats of it, P = G / 2K pairs in it. The sampler emits one global stream and
 knows nothing of ranks: accelerate's BatchSamplerShard deals it out in blocks of G / W rows.
+
+Part of btrm, Apache License 2.0. It needs numpy and pyarrow, and nothing of btrm: the patch series puts this file into
+ms-swift as it is.
 """
 
 from __future__ import annotations
@@ -14,8 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-
-from btrm.config import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,7 +53,7 @@ class BatchPlan:
     def build(
         cls, generation_batch_size: int, world_size: int, per_device: int, num_generations: int, num_iterations: int = 1
     ) -> BatchPlan:
-        """Derive the plan; raise ConfigError with the rule that is broken and the nearest values that keep it.
+        """Derive the plan; raise ValueError with the rule that is broken and the nearest values that keep it.
 
         Each rank must hold whole pairs (2K rows), because rewards are computed on a rank's own completions, and a
         whole number of per-device batches.
@@ -61,7 +62,7 @@ class BatchPlan:
         if generation_batch_size % unit or generation_batch_size < unit:
             low = generation_batch_size // unit * unit
             near = " or ".join(str(value) for value in (low, low + unit) if value > 0)
-            raise ConfigError(
+            raise ValueError(
                 f"generation_batch_size: {generation_batch_size} does not give each of {world_size} process(es) whole "
                 "pairs: (per_device_batch_size * steps_per_generation) % (2 * num_generations) must be 0, with "
                 "steps_per_generation = generation_batch_size / (processes * per_device_batch_size) a whole number; "
@@ -71,13 +72,13 @@ class BatchPlan:
         return cls(world_size, per_device, steps, num_generations, num_iterations)
 
     def check_pairs(self, n_pairs: int) -> None:
-        """Raise ConfigError where the pairs do not fill one generation batch, with the largest one that they fill."""
+        """Raise ValueError where the pairs do not fill one generation batch, with the largest one that they fill."""
         if n_pairs >= self.pairs:
             return
         unit = _unit(self.world_size, self.per_device, self.num_generations)
         most = n_pairs * 2 * self.num_generations // unit * unit
         hint = f"at most {most} would do" if most else f"at least {unit // (2 * self.num_generations)} are needed"
-        raise ConfigError(
+        raise ValueError(
             f"generation_batch_size: {self.generation_batch_size} completions are {self.pairs} pairs "
             f"(num_generations={self.num_generations}), and there are {n_pairs}; {hint}"
         )
@@ -103,7 +104,7 @@ def pair_columns(dataset: Any, key: str) -> tuple[pa.Array, Ints]:
 def index_pairs(keys: Sequence[str] | pa.Array, sides: Sequence[int] | NDArray[Any]) -> Ints:
     """Return rows_P2: the row numbers of side 0 and side 1 of each pair, pairs in order of first appearance.
 
-    Raises ConfigError for a pair that has not exactly one row a side.
+    Raises ValueError for a pair that has not exactly one row a side.
     """
     import pyarrow as pa
 
@@ -112,7 +113,7 @@ def index_pairs(keys: Sequence[str] | pa.Array, sides: Sequence[int] | NDArray[A
     counts = np.bincount(slot_N, minlength=2 * len(encoded.dictionary))
     if (counts != 1).any():
         name = encoded.dictionary[int(np.flatnonzero(counts != 1)[0]) // 2].as_py()
-        raise ConfigError(f"pair {name!r}: must have exactly one row of side 0 and one of side 1")
+        raise ValueError(f"pair {name!r}: must have exactly one row of side 0 and one of side 1")
     rows = np.empty(len(counts), np.int64)
     rows[slot_N] = np.arange(len(slot_N))
     return rows.reshape(-1, 2)
@@ -148,9 +149,13 @@ class PairRepeatSampler:
         """Called by accelerate before each epoch."""
         self.epoch = epoch
 
+    @property
+    def micro_steps(self) -> int:
+        """The micro-steps of an epoch, on each rank."""
+        return len(self.rows_P2) // self.plan.pairs * self.repeats
+
     def __len__(self) -> int:
-        n_chunks = len(self.rows_P2) // self.plan.pairs
-        return n_chunks * self.plan.pairs * 2 * self.plan.num_generations * self.repeats
+        return self.micro_steps * self.plan.pairs * 2 * self.plan.num_generations
 
     def __iter__(self) -> Iterator[int]:
         for chunk in self.epoch_pairs(max(self.epoch, self._current_epoch())):

@@ -1,4 +1,4 @@
-"""btrm's parts in ms-swift's GRPO trainer: the sampler, the reward, the advantages.
+"""btrm's parts in ms-swift's GRPO trainer: the reward, the pair weights, the metrics, whoever brings the pairs.
 
 Apart from `swift_adapter.py`, since this trainer brings vLLM along, which takes long to load.
 """
@@ -17,20 +17,20 @@ from swift.rewards import ORM, orms
 from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
 from swift.trainers.trainer_factory import TrainerFactory
 
-from btrm.config import ConfigError
 from btrm.rewards.config import RewardConfig
 from btrm.rewards.pair_batch import PairBatch
 from btrm.rewards.reward import Rewards, compute_rewards
 from btrm.score_text import close_tag
 from btrm.scores import PARSERS, parse_score
-from btrm.train import swift_adapter
+from btrm.train import swift_adapter, swift_pairs, swift_series
 from btrm.train.advantages import Scored, shape_advantages, train_metrics
-from btrm.train.grpo import GrpoConfig, batch_plan
+from btrm.train.grpo import GrpoConfig
 from btrm.train.options import Order
-from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs, pair_columns
 from btrm.train.swift_adapter import WholeCheckpoints
+from btrm.train.swift_pairs import PlainGRPOTrainer
 
-_ORM, _GRPO = cast(Any, ORM), cast(Any, GRPOTrainer)
+_PATCHED = swift_series.is_in()
+_ORM, _PARENT = cast(Any, ORM), cast(Any, GRPOTrainer if _PATCHED else PlainGRPOTrainer)
 _REWARDS = cast("dict[str, Any]", orms)
 _REWARD, _WEIGHT = 0, 1  # columns of rewards_per_func
 
@@ -70,64 +70,10 @@ class PairWeight(_ORM):
         return PairReward.last.weight_N.tolist()
 
 
-class PairGRPOTrainer(WholeCheckpoints, _GRPO):
-    """ms-swift's GRPO trainer with our sampler, our advantages and our metrics."""
+class PairGRPOTrainer(WholeCheckpoints, _PARENT):
+    """ms-swift's GRPO trainer, on pairs, with our filter, our pair weights and our metrics."""
 
     config: ClassVar[GrpoConfig]
-    plan: ClassVar[BatchPlan]
-    _resampling = False
-    _resumed_at: int | None = None
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.config.sampler == "stock":
-            return super()._get_train_sampler(train_dataset)
-        rows_P2 = _pairs_of(train_dataset or self.train_dataset)
-        if self._resampling:
-            # Each pass is another permutation, and a batch is drawn once: nobody repeats it for its micro-steps.
-            return PairRepeatSampler(rows_P2, self.plan, self.args.seed, repeats=1, current_epoch=self._step_now)
-        self._pairs_per_epoch = len(rows_P2)
-        return PairRepeatSampler(rows_P2, self.plan, self.args.seed, current_epoch=self._epoch_now)
-
-    def get_train_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the trainer's loader; refuse one that would not deal our stream as it is."""
-        loader = super().get_train_dataloader(*args, **kwargs)
-        if self.config.sampler == "pair":
-            _check_loader(loader, self.plan)
-        return loader
-
-    def _epoch_now(self) -> int:
-        return int((self.state.epoch or 0.0) + 1e-6)
-
-    def _step_now(self) -> int:
-        return int(self.state.global_step)
-
-    def _prepare_resample_data_iterator(self) -> None:
-        self._resampling = True
-        try:
-            super()._prepare_resample_data_iterator()
-        finally:
-            self._resampling = False
-
-    def _prepare_inputs(self, inputs: Any) -> Any:
-        if self.model.training and self._resumed_at is None:
-            # A resumed trainer counts from 0: put it where its data are, in the middle of a generation batch or not.
-            self._resumed_at = self._step = self._step or self._micro_step()
-        return super()._prepare_inputs(inputs)
-
-    def _micro_step(self) -> int:
-        if self.config.sampler == "stock":
-            return 0
-        micro = self._pairs_per_epoch // self.plan.pairs * self.plan.repeats
-        accumulation = self.args.gradient_accumulation_steps
-        updates = -(-micro // accumulation)
-        return int(self.state.global_step) % updates * accumulation
-
-    def compute_std(self, samples: Any, rewards_per_func: torch.Tensor) -> torch.Tensor:
-        """Return each completion's std for dynamic sampling: the larger of its pair's two, so that pairs stay whole."""
-        std = super().compute_std(samples, rewards_per_func)
-        if self.config.sampler == "stock":
-            return std
-        return std.view(-1, 2 * self.num_generations).amax(dim=1).repeat_interleave(2 * self.num_generations)
 
     def _compute_advantages(self, samples: Any, rewards_per_func: torch.Tensor, batch_encoded_inputs: Any) -> Any:
         advantages = super()._compute_advantages(samples, rewards_per_func, batch_encoded_inputs)
@@ -137,8 +83,7 @@ class PairGRPOTrainer(WholeCheckpoints, _GRPO):
             columns[:, _REWARD],
             columns[:, _WEIGHT],
             self.num_generations,
-            std_floor=self.config.reward_std_floor,
-            min_std=self.config.min_group_std,
+            self.config.min_group_std,
         )
         self._log_batch()
         return torch.as_tensor(shaped, dtype=advantages.dtype, device=advantages.device)
@@ -157,54 +102,32 @@ def train_grpo(order: Order) -> None:
     config = GrpoConfig.build(order.config)
     PairReward.config = config.reward.resolved()
     PairGRPOTrainer.order, PairGRPOTrainer.config = order, config
-    PairGRPOTrainer.plan = batch_plan(config, order.world_size)
+    argv = [*order.argv, *_ask_for_pairs(config)]
     _REWARDS["btrm_reward"], _REWARDS["btrm_weight"] = PairReward, PairWeight
     TrainerFactory.TRAINER_MAPPING["grpo"] = f"{__name__}.{PairGRPOTrainer.__name__}"
     PairReward.eos = _eos_of(order.argv)
-    rlhf_main(order.argv)
+    rlhf_main(argv)
     swift_adapter.leave(PairGRPOTrainer)
 
 
+def _ask_for_pairs(config: GrpoConfig) -> list[str]:
+    """Return a patched ms-swift's options for the sampler and the floor; a plain one's trainer is told here."""
+    pairs, floor = config.sampler == "pair", config.reward_std_floor
+    if _PATCHED:
+        return ["--pair_sampler", str(pairs).lower(), "--min_reward_std", str(floor)]
+    PlainGRPOTrainer.pair_sampler, PlainGRPOTrainer.min_reward_std = pairs, floor
+    return []
+
+
 def contract() -> Iterator[tuple[str, bool]]:
-    """Yield (what we build on, whether it is so) for this ms-swift."""
+    """Yield (what we build on, whether it is so) for this ms-swift, patched or plain."""
     yield from swift_adapter.contract()
-    expected = {
-        "_get_train_sampler": ["self", "train_dataset"],
-        "_prepare_resample_data_iterator": ["self"],
-        "_prepare_inputs": ["self", "inputs"],
-        "compute_std": ["self", "samples", "rewards_per_func"],
-        "_compute_advantages": ["self", "samples", "rewards_per_func", "batch_encoded_inputs"],
-    }
-    for name, parameters in expected.items():
-        method = getattr(GRPOTrainer, name, None)
-        found = list(inspect.signature(method).parameters) if method is not None else None
-        yield f"GRPOTrainer.{name}({', '.join(parameters)})", found == parameters
+    yield from swift_pairs.contract()
     yield "GRPOTrainer._save_checkpoint", hasattr(GRPOTrainer, "_save_checkpoint")
     ours = f"{__name__}.{PairGRPOTrainer.__name__}"
     yield from swift_adapter.trainer_in_table("grpo", "swift.rlhf_trainers.GRPOTrainer", ours)
-    source = inspect.getsource(GRPOTrainer)
-    for text in ("self._buffered_inputs", "self._step %", "self._metrics[mode]", "self.dynamic_resample_iterator"):
-        yield f"GRPOTrainer uses {text}", text in source
+    yield "GRPOTrainer uses self._metrics[mode]", "self._metrics[mode]" in inspect.getsource(GRPOTrainer)
     yield "swift.rewards.orms is a dict", type(_REWARDS) is dict
-
-
-def _pairs_of(dataset: Any) -> Any:
-    """Return rows_P2 of a Hugging Face dataset."""
-    return index_pairs(*pair_columns(dataset, "label_id" if "label_id" in dataset.column_names else "pair_id"))
-
-
-def _check_loader(loader: Any, plan: BatchPlan) -> None:
-    """Refuse a loader that would deal our stream in other blocks than whole local generation batches."""
-    local = plan.per_device * plan.steps_per_generation
-    shard = loader.batch_sampler
-    inner = getattr(shard, "batch_sampler", shard)
-    sampler = getattr(inner, "sampler", None)
-    split = bool(getattr(shard, "split_batches", False))
-    if not isinstance(sampler, PairRepeatSampler) or inner.batch_size != local or split:
-        raise ConfigError(
-            f"the data loader deals {getattr(inner, 'batch_size', '?')} rows of {type(sampler).__name__} "
-            f"(split_batches={split}), not {local} of PairRepeatSampler; dispatch_batches and split_batches must be off"
-        )
 
 
 def _eos_of(argv: list[str]) -> str | None:

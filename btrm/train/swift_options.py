@@ -102,6 +102,7 @@ GRPO_OWNED = {
     "vllm_server_host": _SERVERS,
     "vllm_server_port": _SERVERS,
     "vllm_server_base_url": _SERVERS,
+    "pair_sampler": "sampler",
     "train_sampling_strategy": "fixed: the sampler's order",
     "dataset_shuffle": "fixed: the sampler's order",
     "train_dataloader_shuffle": "fixed: the sampler's order",

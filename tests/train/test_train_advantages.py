@@ -1,4 +1,4 @@
-"""The std floor, the low-std filter and the pair weights, each by hand; and the train metrics."""
+"""The low-std filter and the pair weights, each by hand; and the train metrics."""
 
 from __future__ import annotations
 
@@ -20,29 +20,17 @@ def test_group_std_is_the_trainers() -> None:
     assert group_std(REWARD_N, 2) == pytest.approx(np.repeat([0.5**0.5, 0.01 * 0.5**0.5, 0.0], 2))
 
 
-def test_the_floor_scales_as_if_the_std_were_the_floor() -> None:
-    shaped = shape_advantages(normalised(REWARD_N), REWARD_N, ONES, 2, std_floor=0.1)
-    grouped = REWARD_N.reshape(-1, 2)
-    std = np.maximum(grouped.std(1, ddof=1, keepdims=True), 0.1)
-    assert shaped == pytest.approx(((grouped - grouped.mean(1, keepdims=True)) / (std + 1e-4)).ravel())
-
-
 def test_the_filter_leaves_other_groups_alone() -> None:
-    shaped = shape_advantages(normalised(REWARD_N), REWARD_N, ONES, 2, min_std=0.05)
+    shaped = shape_advantages(normalised(REWARD_N), REWARD_N, ONES, 2, 0.05)
     assert shaped[:2] == pytest.approx(normalised(REWARD_N)[:2])
     assert (shaped[2:] == 0).all()
 
 
-def test_floor_and_filter_are_two_options() -> None:
-    floored = shape_advantages(normalised(REWARD_N), REWARD_N, ONES, 2, std_floor=0.05)
-    assert (floored[2:4] != 0).all()
-
-
 def test_weights_survive_normalisation() -> None:
     weight_N = np.repeat([1.0, 0.1, 0.5], 2)
-    plain = shape_advantages(normalised(REWARD_N), REWARD_N, ONES, 2)
+    plain = shape_advantages(normalised(REWARD_N), REWARD_N, ONES, 2, 0.0)
     assert plain == pytest.approx(normalised(REWARD_N))
-    assert shape_advantages(normalised(REWARD_N), REWARD_N, weight_N, 2) == pytest.approx(plain * weight_N)
+    assert shape_advantages(normalised(REWARD_N), REWARD_N, weight_N, 2, 0.0) == pytest.approx(plain * weight_N)
     # inside the reward they are gone after normalisation, but for the epsilon
     assert normalised(REWARD_N * weight_N)[:2] == pytest.approx(plain[:2], rel=1e-3)
 

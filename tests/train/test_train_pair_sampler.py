@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btrm.config import ConfigError
 from btrm.train.pair_sampler import BatchPlan, PairRepeatSampler, index_pairs
 
 K = 2
@@ -113,7 +112,7 @@ def test_resampling_draws_each_batch_once() -> None:
     [(128, 3, 2, "96 or 144"), (120, 8, 2, "128"), (130, 1, 2, "128 or 144"), (64, 2, 48, "96")],
 )
 def test_a_batch_that_parts_pairs_is_refused_with_the_rule(batch: int, world: int, per_device: int, near: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ValueError) as error:
         BatchPlan.build(batch, world, per_device, 8)
     assert f"Nearest valid: {near}" in str(error.value)
     assert "(per_device_batch_size * steps_per_generation) % (2 * num_generations)" in str(error.value)
@@ -130,14 +129,14 @@ def test_the_nearest_values_named_are_valid(world: int, per_device: int, generat
         plan = BatchPlan.build(batch, world, per_device, generations)
         assert plan.generation_batch_size == batch
         assert per_device * plan.steps_per_generation % (2 * generations) == 0
-    except ConfigError as error:
+    except ValueError as error:
         for value in str(error).rpartition("Nearest valid: ")[2].split(" or "):
             assert BatchPlan.build(int(value), world, per_device, generations).generation_batch_size == int(value)
 
 
 def test_fewer_pairs_than_a_batch_are_refused() -> None:
     plan = BatchPlan.build(128, 1, 2, 8)
-    with pytest.raises(ConfigError, match=r"8 pairs.*there are 7; at most 112 would do"):
+    with pytest.raises(ValueError, match=r"8 pairs.*there are 7; at most 112 would do"):
         PairRepeatSampler(rows_of(7), plan, seed=0)
 
 
@@ -147,5 +146,5 @@ def test_pairs_are_found_wherever_their_rows_stand() -> None:
 
 @pytest.mark.parametrize(("keys", "sides"), [(["a"], [0]), (["a", "a"], [0, 0]), (["a", "a", "a"], [0, 1, 1])])
 def test_a_pair_without_one_row_a_side_is_refused(keys: list[str], sides: list[int]) -> None:
-    with pytest.raises(ConfigError, match="pair 'a': must have exactly one row"):
+    with pytest.raises(ValueError, match="pair 'a': must have exactly one row"):
         index_pairs(keys, sides)
