@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--site", metavar="NAME", help="default: $BTRM_SITE, else slurm where there is sbatch, else local"
     )
+    doctor.add_argument("--image", metavar="IMAGE", help="an image alone, started on this machine, instead of a site")
     doctor.add_argument("--on-node", action="store_true", help="also from inside a short job, and compare")
     doctor.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs that the job asks for (default 0)")
     doctor.add_argument("--run", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
@@ -193,12 +194,12 @@ def _site(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from btrm.launch.site import default_site
     from btrm.operate.doctor import Request, examine
 
+    what = {"site": args.site, "image": args.image, "experiment": args.experiment}
     where = {"run": args.run, "gpus": args.gpus, "on_node": args.on_node, "wait_s": args.wait}
     failed = 0
-    for check in examine(Request(args.site or default_site(), experiment=args.experiment, **where)):
+    for check in examine(Request(**what, **where)):
         print(check, flush=True)
         failed += check.level == "FAIL"
     return 1 if failed else 0

