@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("slurm_fixtures",)
+pytest_plugins = ("slurm_fixtures", "container_fixtures")
 REQUIRED = {name for name in os.environ.get("BTRM_REQUIRE", "").split(",") if name}
 
 
