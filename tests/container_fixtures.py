@@ -30,8 +30,9 @@ def need_apptainer() -> Generator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_image(need_apptainer: None) -> Generator[Path]:
+def tiny_image(request: pytest.FixtureRequest) -> Generator[Path]:
     """An image to copy from: `tiny.copy(tiny_image, tmp_path)`."""
+    request.getfixturevalue("need_apptainer")
     if not Path("/bin/busybox").exists():
         missing("apptainer", "busybox-static is not installed")
     # Apptainer may build as another user, who cannot look into pytest's own folders.
@@ -42,8 +43,9 @@ def tiny_image(need_apptainer: None) -> Generator[Path]:
 
 
 @pytest.fixture(scope="session")
-def keyrings(need_apptainer: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def keyrings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """{who: keyring's folder}: ours, theirs; each holds one key without a passphrase."""
+    request.getfixturevalue("need_apptainer")
     return {who: _keyring(tmp_path_factory.mktemp(who), who) for who in ("ours", "theirs")}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,11 @@ def test_a_flipped_byte_is_refused_and_nothing_in_the_image_is_run(image: Path) 
 
 
 def test_a_file_that_took_the_name_is_hashed_though_inode_size_and_time_are_as_they_were(image: Path) -> None:
-    before = os.stat(image)
+    before = image.stat()
     assert image_digest(str(image)) == sha256_file(image)  # remembered from here on
     tiny.flip(image, at=image.stat().st_size - 1)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert os.stat(image).st_ino == before.st_ino
+    assert image.stat().st_ino == before.st_ino
     assert len(said(image)["FAIL"]) == 1
 
 
@@ -80,9 +81,8 @@ def test_without_any_claim_it_says_so(image: Path) -> None:
     assert any("nobody claims" in line for line in said(image)["WARN"])
 
 
-def test_labels_that_say_otherwise_than_its_record_are_refused(
-    need_apptainer: None, tiny_image: Path, short_path: Path
-) -> None:
+@pytest.mark.usefixtures("need_apptainer")
+def test_labels_that_say_otherwise_than_its_record_are_refused(short_path: Path) -> None:
     image = tiny.build(short_path / "t", tiny.own_record(), lock_sha256="f" * 64, code="another")
     fails = said(image)["FAIL"]
     assert len(fails) == 1 and "its labels" in fails[0]
@@ -95,24 +95,25 @@ def test_a_record_beside_it_of_another_build_is_refused(image: Path) -> None:
     assert len(fails) == 1 and "base sha256:1111" in fails[0]
 
 
-def test_another_lock_or_other_patches_are_told_and_refused_on_request(need_apptainer: None, short_path: Path) -> None:
+@pytest.mark.usefixtures("need_apptainer")
+def test_another_lock_or_other_patches_are_told_and_refused_on_request(short_path: Path) -> None:
     image = tiny.build(short_path / "t", tiny.own_record(lock_sha256="e" * 64, patches_sha256="d" * 64))
     assert not said(image)["FAIL"]
     fails = said(image, lock=True)["FAIL"]
     assert [line.partition(":")[0] for line in fails] == ["cpu.lock", "the patches"]
 
 
-def test_what_is_no_image_is_an_error_and_not_a_pass(need_apptainer: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("need_apptainer")
+def test_what_is_no_image_is_an_error_and_not_a_pass(tmp_path: Path) -> None:
     (tmp_path / "x.sif").write_text("no image")
-    with pytest.raises(ConfigError, match="x.sif"):
+    with pytest.raises(ConfigError, match=r"x\.sif"):
         said(tmp_path / "x.sif")
 
 
-def test_a_sandbox_can_be_looked_at_but_not_pinned(image: Path, short_path: Path) -> None:
-    import subprocess
-
+def test_a_sandbox_can_be_looked_at_but_not_pinned(tiny_image: Path, short_path: Path) -> None:
     box = short_path / "box"
-    subprocess.run(["apptainer", "-q", "build", "--sandbox", str(box), str(image)], check=True, capture_output=True)
+    words = ["apptainer", "build", "--sandbox", str(box), str(tiny_image)]
+    subprocess.run(words, check=True, capture_output=True)
     found = said(box)
     assert not found["FAIL"] and any("its labels" in line for line in found["OK"])
     assert len(said(box, by={"--sha256": "0" * 64}, signed=True)["FAIL"]) == 2
@@ -136,7 +137,8 @@ def test_a_signed_image_passes_and_its_record_tells_what_was_built(image: Path, 
     assert (build_record(image) or {})["unsigned_sha256"] == unsigned
 
 
-def test_a_byte_changed_after_signing_breaks_the_signature(image: Path, as_us: str) -> None:
+@pytest.mark.usefixtures("as_us")
+def test_a_byte_changed_after_signing_breaks_the_signature(image: Path) -> None:
     sign(image)
     tiny.flip(image, at=image.stat().st_size // 2)
     record_path(image).unlink()
@@ -161,7 +163,8 @@ def test_the_end_of_a_fingerprint_is_not_taken_for_it(image: Path, as_us: str) -
         said(image, keys=(as_us[-8:],))
 
 
-def test_what_is_not_as_recorded_is_not_signed(image: Path, as_us: str) -> None:
+@pytest.mark.usefixtures("as_us")
+def test_what_is_not_as_recorded_is_not_signed(image: Path) -> None:
     tiny.flip(image, at=5000)
     before = sha256_file(image)
     with pytest.raises(ConfigError, match="not what was built"):
@@ -169,7 +172,8 @@ def test_what_is_not_as_recorded_is_not_signed(image: Path, as_us: str) -> None:
     assert sha256_file(image) == before
 
 
-def test_a_sign_that_was_cut_short_can_be_done_again(image: Path, as_us: str) -> None:
+@pytest.mark.usefixtures("as_us")
+def test_a_sign_that_was_cut_short_can_be_done_again(image: Path) -> None:
     unsigned = image.with_name("unsigned.sif")
     shutil.copyfile(image, unsigned)
     sign(image)
