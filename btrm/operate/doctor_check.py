@@ -10,6 +10,8 @@ from btrm.checks import Check, Level
 from btrm.launch.site import Site
 from btrm.operate.doctor_disk import LOCK
 from btrm.operate.doctor_node import DEPENDENCIES, Facts
+from btrm.train.swift_series import own_version
+from btrm.versions import LOCAL_VERSION
 
 _ROOM_GB = {"run": 50.0, "HF_HOME": 50.0, "scratch": 20.0, "/tmp": 2.0, "/dev/shm": 1.0}
 _LEAST_GB = 0.5
@@ -77,14 +79,26 @@ def python_checks(facts: Facts) -> Iterator[Check]:
         yield Check("FAIL", f"{what}: lacks {', '.join(missing)}", f"pip install {' '.join(missing)} there")
     else:
         yield Check("OK", what)
-    found, adapted = facts.packages.get("ms-swift"), adapted_swift()
+    yield _swift_check(facts.place, facts.packages.get("ms-swift"))
+
+
+def _swift_check(place: str, found: str | None) -> Check:
+    """Return the line on ms-swift: which release, with which patches."""
     if found is None:
-        yield Check("WARN", f"{facts.place}: no ms-swift", "pip install 'btrm[train]' where sft and grpo shall run")
-    elif adapted and found != adapted:
-        fix = f"pip install ms-swift=={adapted}"
-        yield Check("FAIL", f"{facts.place}: ms-swift {found}; btrm's adapter is made for {adapted}", fix)
-    else:
-        yield Check("OK", f"{facts.place}: ms-swift {found}, plain, with btrm's pair sampler put in by its adapter")
+        return Check("WARN", f"{place}: no ms-swift", "pip install 'btrm[train]' where sft and grpo shall run")
+    release, _, series = found.partition(LOCAL_VERSION)
+    what, adapted = f"{place}: ms-swift {release}", adapted_swift()
+    if adapted and release != adapted:
+        return Check("FAIL", f"{what}; btrm's adapter is made for {adapted}", f"pip install ms-swift=={adapted}")
+    if not series:
+        return Check("OK", f"{what}, plain, with btrm's pair sampler put in by its adapter")
+    if found == own_version(release):
+        return Check("OK", f"{what}, patched (series {series})")
+    fix = (
+        "build the image anew (btrm container build), or in a venv: reinstall ms-swift, run containers/patches/apply.py"
+    )
+    mine = own_version(release).partition(LOCAL_VERSION)[2]
+    return Check("WARN", f"{what}, patched (series {series}), not with this btrm's {mine}; its adapter is used", fix)
 
 
 def adapted_swift() -> str | None:

@@ -30,6 +30,7 @@ from btrm.operate.doctor_image_facts import (
     identity,
     look_around,
 )
+from btrm.versions import package_version
 
 MARK = "BTRM-DOCTOR "
 DEPENDENCIES = ("numpy", "orjson", "pyarrow", "pydantic", "submitit", "tqdm")
@@ -144,7 +145,7 @@ def _versions() -> dict[str, str]:
     found: dict[str, str] = {}
     for name in (*DEPENDENCIES, *EXTRAS):
         try:
-            found[name] = metadata.version(name)
+            found[name] = package_version(name)
         except metadata.PackageNotFoundError:
             continue
     return found

@@ -6,7 +6,9 @@ another one, its options are left alone, and the adapter does the same.
 
 from __future__ import annotations
 
-from btrm.runs import LOCAL_VERSION, package_versions
+from importlib import metadata
+
+from btrm.versions import LOCAL_VERSION, package_version
 
 # The sha256 of the patches, one after the other; containers/patches/refresh.py writes it.
 SERIES = "a8a272c5f78173a0c9f4a2603fe41751cbf65619e3c06ec30f0122345b5c9231"
@@ -19,5 +21,4 @@ def own_version(release: str) -> str:
 
 def is_in() -> bool:
     """Say whether the installed ms-swift has this series in it."""
-    found = package_versions().get("ms-swift", "")
-    return found == own_version(found.partition("+")[0])
+    return package_version("ms-swift") == own_version(metadata.version("ms-swift"))
