@@ -26,6 +26,7 @@ from btrm.images import image_digest
 from btrm.launch.snapshot import code_digest
 from btrm.plugins import shipped
 from btrm.runs import StageError, git_revision, now, sha256_file, user_cache, write_json
+from btrm.train.swift_series import SERIES
 
 # A tenth of the default's (gzip -9) time to write, quicker to read, and hardly larger.
 _PACKED = ("--mksquashfs-args", "-comp zstd -Xcompression-level 3")
@@ -95,7 +96,7 @@ def packages_key(image: Image, base: Base) -> str:
     """Return what names a packages stage: its lock, base, patches, and the texts that install it."""
     folder = shipped("containers")
     texts = [stage_one(), *((folder / name).read_text() for name in _STAGED)]
-    parts = [image.packages.python, sha256_file(image.packages.path), base.digest, patches_digest(), *texts]
+    parts = [image.packages.python, sha256_file(image.packages.path), base.digest, SERIES, *texts]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -105,13 +106,6 @@ def stage_one() -> str:
     first, found, _ = text.partition(_SECOND_STAGE)
     assert found, "btrm.def has no second stage"
     return first
-
-
-def patches_digest() -> str:
-    """Return the digest of the patch series, as apply.py leaves it in the patched package."""
-    folder = shipped("containers") / "patches"
-    words = [sys.executable, str(folder / "apply.py"), "--series"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _base(order: Build, cache: Path, context: Path) -> Base:
@@ -155,7 +149,7 @@ def _record(order: Build, base: Base, context: Path) -> dict[str, object]:
         "python": lock.python,
         "lock_sha256": sha256_file(context / "packages.lock"),
         "left_out": list(lock.leave_out),
-        "patches_sha256": patches_digest(),
+        "patches_sha256": SERIES,
         "base": base.digest,
         "driver": order.image.driver,
         "git": git_revision(),

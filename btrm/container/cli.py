@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from btrm.config import ConfigError
-from btrm.container import cli_image
+from btrm.container import cli_build, cli_image
 from btrm.runs import StageError
 
 
@@ -42,23 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lock_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="*", help="which locks (default: all)")
-    parser.add_argument("--upgrade", action="store_true", help="take newer versions than the lock has")
-    parser.add_argument("--find-links", action="append", default=[], metavar="DIR|URL", help="for uv; may be repeated")
-
-
-def _lock(args: argparse.Namespace) -> int:
-    from btrm.container.lock import write_lock
-    from btrm.container.variants import get_lock, variants
-
-    words = [word for place in args.find_links for word in ("--find-links", place)]
-    for lock in [get_lock(name) for name in args.name or variants().locks]:
-        print(write_lock(lock, upgrade=args.upgrade, words=words), flush=True)
-    return 0
-
-
 COMMANDS = (
+    Command("build", "build an image from its lock and a folder of wheels", cli_build.build_arguments, cli_build.build),
+    Command(
+        "wheels",
+        "fetch all files of a lock, by hash, for a build without a network",
+        cli_build.wheels_arguments,
+        cli_build.wheels,
+    ),
     Command("shell", "a shell in an image, as jobs see it", cli_image.shell_arguments, cli_image.shell),
     Command(
         "exec",
@@ -80,5 +71,10 @@ COMMANDS = (
         cli_image.pull_arguments,
         cli_image.pull,
     ),
-    Command("lock", "resolve locks/NAME.in into locks/NAME.lock, every file by its hash", _lock_arguments, _lock),
+    Command(
+        "lock",
+        "resolve locks/NAME.in into locks/NAME.lock, every file by its hash",
+        cli_build.lock_arguments,
+        cli_build.lock,
+    ),
 )
