@@ -6,10 +6,12 @@ import contextlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from btrm.config import ConfigError
 from btrm.runs import sha256_file, user_cache, write_json
 
+IMAGE_RECORD = Path("/opt/btrm/image.json")  # written by the image's build
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -27,6 +29,14 @@ def image_digest(image: str) -> str | None:
     if not path.is_file():
         raise ConfigError(f"image {image}: no such file")
     return _remembered(path.resolve())
+
+
+def image_record() -> dict[str, Any]:
+    """Return what the image that this process runs in says of itself; nothing outside of one of ours."""
+    try:
+        return json.loads(IMAGE_RECORD.read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def image_stat(path: Path) -> str:

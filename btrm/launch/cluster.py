@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from btrm.config import Config, ConfigError
+from btrm.images import image_stat
 from btrm.launch.control import unfinished
 from btrm.launch.jobs import Job, controller, gpu_hours, make_jobs, window
 from btrm.launch.limits import ClusterLimits, NoClusterError, ask_cluster, check
 from btrm.launch.patrol import send_patrol
 from btrm.launch.plan import Experiment, Step
+from btrm.launch.runtime import image_problems, image_sha256
 from btrm.launch.sbatch import Request, script
 from btrm.launch.secrecy import is_secret
-from btrm.launch.site import Site
+from btrm.launch.site import Container, Site
 from btrm.launch.slurm import dependencies, fitting, live_jobs, send
 from btrm.launch.snapshot import snapshot, snapshot_path
 from btrm.launch.submission import PATROL, Plan, PlannedStep, SentJob, Submission, new_submission, submissions
@@ -129,8 +131,24 @@ def cluster_plan(experiment: Experiment, root: Path, site: Site, options: Option
         )
     steps = plan_steps(experiment, root, options)
     site_values = site.model_dump(mode="json")
-    code, after = str(snapshot_path(root)), options.after or None
-    return Plan(root=str(root), steps=steps, env=site.env, site=site_values, code=code, after=after)
+    code = snapshot_path(root)
+    return Plan(
+        root=str(root),
+        steps=steps,
+        env=site.env,
+        site=site_values,
+        code=str(code),
+        code_digest=code.name,
+        **_identity(site.container),
+        after=options.after or None,
+    )
+
+
+def _identity(container: Container | None) -> dict[str, str]:
+    """Return what names the image; nothing where it has no digest, or is not there, which is told later."""
+    if container is None or (digest := image_sha256(container)) is None:
+        return {}
+    return {"image_sha256": digest, **({"image_stat": image_stat(container.file)} if container.file else {})}
 
 
 def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None, list[SentJob]]:
@@ -182,10 +200,7 @@ def _problems(todo: Sequence[PlannedStep], jobs: Sequence[Job], site: Site, limi
     asked |= {job.key: job.resources for job in jobs if job.kind == "commit"}
     asked |= {"control": controller(todo).resources} if site.submit_from_nodes else {}
     lines += _once({name: check(limits, site, resources, "") for name, resources in asked.items()})
-    image = site.container.image if site.container else ""
-    if image and "://" not in image and not Path(image).expanduser().exists():
-        lines.append(f"[container] image {image}: no such file here; btrm doctor --site {site.name} tells more")
-    return lines
+    return lines + image_problems(site)
 
 
 def _once(found: Mapping[str, Sequence[str]]) -> list[str]:

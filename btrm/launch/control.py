@@ -19,6 +19,7 @@ from btrm.launch.attempt import MAX_HALVINGS, consecutive, hopeless
 from btrm.launch.failures import FAILURES, classify
 from btrm.launch.jobs import Job, make_jobs
 from btrm.launch.limits import ClusterLimits, ask_cluster
+from btrm.launch.refused import note_refused
 from btrm.launch.sbatch import Request
 from btrm.launch.site import Site
 from btrm.launch.slurm import live_jobs, send, send_control
@@ -57,10 +58,12 @@ def advance(submission: Submission) -> None:
         todo = unfinished(submission.plan())
         if not todo:
             _LOG.info("every step is complete")
-        elif (verdict := _verdict(submission, todo)) is not None:
-            stop(submission, verdict)
         else:
-            resend(submission)
+            note_refused(submission)
+            if (verdict := _verdict(submission, todo)) is not None:
+                stop(submission, verdict)
+            else:
+                resend(submission)
 
 
 def give_up(submission: Submission, error: Exception) -> None:

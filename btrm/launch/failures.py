@@ -36,6 +36,18 @@ _TABLE = (
     Failure("fenced", "none", "a newer attempt of the same job has taken over; nothing to do", own_fault=False),
     Failure("bad_request", "stop", "the request was wrong: mend what the log names, submit again", own_fault=True),
     Failure(
+        "image_changed",
+        "stop",
+        "the image is not the one that was submitted with: put that back and `btrm retry RUN`, or submit anew",
+        text=r"^btrm: image_changed: ",
+    ),
+    Failure(
+        "image_unfit",
+        "stop",
+        "btrm's code, or a package that it needs, is not there: bind the run, or build the image anew; submit again",
+        text=r"^btrm: image_unfit: |No module named '?btrm\b",
+    ),
+    Failure(
         "no_progress",
         "stop",
         "two attempts in a row got nowhere: read `btrm logs RUN`, mend the cause, then `btrm retry RUN`",

@@ -19,8 +19,9 @@ from btrm.config import ConfigError
 from btrm.environment import load_environment
 from btrm.launch.attempt import MAX_HALVINGS, TERMINATED, TIME_LIMIT, NoProgressError, Running, attempt
 from btrm.launch.failures import classify
+from btrm.launch.snapshot import check_code
 from btrm.launch.step_work import element_share, steps_done, whole
-from btrm.launch.submission import PATROL, Submission
+from btrm.launch.submission import PATROL, Plan, Submission
 from btrm.leases import Fenced
 from btrm.runs import (
     JOB_IDS,
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         named = name if kind != "commit" else f"{name}.commit"
         with attempt(submission, named, element, gpus, at_start, halvings) as running:
-            return _guarded(lambda: work(submission, step, Path(plan.root), running), running)
+            return _guarded(lambda: _checked(plan, lambda: work(submission, step, Path(plan.root), running)), running)
     except NoProgressError as error:
         _LOG.error("no further attempt: %s", error)
         return 1
@@ -115,6 +116,11 @@ def _control(submission: Submission) -> int:
         _LOG.exception("the controller failed")
         give_up(submission, error)
     return 0
+
+
+def _checked(plan: Plan, work: Callable[[], None]) -> None:
+    check_code(plan.code_digest, plan.code)
+    work()
 
 
 def _guarded(work: Callable[[], None], running: Running) -> int:

@@ -12,9 +12,10 @@ from typing import Any
 
 from btrm.hub import hub_cache, hub_home
 from btrm.launch.jobs import Job
+from btrm.launch.runtime import LEAKS, exec_words, exports, image_lines, job_words, mount_lines, srun_export
 from btrm.launch.site import Container, Site
 from btrm.launch.submission import Plan, Submission
-from btrm.runs import Resources
+from btrm.runs import CODE, IMAGE, IMAGE_SHA256, Resources
 
 # Delivered to every process of a step, ignored by those that do not know it, and harmless to an image's mount: USR2,
 # which launchers commonly take, kills a container's FUSE mount and every Python that is still starting.
@@ -77,7 +78,7 @@ def parameters(job: Job, request: Request) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "setup": _setup(job, request),
         "teardown": _teardown(job, request.submission),
-        "srun_args": ["--kill-on-bad-exit=1", "--export=ALL"],  # whatever sbatch was told to hand on
+        "srun_args": ["--kill-on-bad-exit=1", srun_export(_image(job, site), site.env)],
         "additional_parameters": _switched({**extra, **_extras(job, site)}),
     }
 
@@ -116,23 +117,27 @@ def _mail(job: Job, site: Site) -> dict[str, str]:
 def command(job: Job, request: Request) -> str:
     """Return what srun starts on each node: the runner, with the path of its submission and its part of the plan."""
     runner = ["-m", "btrm.launch.job", str(request.submission.directory), job.step, job.kind, str(job.first)]
-    if job.kind == "control" or request.site.container is None:  # a controller talks to the cluster: outside the image
+    container, plan = _image(job, request.site), request.plan
+    if container is None:
         return shlex.join([request.site.python or sys.executable, *runner])
-    return shlex.join([*container_prefix(request.site.container, request.plan), *runner])
+    handed = [*job_environment(request.site, plan), "MASTER_ADDR", "MASTER_PORT"]
+    return f"{job_words(container, bound(plan), handed)} {shlex.join(runner)}"
+
+
+def _image(job: Job, site: Site) -> Container | None:
+    """Return the image that a job runs in; a controller talks to the cluster and stays outside."""
+    return None if job.kind == "control" else site.container
+
+
+def bound(plan: Plan) -> list[str]:
+    """Return what an image sees beside the site's binds: the run, the code and the hub's cache, never the home."""
+    places = [str(Path(plan.root)), *([plan.code] if plan.code else []), *_hub_folders(plan.env).values()]
+    return [*dict.fromkeys(places)]
 
 
 def container_prefix(container: Container, plan: Plan) -> list[str]:
-    """Return `apptainer exec … python`: the run, the code and the hub's cache are bound, the host's home is not."""
-    places = [str(Path(plan.root)), *([plan.code] if plan.code else []), *_hub_folders(plan.env).values()]
-    binds = [*container.binds, *dict.fromkeys(places)]
-    return [
-        *("apptainer", "-q", "exec", "--no-home"),
-        *(["--nv"] if container.nv else []),
-        *(word for bind in binds for word in ("--bind", bind)),
-        *container.args,
-        container.image,
-        container.python,
-    ]
+    """Return what stands before the words of the image's Python where one is run outside of a job's script."""
+    return exec_words(container, bound(plan), Path.cwd(), [container.python])
 
 
 def _setup(job: Job, request: Request) -> list[str]:
@@ -140,7 +145,12 @@ def _setup(job: Job, request: Request) -> list[str]:
     values = job_environment(site, plan)
     lines = ["trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back"]
     lines += [f"umask {site.umask}"] if site.umask else []
-    lines += [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in values.items())]
+    lines += site.setup
+    if (container := _image(job, site)) is not None:
+        lines.append(f"unset {' '.join(LEAKS)}")
+        lines += image_lines(container, plan.image_sha256, plan.image_stat)
+        lines += mount_lines(site.scratch, job.resources.nodes)
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     lines.append("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # since 22.05 srun does not take it from sbatch
     if job.resources.nodes > 1:
         lines += [
@@ -157,11 +167,13 @@ def job_environment(site: Site, plan: Plan) -> Mapping[str, str]:
     values = {"PYTHONUNBUFFERED": "1", "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
     if plan.code:
         values["PYTHONPATH"] = plan.code
+    if plan.code_digest:
+        values[CODE] = plan.code_digest
     if site.offline:
         values |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if site.container is not None:
-        # The image sees the host's variables: what names the host's own Python must not come along.
-        values["APPTAINERENV_PYTHONPATH"] = plan.code or ""
+        values |= exports(site.container, plan.code)
+        values |= {IMAGE: site.container.image, IMAGE_SHA256: plan.image_sha256 or ""}
         values |= _caches(Path(plan.root) / ".cache") | _hub_folders(plan.env)
     return values | plan.env
 

@@ -30,15 +30,42 @@ _OWNED = {
     **{"account": "--account", "qos": "--qos", "constraint": "constraint in the site's file"},
 }
 
+_CLEANING = frozenset({"--cleanenv", "-e", "--containall", "-C"})
+
 
 class Container(Config):
-    """The image that stages run in: the launcher stays outside, `apptainer exec` runs inside."""
+    """The image that stages run in; the launcher stays outside.
 
+    `runtime` is what runs it: `apptainer exec`, `singularity exec`, or srun itself with `pyxis`, where there is enroot.
+    `binds` are HOST or HOST:INSIDE[:ro]. `sha256` pins the image's file: another one is refused. `args` are further
+    words for the runtime: of exec, or of srun.
+    """
+
+    runtime: Literal["apptainer", "singularity", "pyxis"] = "apptainer"
     image: str
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     binds: tuple[str, ...] = ()
     python: str = "python"
     nv: bool = True
     args: tuple[str, ...] = ()
+
+    @field_validator("image")
+    @classmethod
+    def _at_home(cls, value: str) -> str:
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+
+    @model_validator(mode="after")
+    def _keeps_the_environment(self) -> Self:
+        cleaning = [word for word in self.args if word in _CLEANING and self.runtime != "pyxis"]
+        if cleaning:
+            raise ValueError(f"args {', '.join(cleaning)}: takes SLURM_* and the site's env away from jobs")
+        return self
+
+    @property
+    def file(self) -> Path | None:
+        """The image's file or folder; None where it is a reference that the runtime resolves."""
+        named = self.runtime == "pyxis" and not self.image.startswith(("/", "."))  # enroot's [REGISTRY#]NAME[:TAG]
+        return None if named or "://" in self.image else Path(self.image)
 
 
 class Limits(Config):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
+from importlib import metadata
 from pathlib import Path
 
+from btrm.config import ConfigError
+from btrm.images import image_record
+from btrm.launch.inside import REQUIRES
 from btrm.plugins import shipped
 from btrm.runs import REVISION, git_revision
 
@@ -34,6 +38,26 @@ def code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def check_code(digest: str | None, place: str | None) -> None:
+    """Raise ConfigError where the code that runs is not the launcher's, whose digest this is; None asks for nothing.
+
+    In an image without the run's folder, or where a file of the copy was changed, other code would do the work.
+    """
+    if digest is None or (here := code_digest()) == digest:
+        return
+    own = image_record()
+    whose = f", the image's own of {own['btrm_version']}" if own.get("code") == here else ""
+    if place is not None:
+        raise ConfigError(
+            f"the code at {Path(__file__).parent.parent} ({here}{whose}) is not the copy that was submitted, {place}: "
+            "was the copy changed, or is the run not bound into the image?"
+        )
+    raise ConfigError(
+        f"the code at {Path(__file__).parent.parent} ({here}{whose}) is not the launcher's ({digest}), "
+        "of which no copy was made: build the image anew, or submit with a copy"
+    )
+
+
 def _files() -> dict[Path, Path]:
     package = Path(__file__).parent.parent
     files = {Path("btrm") / file.relative_to(package): file for file in _sources(package)}
@@ -46,12 +70,21 @@ def _sources(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
 
 
+def _requires() -> list[str]:
+    """Return what btrm needs as its metadata has it; nothing where it runs from a folder that was never installed."""
+    try:
+        return metadata.requires("btrm") or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
 def _copy(files: dict[Path, Path], target: Path) -> None:
     scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     for name, file in files.items():
         (scratch / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, scratch / name)
     (scratch / REVISION).write_text(git_revision() or "")
+    (scratch / REQUIRES).write_text("\n".join(_requires()))
     try:
         scratch.rename(target)
     except OSError:  # another submission was first

@@ -45,13 +45,20 @@ class PlannedStep(Config):
 
 
 class Plan(Config):
-    """What jobs are handed: everything they need, by path. `site` is the profile as it was when submitted."""
+    """What jobs are handed: everything they need, by path. `site` is the profile as it was when submitted.
+
+    `code` is the path of the code's copy, `code_digest` what names the launcher's code; `image_stat` goes with
+    `image_sha256` (see btrm.images), None where the image is no file.
+    """
 
     root: str
     steps: tuple[PlannedStep, ...]
     env: dict[str, str]
     site: dict[str, object] = Field(default_factory=dict)
     code: str | None = None
+    code_digest: str | None = None
+    image_sha256: str | None = None
+    image_stat: str | None = None
     after: str | None = None
 
     def step(self, name: str) -> PlannedStep:

@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.launch.sbatch import container_prefix, gpu_parameters
+from btrm.launch.runtime import LEAKS, exec_words, pyxis_words
+from btrm.launch.sbatch import bound, gpu_parameters
 from btrm.launch.site import Site
 from btrm.launch.submission import Plan
 from btrm.runs import Resources
@@ -35,19 +36,23 @@ def shell_command(site: Site, needs: Resources) -> list[str]:
         **{name.replace("_", "-"): value for name, value in gpu_parameters(needs, site).items()},
         **site.slurm,
     }
-    return ["srun", *(f"--{name}={value}" for name, value in asked.items()), "--pty", *_inside(site)]
+    return ["srun", *(f"--{name}={value}" for name, value in asked.items()), *_started(site)]
 
 
-def _inside(site: Site) -> list[str]:
-    """Return the shell as it is started on the node: after the site's set-up, in its image."""
-    setup = [*site.setup, *(f"export {name}={shlex.quote(value)}" for name, value in site.env.items())]
-    shell = ["bash"]
-    if site.container is not None:
-        here = Plan(root=str(Path.cwd()), steps=(), env=site.env)
-        shell = [*container_prefix(site.container, here)[:-1], "bash"]
-    if not setup:
-        return shell
-    return ["bash", "-c", "; ".join([*setup, f"exec {shlex.join(shell)}"])]
+def _started(site: Site) -> list[str]:
+    """Return what starts the shell on the node: after the site's set-up, in its image."""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in site.env.items()]
+    if (image := site.container) is None:
+        return ["--pty", *_shell([*site.setup, *exports], ["bash"])]
+    places, cwd = bound(Plan(root=str(Path.cwd()), steps=(), env=site.env)), Path.cwd()
+    lines = [f"unset {' '.join(LEAKS)}", *exports]
+    if image.runtime == "pyxis":  # srun starts the image, and what follows is inside, where there are no modules
+        return [*pyxis_words(image, [*image.binds, *places], cwd), "--pty", *_shell(lines, ["bash"])]
+    return ["--pty", *_shell([*site.setup, *lines], exec_words(image, places, cwd, ["bash"]))]
+
+
+def _shell(lines: list[str], shell: list[str]) -> list[str]:
+    return ["bash", "-c", "; ".join([*lines, f"exec {shlex.join(shell)}"])] if lines else shell
 
 
 def open_shell(command: list[str]) -> None:

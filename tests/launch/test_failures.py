@@ -138,4 +138,4 @@ def test_every_class_says_what_is_done() -> None:
 
 def test_only_what_another_try_cannot_mend_stops() -> None:
     stops = {name for name, failure in FAILURES.items() if failure.action == "stop"}
-    assert stops == {"bad_request", "offline_hub", "no_progress"}
+    assert stops == {"bad_request", "offline_hub", "no_progress", "image_changed", "image_unfit"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,13 @@ APPTAINER = Site(
     python="/opt/python",
     container=Container(image="/images/btrm.sif", binds=("/data", "/scratch:/scratch:ro"), args=("--writable-tmpfs",)),
 )
+PYXIS = APPTAINER.model_copy(
+    update={
+        "name": "srun",
+        "scratch": "~/$USER/`x`",
+        "container": Container(runtime="pyxis", image="/images/btrm.sqsh", binds=("/data", "/scratch:/scratch:ro")),
+    }
+)
 
 
 def planned(stage: str, resources: Resources, elements: int | None = None, parallelism: int | None = None) -> Plan:
@@ -62,7 +70,8 @@ def first(plan: Plan) -> Job:
 
 
 def text(plan: Plan, site: Site, job: Job | None = None, dependencies: str = "") -> str:
-    request = Request(Submission(Path(f"{RUN}/.jobs/S1")), plan.model_copy(update={"env": site.env}), site)
+    image = {"image_sha256": "5" * 64, "image_stat": "12 345 6789"} if site.container else {}
+    request = Request(Submission(Path(f"{RUN}/.jobs/S1")), plan.model_copy(update={"env": site.env, **image}), site)
     return script(job or first(plan), replace(request, dependencies=dependencies))
 
 
@@ -77,6 +86,9 @@ SCRIPTS: dict[str, Callable[[], str]] = {
     ),
     "sft-typed-gres": lambda: text(planned("sft", NODE), TYPED),
     "grpo-apptainer": lambda: text(planned("grpo", NODE), APPTAINER),
+    "grpo-2-nodes-apptainer": lambda: text(planned("grpo", NODE.model_copy(update={"nodes": 2})), APPTAINER),
+    "grpo-pyxis": lambda: text(planned("grpo", NODE), PYXIS),
+    "judge-array-pyxis": lambda: text(planned("judge", Resources(gpus=1, cpus=8, time_min=240), 1000, 32), PYXIS),
     "control": lambda: text((plan := planned("grpo", NODE)), APPTAINER, controller(plan.steps), "afterany:7:8"),
 }
 
@@ -97,6 +109,26 @@ def test_scripts_are_the_golden_ones(name: str, hub: Path) -> None:
         file.write_text(made)
     assert made == file.read_text()
     subprocess.run(["bash", "-n", str(file)], check=True)
+
+
+@pytest.mark.parametrize("site", [APPTAINER, PYXIS], ids=lambda site: site.name)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_an_image_changes_the_commands_prefix_and_what_is_set_for_it_alone(site: Site, nodes: int) -> None:
+    plan = planned("grpo", NODE.model_copy(update={"nodes": nodes}))
+    bare = text(plan, site.model_copy(update={"container": None})).splitlines()
+    inside = text(plan, site).splitlines()
+    added = [line for line in inside if line not in bare]
+    removed = [line for line in bare if line not in inside]
+    assert [line for line in inside if line in bare] == [line for line in bare if line not in removed]
+    (before,), (after,) = removed, [line for line in added if line.startswith("srun ")]
+    runner = f"-m btrm.launch.job {RUN}/.jobs/S1 grpo run 0"
+    assert before.endswith(f" /opt/python {runner}") and after.endswith(f" python -m btrm.launch.inside {runner}")
+    start = before.removesuffix(f" /opt/python {runner}")
+    assert after.startswith(start + (",LD_LIBRARY_PATH= " if site is PYXIS else " "))
+    others = [line for line in added if line != after]
+    ours = ("unset ", '[ "$(stat', "  sha256sum ", "  { echo 'btrm: image_changed", "mounts=", "mkdir ", "for place ")
+    names = re.compile(r"export (BTRM_IMAGE|BTRM_IMAGE_SHA256|APPTAINERENV_PYTHONPATH|\w+_CACHE\w*|HF_HOME)=")
+    assert all(line.startswith(ours) or names.match(line) for line in others), others
 
 
 def test_every_golden_file_is_compared() -> None:
@@ -166,7 +198,7 @@ def test_an_image_sees_the_run_the_code_the_hubs_cache_and_not_the_home(hub: Pat
     words = container_prefix(APPTAINER.container, planned("sft", NODE))
     assert words[:5] == ["apptainer", "-q", "exec", "--no-home", "--nv"]
     binds = [words[place + 1] for place, word in enumerate(words) if word == "--bind"]
-    assert binds == ["/data", "/scratch:/scratch:ro", RUN, f"{RUN}/.code/0123456789abcdef", str(hub)]
+    assert binds == ["/data", "/scratch:/scratch:ro", RUN, f"{RUN}/.code/0123456789abcdef", str(hub), str(Path.cwd())]
     assert words[-3:] == ["--writable-tmpfs", "/images/btrm.sif", "python"]
 
 
@@ -202,4 +234,4 @@ def test_a_cache_that_the_site_names_is_taken_and_its_binds_are_the_sites() -> N
     plan = planned("sft", NODE).model_copy(update={"env": {"HF_HOME": "/scratch/hf"}})
     assert APPTAINER.container is not None
     assert job_environment(APPTAINER, plan)["HF_HOME"] == "/scratch/hf"
-    assert container_prefix(APPTAINER.container, plan).count("--bind") == 4
+    assert container_prefix(APPTAINER.container, plan).count("--bind") == 5

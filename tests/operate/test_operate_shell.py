@@ -27,8 +27,22 @@ def test_the_shell_is_in_the_image_after_the_sites_setup(tmp_path: Path) -> None
     image = Container(image="/images/x.sif", binds=("/scratch",))
     site = Site(name="x", executor="slurm", container=image, setup=("module load apptainer",), env={"A": "b c"})
     inside = shlex.split(shell_command(site, NEED)[-1])
-    assert inside[:6] == ["module", "load", "apptainer;", "export", "A=b c;", "exec"]
+    assert inside[:4] == ["module", "load", "apptainer;", "unset"]
+    assert inside[inside.index("export") :][:4] == ["export", "A=b c;", "exec", "apptainer"]
     assert inside[-2:] == ["/images/x.sif", "bash"] and str(tmp_path) in inside and "/scratch" in inside
+
+
+def test_with_pyxis_srun_itself_enters_the_image(tmp_path: Path) -> None:
+    image = Container(
+        runtime="pyxis", image="/images/x.sqsh", binds=("/scratch:/s:ro",), args=("--container-writable",)
+    )
+    site = Site(name="x", executor="slurm", container=image, setup=("module load pyxis",), env={"A": "b c"})
+    words = shell_command(site, NEED)
+    own = words[words.index("--container-image=/images/x.sqsh") : words.index("--pty")]
+    assert f"--container-mounts=/scratch:/s:ro,{tmp_path}:{tmp_path}" in own and own[-1] == "--container-writable"
+    assert f"--container-workdir={tmp_path}" in own and "--no-container-mount-home" in own
+    inside = words[-1]
+    assert words[-3:-1] == ["bash", "-c"] and inside.endswith("export A='b c'; exec bash") and "module" not in inside
 
 
 def test_printing_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

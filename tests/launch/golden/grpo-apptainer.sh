@@ -17,6 +17,12 @@
 
 # setup
 trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
+unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV LD_PRELOAD
+[ "$(stat -Lc '%i %s %Y' /images/btrm.sif 2>&1)" = '12 345 6789' ] ||
+  sha256sum --check --status <<< '5555555555555555555555555555555555555555555555555555555555555555  /images/btrm.sif' ||
+  { echo 'btrm: image_changed: /images/btrm.sif is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555)'; exit 78; }
+mounts="$PWD:$PWD"
+for place in "$TMPDIR"; do [ ! -d "$place" ] || mounts="$mounts,$place:$place"; done
 export PYTHONUNBUFFERED=1
 export PYTHONNOUSERSITE=1
 export PYTHONSAFEPATH=1
@@ -24,6 +30,8 @@ export PYTHONPATH=/runs/study/.code/0123456789abcdef
 export HF_HUB_OFFLINE=1
 export HF_DATASETS_OFFLINE=1
 export APPTAINERENV_PYTHONPATH=/runs/study/.code/0123456789abcdef
+export BTRM_IMAGE=/images/btrm.sif
+export BTRM_IMAGE_SHA256=5555555555555555555555555555555555555555555555555555555555555555
 export XDG_CACHE_HOME=/runs/study/.cache
 export MODELSCOPE_CACHE=/runs/study/.cache/modelscope
 export TRITON_CACHE_DIR=/runs/study/.cache/triton
@@ -32,7 +40,7 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL apptainer -q exec --no-home --nv --bind /data --bind /scratch:/scratch:ro --bind /runs/study --bind /runs/study/.code/0123456789abcdef --bind /home/me/huggingface --writable-tmpfs /images/btrm.sif python -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
+srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL apptainer -q exec --no-home --nv --bind /data --bind /scratch:/scratch:ro --bind /runs/study --bind /runs/study/.code/0123456789abcdef --bind /home/me/huggingface --bind "$mounts" --pwd "$PWD" --writable-tmpfs /images/btrm.sif python -m btrm.launch.inside -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
 
 
 # teardown

@@ -1,0 +1,145 @@
+"""Container runtimes: how a command gets into a site's image, as a job's step and by hand. Nothing else knows.
+
+`apptainer` (and `singularity`, its older name) is a prefix of the command that srun starts; `pyxis` is options of srun
+itself. Either way the process keeps the job's environment, its working directory and its exit code, and gets its
+signals; the host's home is not there, and what a job reads and writes is bound at its own path.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from btrm.images import DIGEST, image_digest
+from btrm.launch.site import Container, Site
+
+# The host's own Python and its preloaded libraries, which an image would take for its own. The host's LD_LIBRARY_PATH
+# stays, since srun and apptainer may need it: apptainer does not hand it on, and pyxis is told not to.
+LEAKS = (
+    *("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE"),
+    *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "LD_PRELOAD"),
+)
+_PREFIXES = {"apptainer": "APPTAINERENV_", "singularity": "SINGULARITYENV_"}
+_INSIDE = ("-m", "btrm.launch.inside")  # looks whether the image has what btrm needs, before btrm is imported
+CHANGED_CODE = 78  # EX_CONFIG
+_MISREAD = ":,"
+_MOUNTS = '"$mounts"'  # set by the job's script: what only the node can say
+
+
+def job_words(container: Container, places: Iterable[str], handed: Iterable[str]) -> str:
+    """Return what stands in a job's script between srun's own options and the words that Python is given.
+
+    `places` are bound at their own paths, beside the site's binds and what `mount_lines` has found on the node.
+    `handed` names the variables that an image's own values must not hide.
+    """
+    ready = [*container.binds, *places]
+    if container.runtime == "pyxis":
+        options = f"{_pyxis(container, ready, handed)},{_MOUNTS}"
+        workdir = '--container-workdir="$PWD"'
+        return f"{options} {workdir} {shlex.join([*container.args, container.python, *_INSIDE])}"
+    inside = shlex.join([*container.args, container.image, container.python, *_INSIDE])
+    return f'{shlex.join(_apptainer(container, ready))} --bind {_MOUNTS} --pwd "$PWD" {inside}'
+
+
+def exec_words(container: Container, places: Iterable[str], cwd: Path, command: Sequence[str]) -> list[str]:
+    """Return a command as it is run in the image outside of a job's script: here, or as a step of its own."""
+    ready = [*dict.fromkeys([*container.binds, *places, str(cwd)])]
+    if container.runtime == "pyxis":
+        step = ["srun", "--overlap", "--nodes=1", "--ntasks=1"]
+        return [*step, *pyxis_words(container, ready, cwd), *command]
+    return [*_apptainer(container, ready), "--pwd", str(cwd), *container.args, container.image, *command]
+
+
+def pyxis_words(container: Container, binds: Sequence[str], cwd: Path) -> list[str]:
+    """Return the options with which srun starts its tasks in an image."""
+    options = shlex.split(_pyxis(container, binds, ()))
+    return [*options, f"--container-workdir={cwd}", *container.args]
+
+
+def _apptainer(container: Container, binds: Sequence[str]) -> list[str]:
+    words = [container.runtime, "-q", "exec", "--no-home", *(["--nv"] if container.nv else [])]
+    return [*words, *(word for bind in binds for word in ("--bind", bind))]
+
+
+def _pyxis(container: Container, binds: Sequence[str], handed: Iterable[str]) -> str:
+    """Return pyxis' options as shell text, the mounts last, so that more can be added behind a comma."""
+    mounts = ",".join(bind if ":" in bind else f"{bind}:{bind}" for bind in binds)
+    words = [f"--container-image={container.image}", "--no-container-mount-home"]
+    names = ",".join(sorted(handed))
+    return shlex.join([*words, *([f"--container-env={names}"] if names else []), f"--container-mounts={mounts}"])
+
+
+def srun_export(container: Container | None, env: Mapping[str, str]) -> str:
+    """Return srun's --export: whatever sbatch was told to hand on, less what would be the host's in the image."""
+    if container is None or container.runtime != "pyxis" or "LD_LIBRARY_PATH" in env:
+        return "--export=ALL"
+    return "--export=ALL,LD_LIBRARY_PATH="
+
+
+def mount_lines(scratch: str | None, nodes: int) -> list[str]:
+    """Return the shell lines that set $mounts: the working directory, and a single node's own disk where it has one.
+
+    Of several nodes the script, which runs on the first, could not know whether all have it; none stages there.
+    """
+    lines = ['mounts="$PWD:$PWD"']
+    if nodes > 1:
+        return lines
+    own = ([_expanded(scratch)] if scratch else []) + ['"$TMPDIR"']
+    lines += [f"mkdir -p {own[0]} 2>/dev/null"] if scratch else []
+    add = '[ ! -d "$place" ] || mounts="$mounts,$place:$place"'
+    lines.append(f"for place in {' '.join(dict.fromkeys(own))}; do {add}; done")
+    return lines
+
+
+def _expanded(path: str) -> str:
+    """Return a path as shell text in which variables and a leading ~ are filled in and nothing else is."""
+    quoted = re.sub(r'["`\\]|\$(?![A-Za-z_{])', r"\\\g<0>", path)
+    return '"' + re.sub(r"^~(?=/|$)", "$HOME", quoted) + '"'
+
+
+def exports(container: Container, code: str | None) -> dict[str, str]:
+    """Return the variables by which a runtime hands on what the image may not set itself."""
+    prefix = _PREFIXES.get(container.runtime)
+    return {f"{prefix}PYTHONPATH": code or ""} if prefix else {}
+
+
+def image_lines(container: Container, sha256: str | None, stat: str | None) -> list[str]:
+    """Return the shell lines that end a job whose image is not the one that it was submitted with.
+
+    Size, time and inode tell at once that it is; a copy, as on another file system, is hashed.
+    """
+    if sha256 is None or stat is None:
+        return []
+    image, known = shlex.quote(container.image), shlex.quote(f"{sha256}  {container.image}")
+    said = f"btrm: image_changed: {container.image} is not there, or is not what was submitted with (sha256 {sha256})"
+    return [
+        f"[ \"$(stat -Lc '%i %s %Y' {image} 2>&1)\" = {shlex.quote(stat)} ] ||",
+        f"  sha256sum --check --status <<< {known} ||",
+        f"  {{ echo {shlex.quote(said)}; exit {CHANGED_CODE}; }}",
+    ]
+
+
+def image_sha256(container: Container) -> str | None:
+    """Return the sha256 of an image's file, or the digest in a reference; None where it has none, or is not there."""
+    if container.file is None:
+        found = DIGEST.search(container.image)
+        return found[1] if found else None
+    return image_digest(str(container.file)) if container.file.exists() else None
+
+
+def image_problems(site: Site) -> list[str]:
+    """Return why a site's image cannot be submitted with, a line each."""
+    container = site.container
+    if container is None:
+        return []
+    image, lines = container.image, list[str]()
+    if container.file is not None and not container.file.exists():
+        return [f"[container] image {image}: no such file here; btrm doctor --site {site.name} tells more"]
+    if container.sha256 is not None and (found := image_sha256(container)) != container.sha256:
+        is_now = f"its sha256 is {found}" if found else "it has no sha256 that could be compared"
+        lines.append(f"[container] image {image}: {is_now}, sha256 = {container.sha256!r}; another image, or a new pin")
+    if wrong := sorted(set(_MISREAD) & set(str(Path.cwd()))):
+        lines.append(f"{Path.cwd()}: {' '.join(map(repr, wrong))} splits a bind; submit from another folder")
+    return lines
