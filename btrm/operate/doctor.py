@@ -8,10 +8,12 @@ from pathlib import Path
 
 from btrm.checks import Check
 from btrm.config import ConfigError
-from btrm.launch.site import default_site, load_site
+from btrm.launch.site import Container, Site, default_site, load_site
+from btrm.operate.doctor_image import file_checks
 from btrm.operate.doctor_image_here import image_here_checks, view
 from btrm.operate.doctor_job import node_checks
 from btrm.operate.doctor_login import facts, login_checks
+from btrm.operate.doctor_node import Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def examine(request: Request) -> Iterator[Check]:
         failed |= check.level == "FAIL" and check.what.startswith(("Slurm", site.name))
         yield check
     if site.container is not None:
-        yield from image_here_checks(site, here, run, request.gpus if not request.on_node else 0)
+        yield from _image(site, site.container, here, request)
     if not request.on_node:
         return
     if site.executor != "slurm":
@@ -51,8 +53,21 @@ def examine(request: Request) -> Iterator[Check]:
         yield from node_checks(site, here, run, request.gpus, request.wait_s)
 
 
+def _image(site: Site, container: Container, here: Facts, request: Request) -> Iterator[Check]:
+    """Yield what can be told of a site's image here; how it starts is told by a node, where one is asked."""
+    lines = list(file_checks(container))
+    yield from lines
+    if not request.on_node and all(line.level != "FAIL" for line in lines):
+        yield from image_here_checks(site, here, request.run.absolute(), request.gpus, absent="WARN")
+
+
 def _image_alone(image: str, run: Path, request: Request) -> Iterator[Check]:
+    """Yield what can be told of an image without a site."""
     if request.site or request.on_node:
         raise ConfigError("--image is looked at on this machine: without --site and --on-node")
     site = view(image)
-    yield from image_here_checks(site, facts(site, run), run, request.gpus)
+    assert site.container is not None
+    lines = list(file_checks(site.container))
+    yield from lines
+    if all(line.level != "FAIL" for line in lines):
+        yield from image_here_checks(site, facts(site, run), run, request.gpus, absent="FAIL")

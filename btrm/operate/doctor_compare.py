@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from btrm.checks import Check
+from btrm.checks import Check, Level
 from btrm.launch.site import Site
 from btrm.operate.doctor_check import SCRATCH, disk_checks, path_checks, python_checks
 from btrm.operate.doctor_image import image_checks, same_file_checks
@@ -34,18 +34,20 @@ def compare(site: Site, here: Facts, answer: Answer, gpus: int) -> Iterator[Chec
         if site.container:
             yield from same_file_checks(site.container, node)
     if site.container:
-        yield from image_answer(site, here, answer, gpus, (NODE, IMAGE))
+        yield from image_answer(site, here, answer, gpus, NODE, IMAGE, "FAIL")
     if node is not None:
         yield from _clock(node, answer)
         yield from _candidates(site, node)
         yield from _submits(site, node)
 
 
-def image_answer(site: Site, here: Facts, answer: Answer, gpus: int, places: tuple[str, str]) -> Iterator[Check]:
-    """Yield the lines on an image, from what was answered outside and inside: `places` are their names."""
-    outside, inside = (answer.facts.get(place) for place in places)
+def image_answer(
+    site: Site, here: Facts, answer: Answer, gpus: int, outer: str, inner: str, absent: Level
+) -> Iterator[Check]:
+    """Yield the lines on an image, from what was answered outside and inside."""
+    outside, inside = answer.facts.get(outer), answer.facts.get(inner)
     if outside is not None:
-        yield from start_checks(outside)
+        yield from start_checks(outside, absent)
     if inside is not None:
         yield from _place(site, here, inside, answer, gpus)
         if outside is not None:
@@ -56,7 +58,7 @@ def image_answer(site: Site, here: Facts, answer: Answer, gpus: int, places: tup
             _last(said),
             "is python = of [container] on PATH in the image?",
         )
-        yield Check("FAIL", f"{places[1]}: no answer (exit {answer.code}): {means}", fix)
+        yield Check("FAIL", f"{inner}: no answer (exit {answer.code}): {means}", fix)
 
 
 def _place(site: Site, here: Facts, found: Facts, answer: Answer, gpus: int) -> Iterator[Check]:

@@ -5,33 +5,39 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 from btrm.checks import Check
-from btrm.config import ConfigError
-from btrm.images import image_digest
+from btrm.launch.runtime import image_sha256
 from btrm.launch.site import Container, Site
+from btrm.launch.snapshot import code_digest
 from btrm.launch.submission import Plan
 from btrm.operate.doctor_image_driver import driver_checks, nv_checks
 from btrm.operate.doctor_image_facts import ROOM, file_line
 from btrm.operate.doctor_image_leaks import leak_checks
 from btrm.operate.doctor_image_places import CWD, bind_checks, cache_checks, room_checks
-from btrm.operate.doctor_image_start import START, VERSION
+from btrm.operate.doctor_image_start import PYXIS, START, VERSION
 from btrm.operate.doctor_node import Facts, Question
 
 IMAGE_FILE = "image"  # its label among a question's files
-_REQUIRED = re.compile(r"([\w.-]+)\s*>=\s*([\d.]+)\s*$")
+_LINE = re.compile(r"\d+ \d+ \d+")  # inode, bytes, seconds
 
 
-def outside_question(question: Question, site: Site, container: Container, plan: Plan, start: list[str]) -> Question:
+def outside_question(question: Question, site: Site, container: Container, plan: Plan, start: str) -> Question:
     """Return a question for the host with what the image's answers will be held against. `start` runs it once."""
     return replace(
         question,
         seen=_seen(site, container, plan),
-        files={IMAGE_FILE: container.image} if is_file(container.image) else {},
-        trials={VERSION: ["apptainer", "--version"], START: start},
+        files={IMAGE_FILE: str(container.file)} if container.file else {},
+        trials={**runtime_trials(container), START: ["bash", "-c", start]},
     )
+
+
+def runtime_trials(container: Container) -> dict[str, list[str]]:
+    """Return what tells whether a machine has the image's runtime."""
+    if container.runtime == "pyxis":
+        return {PYXIS: ["bash", "-c", "srun --help | grep -e --container-image"]}
+    return {VERSION: [container.runtime, "--version"]}
 
 
 def inside_question(question: Question, place: str) -> Question:
@@ -45,11 +51,6 @@ def inside_question(question: Question, place: str) -> Question:
         paths=_places_inside(question.paths),
         seen=_places_inside(question.seen),
     )
-
-
-def is_file(image: str) -> bool:
-    """Tell a file or a folder from a reference that the runtime resolves."""
-    return "://" not in image and "#" not in image
 
 
 def image_checks(site: Site, outside: Facts, inside: Facts, gpus: int) -> Iterator[Check]:
@@ -66,44 +67,41 @@ def image_checks(site: Site, outside: Facts, inside: Facts, gpus: int) -> Iterat
 
 
 def file_checks(container: Container) -> Iterator[Check]:
-    """Yield whether the image's file is here and is the one that the site pins."""
-    if not is_file(container.image):
-        pinned = "@sha256:" in container.image
-        fix = "" if pinned else "a reference with @sha256:…, or a file: a tag may move"
-        yield Check("OK" if pinned else "WARN", f"image {container.image}: a reference", fix)
+    """Yield whether the image is here and is the one that the site pins."""
+    name, change = f"image {container.image}", "build or copy it, or change [container] image"
+    if container.file is not None and not container.file.exists():
+        yield Check("FAIL", f"{name}: not there", change)
         return
     try:
-        digest = image_digest(container.image)
-    except (ConfigError, OSError) as error:
-        why = "not there" if isinstance(error, ConfigError) else error.strerror
-        yield Check("FAIL", f"image {container.image}: {why}", "build or copy it, or change [container] image")
+        digest = image_sha256(container)
+    except OSError as error:
+        yield Check("FAIL", f"{name}: {error.strerror}", "chmod a+rX the image and its folder")
         return
-    if digest is None:
-        yield Check(
-            "WARN", f"image {container.image}: a folder has no sha256", "a .sif where numbers are to be compared"
-        )
-    elif container.sha256 and container.sha256 != digest:
+    if container.sha256 and container.sha256 != digest:
         fix = "the image that is pinned, or its own sha256 in the site's file"
-        yield Check("FAIL", f"image {container.image}: sha256 {digest}, pinned is {container.sha256}", fix)
+        yield Check("FAIL", f"{name}: sha256 {digest}, pinned is {container.sha256}", fix)
+    elif digest is None:
+        kind = "a folder" if container.file else "a reference by tag, which may move,"
+        yield Check("WARN", f"{name}: {kind} has no sha256", "a .sif, or NAME@sha256:…")
     else:
-        pinned = ", as pinned" if container.sha256 else ""
-        yield Check("OK", f"image {container.image}: sha256 {digest[:16]}…{pinned}")
+        yield Check("OK", f"{name}: sha256 {digest[:16]}…{', as pinned' if container.sha256 else ''}")
 
 
 def same_file_checks(container: Container, node: Facts) -> Iterator[Check]:
     """Yield whether the node's file is the one that is here."""
-    there = node.files.get(IMAGE_FILE)
-    if there is None:
+    there, name = node.files.get(IMAGE_FILE), f"{node.place}: image {container.image}"
+    if there is None or container.file is None:
         return
-    here = file_line(container.image)
-    if not re.fullmatch(r"\d+ \d+ \d+", there):
-        fix = "a file system that nodes share, or chmod a+r"
-        yield Check("FAIL", f"{node.place}: image {container.image}: {there}", fix)
-    elif here.split()[1:] != there.split()[1:]:
-        fix = "copy it there again, or one on a file system that nodes share"
-        yield Check("FAIL", f"{node.place}: image {container.image} is another file there than here", fix)
+    here = file_line(str(container.file))
+    if not _LINE.fullmatch(there):
+        yield Check("FAIL", f"{name}: {there}", "a file system that nodes share, or chmod a+rX")
+    elif here == there:
+        yield Check("OK", f"{name}: the file that is here")
+    elif here.split()[1] != there.split()[1]:
+        yield Check("FAIL", f"{name}: another file than here", "copy it there again, or share its file system")
     else:
-        yield Check("OK", f"{node.place}: image {container.image} is the file that is here")
+        fix = "a file system that nodes share, or cp -p: each job hashes it first"
+        yield Check("WARN", f"{name}: a copy, by its time", fix)
 
 
 def _seen(site: Site, container: Container, plan: Plan) -> dict[str, str]:
@@ -131,25 +129,14 @@ def _record(inside: Facts) -> Iterator[Check]:
     elif problem := record.get("problem"):
         yield Check("FAIL", f"{inside.place}: /opt/btrm/image.json: {problem}", "build it again")
     else:
-        named = " ".join(str(record.get(name) or "?") for name in ("variant", "btrm_version"))
-        lock = str(record.get("lock_sha256") or "?")[:12]
-        yield Check(
-            "OK", f"{inside.place}: {named}, lock {lock}, built {record.get('built', '?')}; jobs run the code here"
-        )
+        lock, code = str(record.get("lock_sha256") or "?")[:12], record.get("code")
+        whose = "this code" if code == code_digest() else f"other code ({code}), jobs bind a copy of this over it"
+        what = f"{record.get('variant')}, lock {lock}, built {record.get('built')} with {whose}"
+        yield Check("OK", f"{inside.place}: {what}")
 
 
 def _required(inside: Facts) -> Iterator[Check]:
-    """Yield which of the packages that this btrm needs are too old in the image; one that lacks is said elsewhere."""
-    old: list[str] = []
-    for line in metadata.requires("btrm") or []:
-        if (found := _REQUIRED.fullmatch(line.partition(";")[0].strip())) and "extra" not in line:
-            have = inside.packages.get(found[1])
-            if have is not None and _numbers(have) < _numbers(found[2]):
-                old.append(f"{found[1]} {have} (needs {found[2]})")
-    if old:
-        yield Check("FAIL", f"{inside.place}: {', '.join(old)}", "an image built for this btrm, or btrm as it was then")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    found = re.match(r"[\d.]+", version)
-    return tuple(int(part) for part in found[0].split(".") if part) if found else ()
+    """Yield what btrm needs and the image has not, or has too old."""
+    if inside.around.unfit:
+        fix = "an image built for this btrm (btrm container build), or btrm as it was then"
+        yield Check("FAIL", f"{inside.place}: {'; '.join(inside.around.unfit)}", fix)

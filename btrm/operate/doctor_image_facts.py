@@ -19,9 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import btrm
+from btrm.launch.inside import REQUIRES, missing_packages
+
 RECORD = Path("/opt/btrm/image.json")
 # What a variable that names a cache is where it is not set, by the packages' own rules.
 CACHES = {
+    "HOME": "~",
     "XDG_CACHE_HOME": "~/.cache",
     "HF_HOME": "$XDG_CACHE_HOME/huggingface",
     "MODELSCOPE_CACHE": "~/.cache/modelscope",
@@ -31,10 +35,10 @@ CACHES = {
 }
 ROOM = ("/tmp", "/dev/shm")
 # Variables that steer Python, the loader, compilers and certificates; none of them holds a secret.
-_NAMED = ("HOME", "TMPDIR", "VIRTUAL_ENV", "LD_PRELOAD", "LD_LIBRARY_PATH", "CC", "CXX", "CUDA_HOME", "CUDA_PATH")
+_NAMED = ("TMPDIR", "VIRTUAL_ENV", "LD_PRELOAD", "LD_LIBRARY_PATH", "CC", "CXX", "CUDA_HOME", "CUDA_PATH")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 NAMES = (*_NAMED, *_CERTIFICATES, *CACHES, "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "CONDA_PREFIX")
-_SAID = 4000  # characters of a command's words that are kept
+_SAID = 2000  # characters of a command's first and last words that are kept
 _TIMEOUT_S = 30
 
 
@@ -52,7 +56,8 @@ class Around:
     """The surroundings. Texts are '' where there is nothing; `libcuda` is why it cannot be loaded, '' where it can.
 
     `gone` are the entries of a variable that are not there; `sizes_gb` the size of a file system, not its free space;
-    `record` what the image says of itself; `namespaces` what the kernel forbids, '' where nothing.
+    `record` what the image says of itself; `unfit` what btrm needs and it has not; `namespaces` what the kernel
+    forbids, '' where nothing.
     """
 
     variables: dict[str, str] = field(default_factory=dict[str, str])
@@ -66,6 +71,7 @@ class Around:
     cuda: str = ""
     sizes_gb: dict[str, float] = field(default_factory=dict[str, float])
     record: dict[str, Any] = field(default_factory=dict[str, Any])
+    unfit: list[str] = field(default_factory=list[str])
     fuse: bool = False
     namespaces: str = ""
 
@@ -85,6 +91,7 @@ def look_around() -> Around:
         cuda=torch_cuda(),
         sizes_gb={place: _size_gb(place) for place in ROOM if Path(place).is_dir()},
         record=_record(),
+        unfit=_unfit(),
         fuse=os.access("/dev/fuse", os.R_OK | os.W_OK),
         namespaces=_namespaces(),
     )
@@ -125,13 +132,23 @@ def attempt(words: Sequence[str], timeout_s: float) -> Trial:
     """Run a command and keep what it says."""
     started = time.monotonic()
     try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
+        done = subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
         code, said = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired:
         code, said = 124, f"no answer in {timeout_s:.0f} s"
     except OSError as error:
         code, said = 127, f"{words[0]}: {error.strerror}"
-    return Trial(code, time.monotonic() - started, said[-_SAID:])
+    return Trial(
+        code, time.monotonic() - started, said if len(said) < 2 * _SAID else f"{said[:_SAID]}\n…\n{said[-_SAID:]}"
+    )
 
 
 def torch_cuda() -> str:
@@ -181,6 +198,12 @@ def _record() -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         return {"problem": str(error)}
+
+
+def _unfit() -> list[str]:
+    """Return what this Python lacks of what btrm needs; nothing where the code does not come with a list of it."""
+    listed = Path(btrm.__file__).parent.parent / REQUIRES
+    return missing_packages(listed.read_text().splitlines()) if listed.is_file() else []
 
 
 def _namespaces() -> str:

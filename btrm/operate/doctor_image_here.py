@@ -7,14 +7,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from btrm.checks import Check
+from btrm.checks import Check, Level
 from btrm.launch.site import Site
 from btrm.launch.slurm import job_environ
 from btrm.operate.doctor_check import paths_to_check
 from btrm.operate.doctor_compare import hub_address, image_answer
-from btrm.operate.doctor_image import file_checks
-from btrm.operate.doctor_node import Facts, Question
-from btrm.operate.doctor_script import Answer, ask, folder_in, script
+from btrm.operate.doctor_image import runtime_trials
+from btrm.operate.doctor_image_start import start_checks
+from btrm.operate.doctor_node import Facts, Question, take
+from btrm.operate.doctor_script import ask, folder_in, script
 
 HERE, INSIDE = "here", "image here"
 _LONGEST_S = 600  # a start may unpack the image, and it is started twice
@@ -25,14 +26,15 @@ def view(image: str) -> Site:
     return Site.build({"name": "image", "executor": "slurm", "container": {"image": image}})
 
 
-def image_here_checks(site: Site, here: Facts, run: Path, gpus: int) -> Iterator[Check]:
-    """Yield what an image says when it is started here; `here` are this machine's own facts."""
-    assert site.container is not None
-    failed = False
-    for check in file_checks(site.container):
-        failed |= check.level == "FAIL"
-        yield check
-    if failed:
+def image_here_checks(site: Site, here: Facts, run: Path, gpus: int, absent: Level) -> Iterator[Check]:
+    """Yield what an image says when it is started here; `here` are this machine's own facts.
+
+    `absent` is the level of a machine that has no runtime for it.
+    """
+    container = site.container
+    assert container is not None
+    if container.runtime == "pyxis":  # which starts images in jobs alone
+        yield from start_checks(take(Question(HERE, trials=runtime_trials(container))), absent)
         return
     try:
         with folder_in(run) as folder:
@@ -40,16 +42,10 @@ def image_here_checks(site: Site, here: Facts, run: Path, gpus: int) -> Iterator
     except OSError as error:
         yield Check("FAIL", f"{HERE}: {run}: {error.strerror}", "--run DIR where you may write")
         return
-    yield from _outside(answer)
-    yield from image_answer(site, here, answer, gpus, (HERE, INSIDE))
-
-
-def _outside(answer: Answer) -> Iterator[Check]:
     if HERE not in answer.facts:
         said = " / ".join(answer.printed.strip().splitlines()[-3:]) or "nothing"
-        yield Check(
-            "FAIL", f"{HERE}: the site's setup and python: no answer: {said}", "setup, python in the site's file"
-        )
+        yield Check("FAIL", f"{HERE}: setup and python of the site: no answer: {said}", "correct them in its file")
+    yield from image_answer(site, here, answer, gpus, HERE, INSIDE, absent)
 
 
 def _question(site: Site, folder: Path) -> Question:

@@ -14,42 +14,34 @@ _WANTED = {"/tmp": "temporary files", "/dev/shm": "vLLM, NCCL and data loaders"}
 
 
 def cache_checks(outside: Facts, inside: Facts) -> Iterator[Check]:
-    """Yield whether HOME and each cache can be written from inside, and is kept where the job's node keeps it."""
-    yield from _home(inside)
-    faults = [check for name in inside.caches for check in _cache(name, outside, inside)]
+    """Yield whether each cache can be written from inside, and is kept when the image has ended; HOME need not be."""
+    home, caches = inside.caches["HOME"], {name: fact for name, fact in inside.caches.items() if name != "HOME"}
+    faults = [check for name in caches for check in _cache(name, outside, inside)]
     yield from faults
+    state = home.problem or "writable"
     if not faults:
-        yield Check("OK", f"{inside.place}: {', '.join(inside.caches)} are writable")
-
-
-def _home(inside: Facts) -> Iterator[Check]:
-    home = inside.around.variables.get("HOME", "")
-    unset = [name for name in inside.caches if not inside.around.variables.get(name)]
-    below = [name for name in unset if inside.caches[name].path.startswith(f"{home}/")]
-    if below and home and any(inside.caches[name].problem for name in below):
-        return  # each cache that falls into it says so
-    what = f"HOME={home}" if home else "no HOME"
-    yield Check(
-        "OK", f"{inside.place}: {what}; no cache needs it" if not below else f"{inside.place}: {what}, writable"
-    )
+        yield Check("OK", f"{inside.place}: {', '.join(caches)} are writable (HOME {home.path}: {state}, not needed)")
 
 
 def _cache(name: str, outside: Facts, inside: Facts) -> Iterator[Check]:
-    fact, given = inside.caches[name], inside.around.variables.get(name)
+    """Yield what is wrong with one cache; in /tmp there is no more to it than is said of /tmp."""
+    fact, there = inside.caches[name], outside.caches[name]
+    where = f"{name}={fact.path}" if name in inside.around.variables else f"{name} is not set, so it is {fact.path}"
+    own = f"[env] {name} = a folder that is bound"
     if fact.problem:
-        where = f"{name}={fact.path}" if given else f"{name} is not set and means {fact.path}"
-        here = outside.caches.get(name)
-        bind = here is not None and here.path == fact.path and not here.problem
-        fix = f'binds = ["{fact.path}"] in [container]' if bind else f"[env] {name} = a folder that is bound"
+        usable = there.path == fact.path and there.exists and not there.problem
+        fix = f'binds = ["{fact.path}"] in [container]' if usable else own
         yield Check("FAIL", f"{inside.place}: {where}: {fact.problem}", fix)
+    elif fact.mark != there.mark and not fact.path.startswith("/tmp/"):
+        yield Check("WARN", f"{inside.place}: {where} is not the one outside: it ends with the image", own)
 
 
 def bind_checks(outside: Facts, inside: Facts) -> Iterator[Check]:
     """Yield what is not in the image as it is outside: the very same folder, told by device and inode."""
     same: list[str] = []
     for label, mark in inside.seen.items():
-        if not outside.seen.get(label):
-            continue  # not there outside either, which is told of the place itself
+        if label in ROOM or not outside.seen.get(label):
+            continue  # which have a line each; not there outside either, which is told of the place itself
         if mark == outside.seen[label]:
             same.append(label)
             continue
@@ -69,7 +61,7 @@ def room_checks(outside: Facts, inside: Facts, gpus: int) -> Iterator[Check]:
         size, whole = inside.around.sizes_gb.get(place), outside.around.sizes_gb.get(place)
         what = f"{inside.place}: {place}"
         if size is None:
-            yield Check("FAIL", f"{what} is not there", f'args = ["--bind", "{place}"] in [container]')
+            yield Check("FAIL", f"{what} is not there", f'binds = ["{place}"] in [container]')
             continue
         own = inside.seen.get(place) == outside.seen.get(place)
         undo = f'no --contain in [container] args, or binds = ["{place}"]'

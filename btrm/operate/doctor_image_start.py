@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from btrm.checks import Check
+from btrm.checks import Check, Level
 from btrm.operate.doctor_image_facts import Trial
 from btrm.operate.doctor_node import Facts
 
-VERSION, START = "version", "start"  # the trials' names
+VERSION, START, PYXIS = "version", "start", "pyxis"  # the trials' names
 _SLOW_S = 5.0
 _OLDEST = {"apptainer": (1, 0), "singularity": (3, 8)}
 _MOUNTS_ITSELF = (1, 1)  # the first apptainer that mounts an image without setuid, with squashfuse
@@ -33,11 +33,16 @@ _USERNS = "the node's owner: user.max_user_namespaces > 0 (sysctl), or apptainer
 COMPLAINTS = tuple(
     Complaint(re.compile(said), means, fix)
     for said, means, fix in (
+        (
+            r"root filesystem extraction failed|could not create temporary sandbox",
+            "the image is unpacked at each start, and that failed",
+            _FUSE,
+        ),
         (r"mount source (\S+) doesn't exist", r"\1 is to be bound and is not there", "make it there, or change binds"),
         (
-            r"(\S+) doesn't exist in container|destination (\S+) doesn't exist",
+            r"destination (\S+) doesn't exist in container",
             r"a bind's place \1 is not in the image",
-            "bind to a place that exists in it, or no `enable underlay/overlay = no` in apptainer.conf (its owner)",
+            "bind to a place that it has, or `enable overlay = yes` in apptainer.conf (its owner)",
         ),
         (
             r"lstat (\S+): no such file|could not open image (\S+): .*no such file",
@@ -46,7 +51,7 @@ COMPLAINTS = tuple(
         ),
         (r"could not open image.*permission denied", "the image cannot be read", "chmod a+rX the image and its folder"),
         (
-            r"could not open image|image format not recognized|no SIF|unknown image format|is not a valid image",
+            r"could not open image|image format not recognized|bad superblock",
             "the file is no image, or half of one",
             "copy or build it again; btrm container verify",
         ),
@@ -71,8 +76,32 @@ COMPLAINTS = tuple(
             "no room to unpack the image",
             "APPTAINER_TMPDIR (in setup) on a larger disk; " + _FUSE,
         ),
-        (r"root filesystem extraction failed", "the image is unpacked at each start, and that failed", _FUSE),
         (r"No module named 'encodings'", "PYTHONHOME names another Python's folder", 'setup = ["unset PYTHONHOME"]'),
+        (
+            r"image_unfit: the image ([^\n(]*)",
+            r"it \1",
+            "an image built for this btrm (btrm container build), or btrm as it was then",
+        ),
+        (
+            r"failed to get checksum for (\S+?):|pinging container registry (\S+?):",
+            r"the registry does not answer for \1",
+            "btrm container pull where there is internet, and image = that file",
+        ),
+        (
+            r"could not mount (\S+): not a directory",
+            r"\1 is a folder and its place in the image a file",
+            "change binds",
+        ),
+        (
+            r"No module named '?btrm",
+            "its Python does not look where the code's copy is",
+            "no PYTHONPATH of your own for the image: in args (--env), in [env] (APPTAINERENV_PYTHONPATH)",
+        ),
+        (
+            r"FATAL: +stat (\S+): no such file",
+            r"\1 is not in the image, nor is what it links to",
+            "binds in [container]: its folder and those of its links; or a python = that is in the image",
+        ),
         (r'"?(\S+?)"?: executable file not found', r"\1 is not in the image", "python = in [container], args"),
         (r"unknown flag: (\S+)|unknown shorthand flag: (\S+)", r"this runtime does not know \1", "args in [container]"),
     )
@@ -96,21 +125,26 @@ def version(said: str) -> tuple[str, tuple[int, int]] | None:
     return (found[1], (int(found[2]), int(found[3]))) if found else None
 
 
-def start_checks(facts: Facts) -> Iterator[Check]:
-    """Yield whether the runtime is there and new enough, and whether and how fast it starts the image."""
-    asked = facts.trials.get(VERSION)
+def start_checks(facts: Facts, absent: Level) -> Iterator[Check]:
+    """Yield whether the runtime is there and new enough, and whether and how fast it starts the image.
+
+    `absent` is the level of a machine without the runtime: on a login node it need not be.
+    """
+    asked, plugin = facts.trials.get(VERSION), facts.trials.get(PYXIS)
     if asked is not None:
-        yield from _version(facts.place, asked)
+        yield from _version(facts.place, asked, absent)
+    if plugin is not None:
+        yield from _plugin(facts.place, plugin)
     tried = facts.trials.get(START)
-    if tried is not None and (asked is None or asked.code == 0):
+    if tried is not None and all(trial is None or trial.code == 0 for trial in (asked, plugin)):
         yield from _start(facts, tried)
 
 
-def _version(place: str, asked: Trial) -> Iterator[Check]:
+def _version(place: str, asked: Trial, absent: Level) -> Iterator[Check]:
     said = asked.said.strip()
     if asked.code:
         fix = "load its module in setup (module load apptainer), or a partition whose nodes have it"
-        yield Check("FAIL", f"{place}: no apptainer: {_last(said)}", fix)
+        yield Check(absent, f"{place}: no runtime for the image: {_last(said)}", fix)
         return
     found = version(said)
     if found is None:
@@ -124,6 +158,14 @@ def _version(place: str, asked: Trial) -> Iterator[Check]:
         yield Check("WARN", f"{what} mounts images only when installed setuid", "apptainer 1.1 or later")
     else:
         yield Check("OK", what)
+
+
+def _plugin(place: str, tried: Trial) -> Iterator[Check]:
+    if tried.code:
+        fix = 'its owner: pyxis in plugstack.conf, on login nodes and nodes; or runtime = "apptainer"'
+        yield Check("FAIL", f"{place}: srun has no --container-image: pyxis is not there", fix)
+    else:
+        yield Check("OK", f"{place}: srun has --container-image (pyxis)")
 
 
 def _start(facts: Facts, tried: Trial) -> Iterator[Check]:

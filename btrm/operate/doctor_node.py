@@ -59,13 +59,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class PathFact:
-    """A folder: `problem` is why nothing can be written there, '' where it can; free space of its file system."""
+    """A folder: `problem` is why nothing can be written there, '' where it can; free space of its file system.
+
+    `mark` is the identity of the folder, or of the one that it would be made in.
+    """
 
     path: str
     exists: bool
     problem: str
     free_gb: float
     free_files: int
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def _path(text: str) -> PathFact:
     here = _nearest(path)
     usage, inodes = shutil.disk_usage(here), os.statvfs(here)
     files = inodes.f_favail if inodes.f_files else 1 << 62  # some file systems do not count
-    return PathFact(str(path), path.exists(), _unwritable(here), usage.free / 1e9, files)
+    return PathFact(str(path), path.exists(), _unwritable(here), usage.free / 1e9, files, identity(str(here)))
 
 
 def _nearest(path: Path) -> Path:

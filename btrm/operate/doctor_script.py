@@ -8,12 +8,13 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from btrm.launch.sbatch import container_prefix, job_environment
+from btrm.launch.runtime import LEAKS, job_words, mount_lines
+from btrm.launch.sbatch import bound, job_environment
 from btrm.launch.site import Container, Site
 from btrm.launch.snapshot import snapshot
 from btrm.launch.submission import Plan
@@ -21,7 +22,6 @@ from btrm.operate.doctor_image import inside_question, outside_question
 from btrm.operate.doctor_node import MARK, Facts, Question
 
 BLIND = "BTRM-BLIND"  # what is printed where the run's folder cannot be read
-_MODULE = ("-m", "btrm.operate.doctor_node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +62,30 @@ def ask(folder: Path, run: Callable[[], tuple[str, int]]) -> Answer:
 def script(site: Site, folder: Path, question: Question, image: str) -> str:
     """Return the script: the site's setup as every job has it, then the question; `image` is the place inside."""
     plan = Plan(root=str(folder), steps=(), env=site.env, code=str(snapshot(folder)))
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in job_environment(site, plan).items()]
-    lines = [*([f"umask {site.umask}"] if site.umask else []), *site.setup, *exports]
+    values, container = job_environment(site, plan), site.container
+    lines = [*([f"umask {site.umask}"] if site.umask else []), *site.setup]
+    if container is not None:
+        lines += [f"unset {' '.join(LEAKS)}", *mount_lines(site.scratch, 1), "export mounts"]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     lines.append(f"test -r {shlex.quote(question.token)} || echo {BLIND}")
-    python, container = site.python or sys.executable, site.container
+    python = site.python or sys.executable
     if container is None:
-        return "\n".join([*lines, _asking([python], question)])
-    outside = outside_question(question, site, container, plan, _start(container, plan))
-    lines.append(_asking([python], outside))
-    lines.append(_asking(container_prefix(container, plan), inside_question(outside, image)))
+        return "\n".join([*lines, f"{shlex.quote(python)} {_asking(question)}"])
+    start = _in_image(container.model_copy(update={"python": "true"}), plan, values).replace(" -q exec", " exec", 1)
+    outside = outside_question(question, site, container, plan, start)
+    lines.append(f"{shlex.quote(python)} {_asking(outside)}")
+    lines.append(f"{_in_image(container, plan, values)} {_asking(inside_question(outside, image))}")
     return "\n".join(lines)
 
 
-def _start(container: Container, plan: Plan) -> list[str]:
-    """Return what starts the image and does nothing in it, with the runtime's remarks shown."""
-    words = [word for word in container_prefix(container, plan) if word not in ("-q", "--quiet")]
-    return [*words[:-1], "true"]
+def _in_image(container: Container, plan: Plan, handed: Iterable[str]) -> str:
+    """Return the shell words that a job's Python is started with, up to Python's own.
+
+    What a job does first, which is to look for the packages that btrm needs, is left out: it is among the questions.
+    """
+    words = job_words(container, bound(plan), handed).removesuffix(" -m btrm.launch.inside")
+    return f"srun --overlap --nodes=1 --ntasks=1 {words}" if container.runtime == "pyxis" else words
 
 
-def _asking(python: list[str], question: Question) -> str:
-    return shlex.join([*python, *_MODULE, json.dumps(asdict(question))])
+def _asking(question: Question) -> str:
+    return shlex.join(["-m", "btrm.operate.doctor_node", json.dumps(asdict(question))])
