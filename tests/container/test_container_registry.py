@@ -153,7 +153,7 @@ def test_apptainers_cache_is_not_believed(
 
 
 @pytest.mark.slow
-def test_what_is_not_as_recorded_is_not_pushed(image: Path, tmp_path: Path) -> None:
+def test_what_is_not_as_recorded_is_not_pushed(image: Path) -> None:
     tiny.flip(image, at=500_000)
     with pytest.raises(ConfigError, match="its record says"):
         push(image, "oras://127.0.0.1:1/btrm/image:v1", http=True)
