@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("slurm_fixtures", "container_fixtures")
+pytest_plugins = ("slurm_fixtures", "container_fixtures", "image_fixtures")
 REQUIRED = {name for name in os.environ.get("BTRM_REQUIRE", "").split(",") if name}
 
 
@@ -33,10 +34,17 @@ def need_vllm() -> None:
     _need("vllm", "vllm")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need_swift() -> None:
     """Skip, or fail where required, without ms-swift."""
     _need("swift", "swift")
+
+
+@pytest.fixture(scope="session")
+def need_patch() -> None:
+    """Skip, or fail where required, without GNU patch."""
+    if shutil.which("patch") is None:
+        missing("patch", "there is no GNU patch")
 
 
 def _need(component: str, module: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ HOME = Path("/opt/btrm")
 RECORD = HOME / "image.json"
 LOCK = HOME / "packages.lock"
 _IMPORTS = ("torch", "transformers", "peft", "datasets", "pydantic", "pyarrow", "submitit", "btrm.stages")
-_COMMANDS = (["btrm", "--help"], ["swift", "--help"], ["python", "-m", "btrm.submit", "--help"])
+_COMMANDS = (["btrm", "--help"], ["python", "-m", "btrm.submit", "--help"])
 
 
 def problems(record: dict[str, Any]) -> Iterator[str]:
@@ -58,6 +59,7 @@ def _imports(record: dict[str, Any]) -> Iterator[str]:
 
 
 def _entry_points(_: dict[str, Any]) -> Iterator[str]:
+    yield from (f"{name}: not on PATH" for name in ("swift", "vllm") if shutil.which(name) is None)
     for words in _COMMANDS:
         if shutil.which(words[0]) is None:
             yield f"{words[0]}: not on PATH"
@@ -69,6 +71,8 @@ def _patched(record: dict[str, Any]) -> Iterator[str]:
     """Yield whether ms-swift is the patched one, by the parts that the patches bring."""
     if why := _fails(lambda: import_module("swift.rlhf_trainers.pair_sampler").PairRepeatSampler):
         yield f"swift.rlhf_trainers.pair_sampler.PairRepeatSampler: {why}"
+    if "min_reward_std" not in {field.name for field in fields(import_module("swift.arguments").RLHFArguments)}:
+        yield "ms-swift has no --min_reward_std"
     marker = Path(str(metadata.distribution("ms-swift").locate_file("swift/btrm_patches.json")))
     series = json.loads(marker.read_text())["series"] if marker.exists() else "not patched"
     if series != record["patches_sha256"]:
