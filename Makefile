@@ -18,8 +18,8 @@ help:
 	@echo "make venv VARIANT=…  the environment: cpu (default), cu13 or cu12"
 
 venv: $(STAMP)
-$(STAMP): constraints/install.sh constraints/$(VARIANT).txt pyproject.toml
-	@constraints/install.sh $(VENV) $(VARIANT)
+$(STAMP): setup/install.sh containers/locks/$(VARIANT).lock pyproject.toml
+	@setup/install.sh $(VENV) $(VARIANT)
 	@touch $@
 
 demo: $(STAMP)
@@ -32,11 +32,11 @@ check: lint
 	@$(PY) -m pytest -q -m "not slow and not soak"
 
 test: $(STAMP)
-	@constraints/system.sh
+	@setup/system.sh
 	@$(PY) -m pytest -q -m "not soak"
 
 soak: $(STAMP)
-	@constraints/system.sh
+	@setup/system.sh
 	@$(PY) -m pytest -v -m soak
 
 bench: $(STAMP)
