@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from swift_trees import whole_copy
 from trainer_support import request_of
 
 from btrm.runs import RunManifest
@@ -31,3 +32,10 @@ def run_stage(tmp_path: Path) -> Callable[..., RunManifest]:
         return execute(request_of(stage, tmp_path / "run", name, **values))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def ms_swifts(tmp_path_factory: pytest.TempPathFactory, need_swift: None, need_patch: None) -> dict[str, Path]:  # noqa: ARG001
+    """Copies of the installed ms-swift, plain and patched, to be put before it on PYTHONPATH."""
+    root = tmp_path_factory.mktemp("swift")
+    return {"plain": whole_copy(root / "plain", "--reverse"), "patched": whole_copy(root / "patched")}

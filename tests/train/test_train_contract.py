@@ -1,33 +1,65 @@
-"""What we build on in ms-swift: checked against the installed one, and named where it moved."""
+"""What we build on in ms-swift, patched and plain: what both are and do, and what is named where it moved."""
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from trainer_support import stage_run
+from trainer_support import HERE, stage_run
 
-from btrm.config import ConfigError
 from btrm.train.grpo import GrpoConfig
 from btrm.train.serve import server_options
+from btrm.train.swift_series import own_version
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("need_swift")]
 
 
-def test_the_installed_ms_swift_is_as_expected_and_a_moved_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from swift.rlhf_trainers.grpo_trainer import GRPOTrainer
+@pytest.fixture(scope="module", params=["plain", "patched"])
+def told(
+    request: pytest.FixtureRequest, ms_swifts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """What one of both kinds of ms-swift says of itself."""
+    out = tmp_path_factory.mktemp("contract") / f"{request.param}.json"
+    path = os.pathsep.join(map(str, (HERE, ms_swifts[request.param])))
+    command = [sys.executable, "-m", "swift_contract", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {"variant": request.param, **json.loads(out.read_text())}
 
-    from btrm.train.swift_adapter import check_contract
-    from btrm.train.swift_grpo import contract
 
-    check_contract(contract())
-    monkeypatch.setattr(GRPOTrainer, "compute_std", lambda self, samples: (self, samples))
-    with pytest.raises(ConfigError) as error:
-        check_contract(contract())
-    assert "GRPOTrainer.compute_std(self, samples, rewards_per_func)" in str(error.value)
-    assert "_compute_advantages" not in str(error.value)
+def test_both_are_as_expected_and_named_as_what_they_are(told: dict[str, Any]) -> None:
+    assert told["moved"] == ""
+    patched = told["variant"] == "patched"
+    assert told["version"] == (own_version("4.6.0") if patched else "4.6.0")
+    assert told["parent"] == ("GRPOTrainer" if patched else "PlainGRPOTrainer")
+
+
+def test_what_moved_is_named(told: dict[str, Any]) -> None:
+    for what, said in told["moves"].items():
+        assert what in said and "_compute_advantages" not in said
+
+
+def test_the_floor_is_the_least_that_a_groups_std_counts_as(told: dict[str, Any]) -> None:
+    plain = np.array(told["floored"]["0"])
+    std = np.repeat([0.5**0.5, 0.01 * 0.5**0.5, 0.0], 2)
+    for floor, found in told["floored"].items():
+        expected = plain * (std + 1e-4) / (np.maximum(std, float(floor)) + 1e-4)
+        assert np.array(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_patched_package_has_our_sampler_and_our_options(told: dict[str, Any]) -> None:
+    if told["variant"] == "plain":
+        assert told["streams_differ"] == ["there is none"] and told["options"] == []
+        assert "min_reward_std" in told["refused"] and "min_reward_std" in told["accepted"]
+    else:
+        assert told["streams_differ"] == [] and told["options"] == ["min_reward_std", "pair_sampler"]
+        assert "needs scale_rewards=group, got batch" in told["refused"] and told["accepted"] == ""
 
 
 def test_the_reward_gives_back_the_tag_that_ended_an_answer() -> None:
