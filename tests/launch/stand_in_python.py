@@ -1,7 +1,7 @@
-"""Stands in for a job's Python (a site's `python`): runs the job, as slow or as broken as files in FAULTS say.
+"""Stands in for a job's Python (a site's `python`, or its image's): runs the job, as slow or as broken as files say.
 
-`slow`: seconds to wait after each commit of a share. `fail.STEP`: what to raise, config or error.
-Each start leaves its environment in `environ.STEP.PID`.
+In FAULTS: `slow`: seconds to wait after each commit of a share. `fail.STEP`: what to raise, config or error.
+Each start leaves its environment in `environ.STEP.PID`, with the files that it sees where it is as FILES_HERE.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from btrm.config import ConfigError
-from btrm.launch import job, step_work
+from btrm.launch import inside, job, step_work
 from btrm.launch.submission import PlannedStep
 from btrm.runs import RunManifest
 
@@ -37,5 +37,8 @@ def broken_step(step: PlannedStep, root: Path, *more: Any) -> RunManifest | None
 
 if __name__ == "__main__":
     step_work.safe_point, step_work.run_step = slow_point, broken_step
-    (FAULTS / f"environ.{sys.argv[4]}.{os.getpid()}").write_text(json.dumps(dict(os.environ)))
-    sys.exit(job.main(sys.argv[3:]))  # the words before are: -m btrm.launch.job
+    words = sys.argv[1:]
+    step = words[words.index("btrm.launch.job") + 2]
+    seen = {**os.environ, "FILES_HERE": " ".join(path.name for path in Path.cwd().iterdir())}
+    (FAULTS / f"environ.{step}.{os.getpid()}").write_text(json.dumps(seen))
+    sys.exit(inside.main(words[2:]) if words[1] == "btrm.launch.inside" else job.main(words[2:]))
