@@ -40,17 +40,19 @@ def driver_checks(outside: Facts, inside: Facts, gpus: int) -> Iterator[Check]:
     """Yield whether the driver outside is new enough for what is inside; little where no GPU is asked for."""
     said, needed = outside.around.driver, needed_driver(inside.around)
     place = f"{inside.place}: "
+    if not said:
+        if gpus:
+            wants = f"{needed[1]} needs {needed[0]} or later" if needed else "the image has no CUDA either"
+            yield Check("WARN", f"{outside.place}: no NVIDIA driver; {wants}", "a partition whose nodes have GPUs")
+        return
     if needed is None:
         if gpus:
             fix = "an image with CUDA (btrm container build --variant cu13)"
-            yield Check("FAIL", f"{place}asked for {gpus} GPUs, and its torch has no CUDA", fix)
+            yield Check("FAIL", f"{place}asked for {gpus} GPUs, and no torch with CUDA is in it", fix)
         return
     oldest, who = needed
     version = driver_version(said)
-    if not said:
-        if gpus:
-            yield Check("WARN", f"{outside.place}: no NVIDIA driver; {who} needs {oldest} or later", "a GPU partition")
-    elif version is None:
+    if version is None:
         fix = f"see that nvidia-smi there says {oldest} or later"
         yield Check("WARN", f"{outside.place}: cannot tell the driver's version from {said[:80]!r}", fix)
     elif version < oldest:

@@ -5,7 +5,6 @@ Like all that runs in `doctor_node`, it needs Python alone: nothing is imported 
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import os
@@ -180,8 +179,10 @@ def _driver() -> str:
 
 def _loads(library: str) -> str:
     try:
+        import ctypes  # an image without libffi has none
+
         ctypes.CDLL(library)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         return str(error)
     return ""
 

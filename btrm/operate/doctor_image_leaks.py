@@ -21,7 +21,7 @@ _BROKEN = {
     "SSL_CERT_FILE": "every https connection",
     "SSL_CERT_DIR": "every https connection",
     "REQUESTS_CA_BUNDLE": "every https connection",
-    "CURL_CA_BUNDLE": "downloads",
+    "CURL_CA_BUNDLE": "every https connection",
     "TMPDIR": "temporary files",
 }
 
@@ -77,13 +77,14 @@ def _environments(inside: Facts) -> Iterator[Check]:
 
 
 def _broken(inside: Facts) -> Iterator[Check]:
+    """Yield a line for each place that variables name and the image has not."""
+    named: dict[tuple[str, str], list[str]] = {}
     for name, what in _BROKEN.items():
-        if gone := inside.around.gone.get(name):
-            yield Check(
-                "WARN",
-                f"{inside.place}: {name}={':'.join(gone)} is not in it, which breaks {what}",
-                f'setup = ["unset {name}"], a bind, or [env] {name} = a place in the image',
-            )
+        for place in inside.around.gone.get(name, []):
+            named.setdefault((place, what), []).append(name)
+    for (place, what), names in named.items():
+        fix = f'setup = ["unset {" ".join(names)}"], a bind of it, or a place of the image in [env]'
+        yield Check("WARN", f"{inside.place}: {', '.join(names)}={place} is not in it, which breaks {what}", fix)
 
 
 def _paths(inside: Facts) -> Iterator[Check]:
