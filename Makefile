@@ -1,4 +1,4 @@
-# make demo | test | check | bench | soak | venv VARIANT=cpu|cu13|cu12
+# make demo | test | check | bench | soak | patches | venv VARIANT=cpu|cu13|cu12
 VARIANT ?= cpu
 VENV ?= .venv
 PY = $(VENV)/bin/python
@@ -7,7 +7,7 @@ RUN ?= runs/demo$(if $(CONTROL),-control)
 # One thread a process: on a small machine, two trainers with two threads each are slower than two with one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check bench soak venv lint
+.PHONY: help demo test check bench soak venv lint patches
 help:
 	@echo "make demo            the whole pipeline on the built-in data, on this machine's CPU, to a table"
 	@echo "make demo CONTROL=1  the same with the stock sampler: nothing is learnt"
@@ -15,6 +15,7 @@ help:
 	@echo "make test            all tests but the long counts; as root on Debian or Ubuntu it installs Slurm for them"
 	@echo "make soak            the long counts"
 	@echo "make bench           ratios against plain implementations"
+	@echo "make patches         the patch series for ms-swift, in step with btrm's modules"
 	@echo "make venv VARIANT=…  the environment: cpu (default), cu13 or cu12"
 
 venv: $(STAMP)
@@ -38,6 +39,9 @@ test: $(STAMP)
 soak: $(STAMP)
 	@setup/system.sh
 	@$(PY) -m pytest -v -m soak
+
+patches: $(STAMP)
+	@$(PY) containers/patches/refresh.py
 
 bench: $(STAMP)
 	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(PY) $$bench; done
