@@ -27,7 +27,7 @@ def write_lock(lock: Lock, *, upgrade: bool, words: Sequence[str] = ()) -> str:
         made = Path(scratch) / lock.path.name
         if lock.path.exists():
             shutil.copyfile(lock.path, made)
-        command = [*uv(), "pip", "compile", *_words(lock, Path(scratch)), *words, "--output-file", str(made)]
+        command = [*uv(), "pip", "compile", *compile_words(lock, Path(scratch)), *words, "--output-file", str(made)]
         done = subprocess.run([*command, *(["--upgrade"] if upgrade else [])], capture_output=True, text=True)
         if done.returncode:
             raise StageError(f"{lock.source}: does not resolve:\n{done.stderr.strip()}")
@@ -50,7 +50,8 @@ def pins(path: Path) -> dict[str, str]:
     return dict(line.split("==", 1) for line in lines)
 
 
-def _words(lock: Lock, scratch: Path) -> list[str]:
+def compile_words(lock: Lock, scratch: Path) -> list[str]:
+    """Return what uv is told to resolve a lock's short list; `scratch` takes what it reads beside."""
     left_out = scratch / "left_out.txt"
     left_out.write_text("".join(f"{name} ; sys_platform == 'never'\n" for name in lock.leave_out))
     words = [str(lock.source), "--generate-hashes", "--no-annotate", "--quiet"]
