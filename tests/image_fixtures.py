@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -23,8 +24,13 @@ def image_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def cpu_image(request: pytest.FixtureRequest, image_cache: Path) -> Path:
-    """The cpu image, built from the definition by the command that people use, unless it is there for this very code."""
+    """The cpu image, built by the commands that people use, unless it is there for this very code.
+
+    What needs a network comes first, the base and the wheels; the build itself has none.
+    """
+    from btrm.container.bases import base_definition
     from btrm.container.build import record_path
+    from btrm.container.variants import get_image
     from btrm.launch.snapshot import code_digest
 
     request.getfixturevalue("need_apptainer")
@@ -32,14 +38,23 @@ def cpu_image(request: pytest.FixtureRequest, image_cache: Path) -> Path:
     if not record_path(image).exists():
         for old in image_cache.glob("btrm-cpu-*"):
             old.unlink()
-        build_cpu(image, image_cache)
+        base = image_cache / f"base-{hashlib.sha256(base_definition(get_image('cpu')).encode()).hexdigest()[:16]}.sif"
+        if not base.exists():
+            container("base", "--variant", "cpu", str(base))
+        container("wheels", "--variant", "cpu", str(image_cache / "wheels"))
+        build_cpu(image, image_cache, base)
     return image
 
 
-def build_cpu(image: Path, cache: Path, *words: str) -> str:
-    """Build the cpu image by its command and return what it said."""
-    command = [sys.executable, "-m", "btrm.cli", "container", "build", "--variant", "cpu", "--cache", str(cache)]
-    command += ["--wheels", str(cache / "wheels"), *words, str(image)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cache, check=False)
+def build_cpu(image: Path, cache: Path, base: Path, *words: str) -> str:
+    """Build the cpu image by its command, without a network where that can be taken away; return what it said."""
+    places = ["--cache", str(cache), "--wheels", str(cache / "wheels"), "--base", str(base)]
+    return container("build", "--variant", "cpu", *places, *words, str(image), alone=os.getuid() == 0)
+
+
+def container(*words: str, alone: bool = False) -> str:
+    """Run a command of `btrm container`, alone: in a network namespace of its own."""
+    command = [*(["unshare", "--net"] if alone else []), sys.executable, "-m", "btrm.cli", "container", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr

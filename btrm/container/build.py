@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -16,10 +15,14 @@ import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import btrm
 from btrm.config import ConfigError
+from btrm.container.apptainer import need_apptainer
+from btrm.container.bases import Base, base_definition, build_base, named_base
+from btrm.container.run_build import PACKED, build_args, built, publish, say
 from btrm.container.variants import Image
 from btrm.container.wheels import fill, wheel_folder
 from btrm.images import image_digest
@@ -28,8 +31,6 @@ from btrm.plugins import shipped
 from btrm.runs import StageError, git_revision, now, sha256_file, user_cache, write_json
 from btrm.train.swift_series import SERIES
 
-# A tenth of the default's (gzip -9) time to write, quicker to read, and hardly larger.
-_PACKED = ("--mksquashfs-args", "-comp zstd -Xcompression-level 3")
 _STAGED = ("system.sh", "packages.sh")
 _SECOND_STAGE = "\nBootstrap: {{ bootstrap }}\n"
 
@@ -52,39 +53,30 @@ class Build:
     apptainer: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What both stages stand on, as apptainer is told it, and what names it for good."""
-
-    bootstrap: str
-    source: str
-    digest: str
-
-
 def build(order: Build) -> Path:
     """Build the image and its record beside it; return the image's path.
 
     Raises ConfigError for what cannot be asked, and StageError with the end of the log where a step fails.
     """
-    if shutil.which("apptainer") is None:
-        raise ConfigError("apptainer: not on PATH (a cluster often has it as a module: module load apptainer)")
+    need_apptainer()
     cache = order.cache or user_cache() / "containers"
     wheels = order.wheels or wheel_folder(order.image.packages)
     lacking = fill(order.image.packages, wheels)
-    _say(f"{wheels}: {f'{len(lacking)} files fetched' if lacking else 'all files there, by their hashes'}")
+    say(f"{wheels}: {f'{len(lacking)} files fetched' if lacking else 'all files there, by their hashes'}")
     with _context(order) as context, _locked(cache):
-        base = _base(order, cache, context)
+        base = _base(order, cache)
         key = packages_key(order.image, base)
         record = _record(order, base, context)
         write_json(context / "image.json", record)
         arguments = _arguments(order, base, key, record, context)
         packages = _packages(arguments, key, cache, wheels, context)
         final = {**arguments, "packages_bootstrap": "localimage", "packages_base": str(packages)}
-        command = _apptainer(final, wheels, ["--sandbox"] if order.sandbox else _PACKED, order.apptainer)
-        _made(command, order.target, context / "btrm.def", context)
-    digest = image_digest(str(order.target))
-    write_json(record_path(order.target), {**record, "sha256": digest, "command": " ".join(sys.argv)})
-    return order.target
+        command = _words(final, wheels, ["--sandbox"] if order.sandbox else PACKED, order.apptainer)
+        made = built(command, order.target, context / "btrm.def")
+        # The record first: an image without one would pass for somebody else's.
+        told = {**record, "sha256": image_digest(str(made)), "command": " ".join(sys.argv)}
+        write_json(record_path(order.target), told)
+        return publish(made, order.target)
 
 
 def record_path(image: Path) -> Path:
@@ -108,36 +100,16 @@ def stage_one() -> str:
     return first
 
 
-def _base(order: Build, cache: Path, context: Path) -> Base:
+def _base(order: Build, cache: Path) -> Base:
     """Return the base: what was named, the variant's own by digest, or a Debian that is made here once."""
     if order.base is not None:
-        return _named_base(order.base)
+        return named_base(order.base)
     if order.image.bootstrap == "docker":
         assert order.image.base is not None
         return Base("docker", order.image.base, order.image.base.partition("@")[2])
-    texts = [(context / name).read_text() for name in ("base.def", "system.sh")]
-    target = cache / f"base-{hashlib.sha256(''.join(texts).encode()).hexdigest()[:16]}.sif"
-    if not target.exists():
-        words = ["--build-arg", f"context={context}"]
-        words += ["--build-arg", f"mirror={order.mirror}"] if order.mirror else []
-        _made(["apptainer", "build", *words], target, context / "base.def", context)
-    return _named_base(str(target))
-
-
-def _named_base(base: str) -> Base:
-    """Return a base by its name: FILE, FILE@sha256:… (checked) or a registry's NAME@sha256:…"""
-    name, _, digest = base.partition("@sha256:")
-    path = Path(name).expanduser()
-    if not path.exists():
-        if not digest:
-            raise ConfigError(f"--base {base}: neither a file nor a registry's reference by digest, NAME@sha256:…")
-        return Base("docker", base.removeprefix("docker://"), f"sha256:{digest}")
-    if path.is_dir():
-        raise ConfigError(f"--base {base}: a folder has no digest; take an image file")
-    found = sha256_file(path)
-    if digest and found != digest:
-        raise ConfigError(f"--base {name}: its sha256 is {found}, not {digest}")
-    return Base("localimage", str(path.resolve()), f"sha256:{found}")
+    texts = base_definition(order.image) + (shipped("containers") / "system.sh").read_text()
+    target = cache / f"base-{hashlib.sha256(texts.encode()).hexdigest()[:16]}.sif"
+    return named_base(str(target if target.exists() else build_base(order.image, target, order.mirror)))
 
 
 def _record(order: Build, base: Base, context: Path) -> dict[str, object]:
@@ -182,41 +154,15 @@ def _packages(arguments: Mapping[str, str], key: str, cache: Path, wheels: Path,
     """Return the packages stage as an image, built unless an earlier build left it."""
     target = cache / f"packages-{key}.sif"
     if target.exists():
-        _say(f"{target}: the packages are as they were, and are taken from there")
+        say(f"{target}: the packages are as they were, and are taken from there")
         return target
     (context / "packages.def").write_text(stage_one())
     known = {name: value for name, value in arguments.items() if f"{{{{ {name} }}}}" in stage_one()}
-    _made(_apptainer(known, wheels, _PACKED, ()), target, context / "packages.def", context)
-    return target
+    return publish(built(_words(known, wheels, PACKED, ()), target, context / "packages.def"), target)
 
 
-def _apptainer(arguments: Mapping[str, str], wheels: Path, words: Sequence[str], own: Sequence[str]) -> list[str]:
-    told = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-    return ["apptainer", "build", *words, *own, "--bind", f"{wheels.resolve()}:/mnt", *told]
-
-
-def _made(command: Sequence[str], target: Path, definition: Path, context: Path) -> None:
-    """Run a build into a scratch name and publish it by one rename."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    words = [*command, str(scratch), str(definition)]
-    _say(f"building {target}")
-    log = context / f"{definition.stem}.log"
-    with log.open("w") as file:
-        code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-    if code:
-        _remove(scratch)
-        told = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
-        raise StageError(f"apptainer build {target.name} failed ({code}):\n{told}")
-    _remove(target)
-    scratch.rename(target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _words(arguments: Mapping[str, str], wheels: Path, words: Sequence[str], own: Sequence[str]) -> list[str]:
+    return [*words, *own, "--bind", f"{wheels.resolve()}:/mnt", *build_args(arguments)]
 
 
 @contextmanager
@@ -227,7 +173,7 @@ def _context(order: Build) -> Generator[Path]:
         context.chmod(0o755)
         shutil.copyfile(order.image.packages.path, context / "packages.lock")
         shutil.copytree(folder / "patches", context / "patches", ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("btrm.def", "base.def", *_STAGED):
+        for file in ("btrm.def", *_STAGED):
             shutil.copyfile(folder / file, context / file)
         _wheel(order.btrm, context / "btrm")
         for path in context.rglob("*"):
@@ -245,7 +191,8 @@ def _wheel(source: Path | None, folder: Path) -> None:
     if not (checkout / "pyproject.toml").exists():
         raise ConfigError(f"--btrm: {checkout} is no checkout; name one, or btrm's wheel")
     words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
-    done = subprocess.run([*words, "--wheel-dir", str(folder), str(checkout)], capture_output=True, text=True)
+    alone = ["--no-build-isolation"] if find_spec("hatchling") and find_spec("editables") else []  # without a network
+    done = subprocess.run([*words, *alone, "--wheel-dir", str(folder), str(checkout)], capture_output=True, text=True)
     if done.returncode:
         raise StageError(f"btrm's wheel: {done.stderr.strip()}")
 
@@ -257,7 +204,3 @@ def _locked(cache: Path) -> Generator[None]:
     with (cache / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _say(text: str) -> None:
-    print(f"btrm: {text}", file=sys.stderr, flush=True)

@@ -45,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
 COMMANDS = (
     Command("build", "build an image from its lock and a folder of wheels", cli_build.build_arguments, cli_build.build),
     Command(
+        "base",
+        "build what an image stands on, with its system packages, for a build without a network",
+        cli_build.base_arguments,
+        cli_build.base,
+    ),
+    Command(
         "wheels",
         "fetch all files of a lock, by hash, for a build without a network",
         cli_build.wheels_arguments,

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from btrm.container.variants import Lock
 
 
 def lock_arguments(parser: argparse.ArgumentParser) -> None:
@@ -11,6 +16,7 @@ def lock_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="*", help="which locks (default: all)")
     parser.add_argument("--upgrade", action="store_true", help="take newer versions than the lock has")
     parser.add_argument("--find-links", action="append", default=[], metavar="DIR|URL", help="for uv; may be repeated")
+    parser.add_argument("--check", action="store_true", help="write nothing: are the locks whole, and to be had?")
 
 
 def lock(args: argparse.Namespace) -> int:
@@ -18,10 +24,23 @@ def lock(args: argparse.Namespace) -> int:
     from btrm.container.lock import write_lock
     from btrm.container.variants import get_lock, variants
 
+    locks = [get_lock(name) for name in args.name or variants().locks]
+    if args.check:
+        return _check_locks(locks, args.find_links)
     words = [word for place in args.find_links for word in ("--find-links", place)]
-    for one in [get_lock(name) for name in args.name or variants().locks]:
+    for one in locks:
         print(write_lock(one, upgrade=args.upgrade, words=words), flush=True)
     return 0
+
+
+def _check_locks(locks: Sequence[Lock], find_links: Sequence[str]) -> int:
+    from btrm.container.lock_check import check_all
+
+    failed = 0
+    for check in check_all(locks, find_links):
+        print(check, flush=True)
+        failed += check.level == "FAIL"
+    return 1 if failed else 0
 
 
 def wheels_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +57,24 @@ def wheels(args: argparse.Namespace) -> int:
     packages = get_image(args.variant).packages
     folder = args.folder or wheel_folder(packages)
     print(f"{folder}: {len(fill(packages, folder))} files fetched, all there by their hashes")
+    return 0
+
+
+def base_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `base` takes."""
+    _variant(parser)
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("--mirror", metavar="URL", help="the Debian mirror of the cpu variant's base")
+
+
+def base(args: argparse.Namespace) -> int:
+    """Build a base."""
+    from btrm.container.bases import build_base
+    from btrm.container.variants import get_image
+    from btrm.images import image_digest
+
+    made = build_base(get_image(args.variant), args.image, args.mirror)
+    print(f"{made}@sha256:{image_digest(str(made))}")
     return 0
 
 

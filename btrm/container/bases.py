@@ -1,0 +1,65 @@
+"""What an image stands on: a registry's image by digest, a file by its sha256, or a Debian made for it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from btrm.config import ConfigError
+from btrm.container.run_build import PACKED, build_args, built, publish
+from btrm.container.variants import Image
+from btrm.plugins import shipped
+from btrm.runs import sha256_file
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What both stages stand on, as apptainer is told it, and what names it for good."""
+
+    bootstrap: str
+    source: str
+    digest: str
+
+
+def named_base(base: str) -> Base:
+    """Return a base by its name: FILE, FILE@sha256:… (checked) or a registry's NAME@sha256:…; raise ConfigError."""
+    name, _, digest = base.partition("@sha256:")
+    path = Path(name).expanduser()
+    if not path.exists():
+        if not digest:
+            raise ConfigError(f"--base {base}: neither a file nor a registry's reference by digest, NAME@sha256:…")
+        return Base("docker", base.removeprefix("docker://"), f"sha256:{digest}")
+    if path.is_dir():
+        raise ConfigError(f"--base {base}: a folder has no digest; take an image file")
+    found = sha256_file(path)
+    if digest and found != digest:
+        raise ConfigError(f"--base {name}: its sha256 is {found}, not {digest}")
+    return Base("localimage", str(path.resolve()), f"sha256:{found}")
+
+
+def build_base(image: Image, target: Path, mirror: str | None = None) -> Path:
+    """Build what a variant stands on, with the system packages in it: a build on it needs no network.
+
+    Raises as `build` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="btrm-build-") as name:
+        context = Path(name)
+        context.chmod(0o755)
+        shutil.copyfile(shipped("containers") / "system.sh", context / "system.sh")
+        (context / "base.def").write_text(base_definition(image))
+        known = {"context": str(context), "python": f"python{image.packages.python}"}
+        known |= {"base": image.base} if image.base else {}
+        known |= {"mirror": mirror} if mirror and image.bootstrap == "debootstrap" else {}
+        return publish(built([*PACKED, *build_args(known)], target, context / "base.def"), target)
+
+
+def base_definition(image: Image) -> str:
+    """Return the definition of a variant's base: Debian as it is shipped, or the variant's own image by digest."""
+    text = (shipped("containers") / "base.def").read_text()
+    _, found, body = text.partition("\n%help")
+    assert found, "base.def has no %help"
+    header = "Bootstrap: docker\nFrom: {{ base }}\n"
+    own = body.replace("    mirror=http://deb.debian.org/debian\n", "    base=\n")
+    return text if image.bootstrap == "debootstrap" else f"{header}{found}{own}"
