@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -76,6 +77,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sums(files: dict[str, bytes | None]) -> dict[str, str | None]:
+    """Return each file's sha256; None for one that is not there."""
+    return {path: None if content is None else sha256(content) for path, content in files.items()}
+
+
 def installed(target: Path | None) -> metadata.Distribution:
     """Return ms-swift's distribution in a folder, or of this Python."""
     where = [str(target)] if target is not None else sys.path
@@ -101,8 +107,7 @@ def found_series(site: Path) -> str | None:
 def contents(site: Path, series: Series) -> dict[str, bytes | None]:
     """Return the series' files as they are; refuse those that are neither the release's nor this series'."""
     now = {path: read(site / path) for path in series.after}
-    sums = {path: None if content is None else sha256(content) for path, content in now.items()}
-    strange = [path for path, found in sums.items() if found not in {series.before[path], series.after[path]}]
+    strange = [path for path, found in sums(now).items() if found not in {series.before[path], series.after[path]}]
     if strange:
         raise RefusedError(
             f"not as in ms-swift {series.version}: {', '.join(strange)} (in {site}); "
@@ -111,8 +116,9 @@ def contents(site: Path, series: Series) -> dict[str, bytes | None]:
     return now
 
 
-def patched(path: str, content: bytes | None, section: bytes, direction: list[str]) -> bytes | None:
+def after_patch(path: str, content: bytes | None, section: bytes, direction: list[str]) -> bytes | None:
     """Return a file's content after its part of the series, from GNU patch, without any fuzz."""
+    need_patch()
     with tempfile.TemporaryDirectory(prefix="btrm-patch-") as name:
         file = Path(name) / path
         file.parent.mkdir(parents=True)
@@ -127,6 +133,7 @@ def patched(path: str, content: bytes | None, section: bytes, direction: list[st
         return read(file)
 
 
+@cache
 def need_patch() -> None:
     """Refuse where there is no GNU patch: others know no --fuzz."""
     found = shutil.which("patch")
@@ -152,11 +159,8 @@ def put(path: Path, content: bytes | None) -> None:
         beside.unlink(missing_ok=True)
 
 
-def update_record(record: Path, files: dict[str, bytes | None]) -> None:
-    """Say in a distribution's RECORD what its files are now, so that pip takes away and checks the right ones."""
-    text = read(record)
-    if text is None:
-        return
+def new_record(text: bytes, files: dict[str, bytes | None]) -> bytes:
+    """Return a distribution's RECORD with its files as they are now, so that pip takes away the right ones."""
     end = "\r\n" if b"\r\n" in text else "\n"
     lines: list[str] = []
     owed = {path: content for path, content in files.items() if content is not None}
@@ -167,7 +171,7 @@ def update_record(record: Path, files: dict[str, bytes | None]) -> None:
         elif path not in files:
             lines.append(line)
     lines += [record_line(path, content) for path, content in owed.items()]
-    put(record, "".join(line + end for line in lines).encode())
+    return "".join(line + end for line in lines).encode()
 
 
 def record_line(path: str, content: bytes) -> str:
@@ -176,36 +180,49 @@ def record_line(path: str, content: bytes) -> str:
     return f"{path},sha256={digest},{len(content)}"
 
 
-def change(dist: metadata.Distribution, series: Series, *, want: dict[str, str | None], marker: bytes | None) -> None:
-    """Bring each file to the wanted sha256; nothing is touched before all of them are known to get there."""
-    site = Path(str(dist.locate_file("")))
-    direction = ["--reverse"] if marker is None else []
+def planned(now: dict[str, bytes | None], series: Series, action: str) -> dict[str, bytes | None]:
+    """Return the files as they shall be; refuse where patch does not lead there."""
+    want = series.after if action == "apply" else series.before
     ready: dict[str, bytes | None] = {}
-    for path, content in contents(site, series).items():
-        reached = (None if content is None else sha256(content)) == want[path]
-        ready[path] = content if reached else patched(path, content, series.sections[path], direction)
-        if (None if ready[path] is None else sha256(ready[path] or b"")) != want[path]:
-            raise RefusedError(f"{path}: is not what series.json says after patch; nothing was changed")
+    for path, content in now.items():
+        there = sums({path: content})[path] == want[path]
+        direction = [] if action == "apply" else ["--reverse"]
+        ready[path] = content if there else after_patch(path, content, series.sections[path], direction)
+    wrong = [path for path, found in sums(ready).items() if found != want[path]]
+    if wrong:
+        raise RefusedError(f"{', '.join(wrong)}: not as {SUMS} says after patch; nothing was changed")
+    return ready
+
+
+def change(dist: metadata.Distribution, series: Series, action: str) -> bool:
+    """Apply the series or take it out; say whether there was anything to do.
+
+    Nothing is touched before it is known what all files will be; the marker is taken away first and written last.
+    """
+    site = Path(str(dist.locate_file("")))
+    now = contents(site, series)
+    ready = planned(now, series, action)
+    marker = series.marker if action == "apply" else None
+    record = f"ms_swift-{dist.version}.dist-info/RECORD"
+    told = read(site / record)
+    later = {path: content for path, content in ready.items() if content != now[path]}
+    if told is not None and (new := new_record(told, {**ready, MARKER: marker})) != told:
+        later[record] = new
+    if not later and read(site / MARKER) == marker:
+        return False
     put(site / MARKER, None)
-    for path, content in ready.items():
+    for path, content in {**later, MARKER: marker}.items():
         put(site / path, content)
         compiled(site / path)
-    info = Path(str(dist.locate_file(f"{dist_info(dist)}/RECORD")))
-    update_record(info, {**ready, MARKER: marker})
-    put(site / MARKER, marker)
-
-
-def dist_info(dist: metadata.Distribution) -> str:
-    """Return the name of a distribution's folder."""
-    return f"ms_swift-{dist.version}.dist-info"
+    return True
 
 
 def compiled(path: Path) -> None:
-    """Compile a file anew, or take away what is left of it, where that can be written: an image's cannot, later."""
+    """Compile a module anew, or take away what is left of it, where that can be written: an image's cannot, later."""
     with contextlib.suppress(OSError):
-        if path.is_file():
+        if path.suffix == ".py" and path.is_file():
             py_compile.compile(str(path), quiet=2)
-        else:
+        elif path.suffix == ".py":
             Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
 
@@ -213,31 +230,19 @@ def run(target: Path | None, action: str) -> int:
     """Do what is asked; return the exit code. Raises RefusedError."""
     series, dist = Series(SERIES), installed(target)
     site = Path(str(dist.locate_file("")))
-    name = f"ms-swift {dist.version} in {site}"
+    name, patched = f"ms-swift {dist.version} in {site}", f"patched (series {series.sha256[:8]})"
     if dist.version != series.version:
         raise RefusedError(f"{name}: the series is for {series.version}; pip install ms-swift=={series.version}")
     there = found_series(site)
     if there not in {None, series.sha256}:
-        raise RefusedError(
-            f"{name}: patched by another series ({there}); take that out first, or install ms-swift anew"
-        )
-    now = contents(site, series)
-    sums = {path: None if content is None else sha256(content) for path, content in now.items()}
-    whole = there is not None and sums == series.after
-    state = "plain" if there is None and sums == series.before else "patched" if whole else "half patched"
+        raise RefusedError(f"{name}: has another series ({there}); take that out first, or install ms-swift anew")
     if action == "check":
-        print(f"{name}: {state}" + (f" (series {series.sha256[:8]})" if whole else ""))
+        found = sums(contents(site, series))
+        whole = there is not None and found == series.after
+        print(f"{name}: {patched if whole else 'plain' if found == series.before else 'half patched'}")
         return 0 if whole else 1
-    if state == ("patched" if action == "apply" else "plain"):
-        print(f"{name}: already {state}")
-        return 0
-    need_patch()
-    if action == "apply":
-        change(dist, series, want=dict(series.after), marker=series.marker)
-        print(f"{name}: patched (series {series.sha256[:8]}, {len(series.after)} files)")
-    else:
-        change(dist, series, want=series.before, marker=None)
-        print(f"{name}: plain again")
+    changed = change(dist, series, action)
+    print(f"{name}: {'' if changed else 'already '}{patched if action == 'apply' else 'plain'}")
     return 0
 
 

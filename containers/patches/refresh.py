@@ -14,20 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from apply import (
-    SERIES,
-    SUMS,
-    RefusedError,
-    Series,
-    found_series,
-    installed,
-    need_patch,
-    patched,
-    put,
-    read,
-    sections,
-    sha256,
-)
+from apply import SERIES, SUMS, RefusedError, Series, after_patch, found_series, installed, put, read, sections, sums
 
 MODULES = Path(__file__).resolve().parents[2] / "btrm" / "train"
 NAMED = MODULES / "swift_series.py"
@@ -50,15 +37,13 @@ def added(path: str, text: str) -> str:
     return head + "".join(f"+{line}" for line in lines)
 
 
-def sums(site: Path) -> dict[str, dict[str, str | None]]:
+def told(site: Path) -> dict[str, dict[str, str | None]]:
     """Return the sha256 of each file of the series, in a plain ms-swift and once patched."""
-    told: dict[str, dict[str, str | None]] = {}
-    for path, section in sorted(sections(SERIES).items()):
-        before = read(site / path)
-        after = patched(path, before, section, [])
-        assert after is not None, "the series removes no file"
-        told[path] = {"before": None if before is None else sha256(before), "after": sha256(after)}
-    return told
+    parts = dict(sorted(sections(SERIES).items()))
+    before = {path: read(site / path) for path in parts}
+    after = {path: after_patch(path, before[path], part, []) for path, part in parts.items()}
+    plain, done = sums(before), sums(after)
+    return {path: {"before": plain[path], "after": done[path]} for path in parts}
 
 
 def name_it(series: str) -> None:
@@ -72,17 +57,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Bring the patch series in step with btrm's modules.")
     parser.add_argument("--target", type=Path, help="a folder like site-packages; this Python's otherwise")
     try:
-        need_patch()
         dist = installed(parser.parse_args().target)
         site = Path(str(dist.locate_file("")))
         if found_series(site) is not None:
             raise RefusedError(f"the ms-swift in {site} is patched; a plain one is needed")
         put(SERIES / FIRST, new_files())
-        told = {"version": dist.version, "files": sums(site)}
+        series = {"version": dist.version, "files": told(site)}
     except RefusedError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    put(SERIES / SUMS, json.dumps(told, indent=1).encode() + b"\n")
+    put(SERIES / SUMS, json.dumps(series, indent=1).encode() + b"\n")
     name_it(Series(SERIES).sha256)
     return 0
 

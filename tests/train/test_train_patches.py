@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -46,7 +48,9 @@ def test_the_series_is_in_step_with_btrms_modules(monkeypatch: pytest.MonkeyPatc
     series = refresh.Series(SERIES)
     for module in (pair_sampler, pair_hooks):
         text = Path(str(module.__file__)).read_bytes()
-        assert series.after[f"swift/rlhf_trainers/{Path(str(module.__file__)).name}"] == refresh.sha256(text), again
+        assert (
+            series.after[f"swift/rlhf_trainers/{Path(str(module.__file__)).name}"] == hashlib.sha256(text).hexdigest()
+        ), again
     assert series.sha256 == swift_series.SERIES, again
     assert swift_series.own_version("4.6.0") == f"4.6.0{LOCAL_VERSION}{series.sha256[:8]}"
 
@@ -60,7 +64,7 @@ def test_the_modules_stand_alone() -> None:
 def test_applied_twice_and_taken_out_it_leaves_nothing(tree: Path, plain: Path) -> None:
     assert patch(tree, "--check").returncode == 1
     first, second = patch(tree), patch(tree)
-    assert f"patched (series {swift_series.SERIES[:8]}, 6 files)" in first.stdout
+    assert f"patched (series {swift_series.SERIES[:8]})" in first.stdout
     assert "already patched" in second.stdout and second.returncode == 0
     assert patch(tree, "--check").returncode == 0
     assert json.loads((tree / MARKER).read_text())["series"] == swift_series.SERIES
@@ -72,9 +76,6 @@ def test_applied_twice_and_taken_out_it_leaves_nothing(tree: Path, plain: Path) 
 
 
 def test_pip_takes_the_patched_package_for_a_whole_one(tree: Path) -> None:
-    import base64
-    import hashlib
-
     patch(tree)
     record = (tree / "ms_swift-4.6.0.dist-info/RECORD").read_text().splitlines()
     told = {line.split(",")[0]: line.split(",")[1:] for line in record}
