@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -28,7 +27,7 @@ def cpu_image(request: pytest.FixtureRequest, image_cache: Path) -> Path:
 
     What needs a network comes first, the base and the wheels; the build itself has none.
     """
-    from btrm.container.bases import base_definition
+    from btrm.container.bases import base_key
     from btrm.container.build import record_path
     from btrm.container.variants import get_image
     from btrm.launch.snapshot import code_digest
@@ -38,7 +37,7 @@ def cpu_image(request: pytest.FixtureRequest, image_cache: Path) -> Path:
     if not record_path(image).exists():
         for old in image_cache.glob("btrm-cpu-*"):
             old.unlink()
-        base = image_cache / f"base-{hashlib.sha256(base_definition(get_image('cpu')).encode()).hexdigest()[:16]}.sif"
+        base = image_cache / f"base-{base_key(get_image('cpu'))}.sif"
         if not base.exists():
             container("base", "--variant", "cpu", str(base))
         container("wheels", "--variant", "cpu", str(image_cache / "wheels"))

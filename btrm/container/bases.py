@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ def build_base(image: Image, target: Path, mirror: str | None = None) -> Path:
         known |= {"base": image.base} if image.base else {}
         known |= {"mirror": mirror} if mirror and image.bootstrap == "debootstrap" else {}
         return publish(built([*PACKED, *build_args(known)], target, context / "base.def"), target)
+
+
+def base_key(image: Image) -> str:
+    """Return what names a base that is built here: its definition, and the script that installs its packages."""
+    texts = base_definition(image) + (shipped("containers") / "system.sh").read_text()
+    return hashlib.sha256(texts.encode()).hexdigest()[:16]
 
 
 def base_definition(image: Image) -> str:

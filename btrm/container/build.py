@@ -21,7 +21,7 @@ from pathlib import Path
 import btrm
 from btrm.config import ConfigError
 from btrm.container.apptainer import need_apptainer
-from btrm.container.bases import Base, base_definition, build_base, named_base
+from btrm.container.bases import Base, base_key, build_base, named_base
 from btrm.container.run_build import PACKED, build_args, built, publish, say
 from btrm.container.variants import Image
 from btrm.container.wheels import fill, wheel_folder
@@ -107,8 +107,7 @@ def _base(order: Build, cache: Path) -> Base:
     if order.image.bootstrap == "docker":
         assert order.image.base is not None
         return Base("docker", order.image.base, order.image.base.partition("@")[2])
-    texts = base_definition(order.image) + (shipped("containers") / "system.sh").read_text()
-    target = cache / f"base-{hashlib.sha256(texts.encode()).hexdigest()[:16]}.sif"
+    target = cache / f"base-{base_key(order.image)}.sif"
     return named_base(str(target if target.exists() else build_base(order.image, target, order.mirror)))
 
 
