@@ -53,6 +53,11 @@ class Cell:
         """Micro-steps an epoch."""
         return self.pairs // self.plan.pairs * self.plan.repeats
 
+    @property
+    def halt(self) -> float:
+        """The epochs after which a run is resumed: in the middle of a generation batch, where it is drawn again."""
+        return 1.5 if self.dynamic else 1.6
+
     def config(self, rows: Path, model: Path, epochs: float) -> GrpoConfig:
         plan = self.plan
         return GrpoConfig.build(
@@ -163,13 +168,13 @@ STOCK = Cell(2, 2, 2, stock=True)
 def trainings(
     ms_swifts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
 ) -> Callable[[str], Path]:
-    """Train each cell for an epoch and a half, then on; then with the stock sampler. One launch a variant."""
+    """Train each cell into its second epoch, then on; then with the stock sampler. One launch a variant."""
 
     @cache
     def run(variant: str) -> Path:
         root = tmp_path_factory.mktemp(variant)
-        first = [order_of(cell, root, tiny_model, 1.5) for cell in CELLS]
-        again = [order_of(cell, root, tiny_model, 2, resumed=1.5) for cell in CELLS]
+        first = [order_of(cell, root, tiny_model, cell.halt) for cell in CELLS]
+        again = [order_of(cell, root, tiny_model, 2, resumed=cell.halt) for cell in CELLS]
         with pytest.MonkeyPatch.context() as patch:
             train([*first, *again, order_of(STOCK, root, tiny_model, 1)], 2, patch, ms_swifts[variant])
         return root
