@@ -54,7 +54,8 @@ def compile_words(lock: Lock, scratch: Path) -> list[str]:
     """Return what uv is told to resolve a lock's short list; `scratch` takes what it reads beside."""
     left_out = scratch / "left_out.txt"
     left_out.write_text("".join(f"{name} ; sys_platform == 'never'\n" for name in lock.leave_out))
-    words = [str(lock.source), "--generate-hashes", "--no-annotate", "--quiet"]
+    # Metadata that only a build tells is the same from this Python: another one is not worth a download.
+    words = [str(lock.source), "--generate-hashes", "--no-annotate", "--quiet", "--no-python-downloads"]
     words += ["--custom-compile-command", f"btrm container lock {lock.name}"]  # else the paths of this machine
     words += ["--python-version", lock.python, "--python-platform", PLATFORM, "--override", str(left_out)]
     if lock.exclude_newer:
