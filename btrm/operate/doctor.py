@@ -54,11 +54,11 @@ def examine(request: Request) -> Iterator[Check]:
 
 
 def _image(site: Site, container: Container, here: Facts, request: Request) -> Iterator[Check]:
-    """Yield what can be told of a site's image here; how it starts is told by a node, where one is asked."""
+    """Yield what can be told of a site's image here, where no GPU is asked for; a node that is asked tells the rest."""
     lines = list(file_checks(container))
     yield from lines
     if not request.on_node and all(line.level != "FAIL" for line in lines):
-        yield from image_here_checks(site, here, request.run.absolute(), request.gpus, absent="WARN")
+        yield from image_here_checks(site, here, request.run.absolute(), 0, absent="WARN")
 
 
 def _image_alone(image: str, run: Path, request: Request) -> Iterator[Check]:

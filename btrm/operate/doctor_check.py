@@ -76,7 +76,9 @@ def python_checks(facts: Facts) -> Iterator[Check]:
     if tuple(map(int, facts.python.split(".")[:2])) < (3, 11):
         yield Check("FAIL", f"{what}: too old", "Python 3.11 or later")
     elif missing:
-        yield Check("FAIL", f"{what}: lacks {', '.join(missing)}", f"pip install {' '.join(missing)} there")
+        image = facts.place.startswith("image")
+        fix = "an image of btrm container build" if image else f"pip install {' '.join(missing)} there"
+        yield Check("FAIL", f"{what}: lacks {', '.join(missing)}", fix)
     else:
         yield Check("OK", what)
     yield _swift_check(facts.place, facts.packages.get("ms-swift"))

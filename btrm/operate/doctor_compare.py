@@ -113,7 +113,8 @@ def _seen_gpus(found: Facts, gpus: int) -> Iterator[Check]:
     kinds = f" ({found.gpus[0].partition(': ')[2]})" if found.gpus else ""
     what = f"{found.place}: asked for {gpus} GPUs, sees {found.gpu_count}{kinds}"
     if found.gpu_count < gpus:
-        yield Check("FAIL", what, "another gpu_request in the site's file: gpus-per-node, gres, gpu_type")
+        fix = "another gpu_request in the site's file: gpus-per-node, gres, gpu_type"
+        yield Check("FAIL", what, fix if found.place == NODE else "nv = true in [container]; a machine that has them")
     elif gpus and not found.gpus:
         yield Check(
             "WARN", f"{what}, but nvidia-smi does not answer", "the driver on the node; nv = true in [container]"

@@ -17,7 +17,7 @@ from btrm.operate.doctor_image_facts import ROOM, file_line
 from btrm.operate.doctor_image_leaks import leak_checks
 from btrm.operate.doctor_image_places import CWD, bind_checks, cache_checks, room_checks
 from btrm.operate.doctor_image_start import PYXIS, START, VERSION
-from btrm.operate.doctor_node import Facts, Question
+from btrm.operate.doctor_node import DEPENDENCIES, Facts, Question
 
 IMAGE_FILE = "image"  # its label among a question's files
 _LINE = re.compile(r"\d+ \d+ \d+")  # inode, bytes, seconds
@@ -136,7 +136,8 @@ def _record(inside: Facts) -> Iterator[Check]:
 
 
 def _required(inside: Facts) -> Iterator[Check]:
-    """Yield what btrm needs and the image has not, or has too old."""
-    if inside.around.unfit:
+    """Yield what btrm needs and the image has too old, or has not; less what it lacks of all, which is told before."""
+    told = {f"has no {name}" for name in DEPENDENCIES}
+    if unfit := [problem for problem in inside.around.unfit if problem not in told]:
         fix = "an image built for this btrm (btrm container build), or btrm as it was then"
-        yield Check("FAIL", f"{inside.place}: {'; '.join(inside.around.unfit)}", fix)
+        yield Check("FAIL", f"{inside.place}: {'; '.join(unfit)}", fix)

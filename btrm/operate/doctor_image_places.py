@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from btrm.checks import Check
-from btrm.operate.doctor_image_facts import ROOM
+from btrm.operate.doctor_image_facts import CACHES, ROOM
 from btrm.operate.doctor_node import Facts
 
 CWD = "the working directory"
@@ -16,7 +16,9 @@ _WANTED = {"/tmp": "temporary files", "/dev/shm": "vLLM, NCCL and data loaders"}
 def cache_checks(outside: Facts, inside: Facts) -> Iterator[Check]:
     """Yield whether each cache can be written from inside, and is kept when the image has ended; HOME need not be."""
     home, caches = inside.caches["HOME"], {name: fact for name, fact in inside.caches.items() if name != "HOME"}
-    faults = [check for name in caches for check in _cache(name, outside, inside)]
+    implied = {name for name in caches if "$XDG_CACHE_HOME" in CACHES[name] and name not in inside.around.variables}
+    told = [name for name in caches if name not in implied or not caches["XDG_CACHE_HOME"].problem]
+    faults = [check for name in told for check in _cache(name, outside, inside)]
     yield from faults
     state = home.problem or "writable"
     if not faults:
@@ -73,9 +75,9 @@ def room_checks(outside: Facts, inside: Facts, gpus: int) -> Iterator[Check]:
             fix = "its owner: more of it" if own else undo
             yield Check(level, f"{what} is {_gb(size)} ({_gb(whole)} outside), little for {_WANTED[place]}", fix)
         elif not own:
-            yield Check("WARN", f"{what} is one of its own, in memory ({_gb(size)}), not the node's", undo)
+            yield Check("WARN", f"{what} is one of its own, in memory ({_gb(size)}), not that outside", undo)
         else:
-            yield Check("OK", f"{what} is the node's own, {_gb(size)}")
+            yield Check("OK", f"{what} is that outside, {_gb(size)}")
 
 
 def _gb(size: float | None) -> str:

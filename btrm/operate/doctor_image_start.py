@@ -98,6 +98,16 @@ COMPLAINTS = tuple(
             "no PYTHONPATH of your own for the image: in args (--env), in [env] (APPTAINERENV_PYTHONPATH)",
         ),
         (
+            r"error while loading shared libraries: (\S+?):",
+            r"its Python lacks \1",
+            "a Python that is in the image; or one of the host with all that it links to bound (ldd)",
+        ),
+        (
+            r"unexpected keyword argument 'slots'|SyntaxError",
+            "its Python is too old",
+            "Python 3.11 or later in the image",
+        ),
+        (
             r"FATAL: +stat (\S+): no such file",
             r"\1 is not in the image, nor is what it links to",
             "binds in [container]: its folder and those of its links; or a python = that is in the image",

@@ -72,7 +72,8 @@ def script(site: Site, folder: Path, question: Question, image: str) -> str:
     if container is None:
         return "\n".join([*lines, f"{shlex.quote(python)} {_asking(question)}"])
     start = _in_image(container.model_copy(update={"python": "sh"}), plan, values).replace(" -q exec", " exec", 1)
-    outside = outside_question(question, site, container, plan, f"{start} -c :")
+    start += " -c true"  # to srun a colon would be a word of its own
+    outside = outside_question(question, site, container, plan, start)
     lines.append(f"{shlex.quote(python)} {_asking(outside)}")
     lines.append(f"{_in_image(container, plan, values)} {_asking(inside_question(outside, image))}")
     return "\n".join(lines)

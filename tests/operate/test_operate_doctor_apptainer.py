@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,11 @@ def site(tiny_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
-    def write(image: Path = tiny_image, env: Mapping[str, str] = {}, args: Sequence[str] = (), **more: object) -> str:
+    def write(
+        image: Path = tiny_image, env: Mapping[str, str] = {}, args: Sequence[str] | None = (), **more: object
+    ) -> str:
         usual = {"image": str(image), "binds": PYTHON, "python": sys.executable, "nv": False}
-        tables = {"container": {**usual, "args": [*LIBRARIES, *args], **more}, "env": env}
+        tables = {"container": {**usual, "args": [] if args is None else [*LIBRARIES, *args], **more}, "env": env}
         lines = ['executor = "slurm"', 'partition = "low"', "offline = true"]
         for name, table in tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
@@ -62,8 +65,8 @@ def test_a_sound_image_is_told_sound(site: Callable[..., str], capsys: pytest.Ca
         "OK    image here: cpu, lock ",
         "OK    image here: the run, the working directory, the code, bind ",
         "MODELSCOPE_CACHE, TRITON_CACHE_DIR, TORCHINDUCTOR_CACHE_DIR, VLLM_CACHE_ROOT are writable (HOME /",
-        "OK    image here: /tmp is the node's own",
-        "OK    image here: /dev/shm is the node's own",
+        "OK    image here: /tmp is that outside",
+        "OK    image here: /dev/shm is that outside",
     ):
         assert part in text
     assert "with this code" in text
@@ -143,3 +146,24 @@ def test_a_node_answers_from_inside_of_the_image(
     assert f"bind {tmp_path}/own:/mnt as outside" in text and "image: /tmp is " in text
     assert "WARN  node: no NVIDIA driver; the image has no CUDA either" in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_srun_itself_starts_the_image_where_pyxis_is(
+    slurm: Callable[..., OneBox], site: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm(nodes=1)
+    plugin = Path(__file__).parent.parent / "launch/stand_in_pyxis.py"
+    (tmp_path / "pyxis.py").write_text(plugin.read_text().replace("@srun@", shutil.which("srun") or ""))
+    (tmp_path / "bin").mkdir()
+    srun = (
+        f'case "$*" in *--help*) echo "--container-image=IMAGE"; exit;; esac\nexec {sys.executable} {tmp_path}/pyxis.py'
+    )
+    (tmp_path / "bin/srun").write_text(f'#!/bin/sh\n{srun} "$@"\n')
+    (tmp_path / "bin/srun").chmod(0o755)
+    binds = [*LIBRARIES[1::2], *PYTHON]
+    path = Path(site(runtime="pyxis", binds=binds, args=None))
+    assert "FAIL  here: srun has no --container-image" in "\n".join(doctor(capsys, "--site", str(path)))
+    path.write_text(f'setup = ["export PATH={tmp_path}/bin:$PATH"]\n{path.read_text()}')
+    text = "\n".join(doctor(capsys, "--site", str(path), "--on-node"))
+    assert "OK    node: srun has --container-image (pyxis)" in text and "OK    node: the image starts in " in text
+    assert "OK    image: cpu, lock " in text and "OK    image: the run, the working directory, the code" in text

@@ -239,7 +239,7 @@ def test_little_room_is_told_with_the_room_outside(outside: Facts, inside: Facts
     assert "no --contain" in said[0].fix
     own = around(replace(inside, seen={"/tmp": "9:1", "/dev/shm": "1:4"}))
     assert faults(room_checks(outside, own, 0)) == [
-        "WARN image: /tmp is one of its own, in memory (100 GB), not the node's"
+        "WARN image: /tmp is one of its own, in memory (100 GB), not that outside"
     ]
     gone = around(inside, sizes_gb={"/tmp": 100.0})
     assert faults(room_checks(outside, gone, 0)) == ["FAIL image: /dev/shm is not there"]
