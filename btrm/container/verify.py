@@ -15,7 +15,6 @@ from btrm.container.variants import variants
 from btrm.launch.snapshot import code_digest
 from btrm.runs import sha256_file
 from btrm.train.swift_series import SERIES
-from btrm.train.swift_series import SERIES
 
 _AGAIN = "build it again, or take it from where it was built"
 
