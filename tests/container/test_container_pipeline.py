@@ -49,7 +49,7 @@ def test_the_pipeline_runs_in_the_image_through_a_preemption(
     (submission,) = submissions(run)
 
     _wait(lambda: 4 <= (read_steps(run / "grpo") or (0, None))[0] < 12, submission)
-    faults.preempt(box, box.nodes[0])
+    faults.preempt(box)
     plan = submission.plan()
     _wait(lambda: not unfinished(plan), submission)
 
