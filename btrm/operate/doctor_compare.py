@@ -12,8 +12,9 @@ from btrm.checks import Check, Level
 from btrm.launch.site import Site
 from btrm.operate.doctor_check import SCRATCH, disk_checks, path_checks, python_checks
 from btrm.operate.doctor_image import image_checks, same_file_checks
+from btrm.operate.doctor_image_complaints import explain
 from btrm.operate.doctor_image_facts import CACHES, ROOM
-from btrm.operate.doctor_image_start import START, explain, start_checks
+from btrm.operate.doctor_image_start import START, start_checks
 from btrm.operate.doctor_node import MARK, Facts, PathFact
 from btrm.operate.doctor_script import BLIND, Answer
 

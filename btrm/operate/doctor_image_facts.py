@@ -5,21 +5,19 @@ Like all that runs in `doctor_node`, it needs Python alone: nothing is imported 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import site
-import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import btrm
 from btrm.launch.inside import REQUIRES, missing_packages
+from btrm.operate.doctor_image_gpu import devices, driver, loads, torch_cuda
 
 RECORD = Path("/opt/btrm/image.json")
 # What a variable that names a cache is where it is not set, by the packages' own rules.
@@ -37,17 +35,6 @@ ROOM = ("/tmp", "/dev/shm")
 _NAMED = ("TMPDIR", "VIRTUAL_ENV", "LD_PRELOAD", "LD_LIBRARY_PATH", "CC", "CXX", "CUDA_HOME", "CUDA_PATH")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 NAMES = (*_NAMED, *_CERTIFICATES, *CACHES, "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "CONDA_PREFIX")
-_SAID = 2000  # characters of a command's first and last words that are kept
-_TIMEOUT_S = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A command that was tried: its exit status, how long it took and what it said."""
-
-    code: int
-    seconds: float
-    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +71,9 @@ def look_around() -> Around:
         sys_path=[entry for entry in sys.path if Path(entry).exists()],
         prefixes=sorted({sys.prefix, sys.base_prefix, str(Path(os.__file__).parent)}),
         user_site=site.getusersitepackages() if site.ENABLE_USER_SITE else "",
-        driver=_driver(),
-        devices=len([path for path in Path("/dev").iterdir() if re.fullmatch(r"nvidia\d+", path.name)]),
-        libcuda=_loads("libcuda.so.1"),
+        driver=driver(),
+        devices=devices(),
+        libcuda=loads("libcuda.so.1"),
         cuda=torch_cuda(),
         sizes_gb={place: _size_gb(place) for place in ROOM if Path(place).is_dir()},
         record=_record(),
@@ -127,64 +114,9 @@ def file_line(path: str) -> str:
     return f"{found.st_ino} {found.st_size} {int(found.st_mtime)}"
 
 
-def attempt(words: Sequence[str], timeout_s: float) -> Trial:
-    """Run a command and keep what it says."""
-    started = time.monotonic()
-    try:
-        done = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
-        code, said = done.returncode, done.stdout + done.stderr
-    except subprocess.TimeoutExpired:
-        code, said = 124, f"no answer in {timeout_s:.0f} s"
-    except OSError as error:
-        code, said = 127, f"{words[0]}: {error.strerror}"
-    return Trial(
-        code, time.monotonic() - started, said if len(said) < 2 * _SAID else f"{said[:_SAID]}\n…\n{said[-_SAID:]}"
-    )
-
-
-def torch_cuda() -> str:
-    """Return the CUDA that torch was built for, '' for none, from the text of its version.py."""
-    try:
-        found = importlib.util.find_spec("torch")
-        text = (Path(found.origin).parent / "version.py").read_text() if found and found.origin else ""
-    except (OSError, ImportError, ValueError):
-        return ""
-    said = re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE)
-    return said[1] if said else ""
-
-
 def _gone(text: str) -> list[str]:
     """Return the paths in a variable's value that are not there; words that are no paths are left alone."""
     return [entry for entry in re.split(r"[: ]", text) if entry.startswith("/") and not Path(entry).exists()]
-
-
-def _driver() -> str:
-    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    asked = attempt(words, _TIMEOUT_S)
-    if asked.code == 0 and asked.said.strip():
-        return asked.said.strip().splitlines()[0]
-    try:
-        return Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
-    except (OSError, IndexError):
-        return ""
-
-
-def _loads(library: str) -> str:
-    try:
-        import ctypes  # an image without libffi has none
-
-        ctypes.CDLL(library)
-    except (OSError, ImportError) as error:
-        return str(error)
-    return ""
 
 
 def _size_gb(place: str) -> float:

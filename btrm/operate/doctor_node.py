@@ -23,13 +23,12 @@ from btrm.operate.doctor_disk import probe
 from btrm.operate.doctor_image_facts import (
     CACHES,
     Around,
-    Trial,
-    attempt,
     cache_folder,
     file_line,
     identity,
     look_around,
 )
+from btrm.operate.doctor_image_trial import Trial, attempt
 from btrm.versions import package_version
 
 MARK = "BTRM-DOCTOR "

@@ -14,11 +14,13 @@ from btrm.checks import Check
 from btrm.cli import main
 from btrm.launch.site import Container, Site
 from btrm.operate.doctor_image import file_checks, image_checks, runtime_trials, same_file_checks
+from btrm.operate.doctor_image_complaints import explain
 from btrm.operate.doctor_image_driver import driver_checks, driver_version, nv_checks
-from btrm.operate.doctor_image_facts import Around, Trial, attempt, cache_folder, file_line, look_around
+from btrm.operate.doctor_image_facts import Around, cache_folder, file_line, look_around
 from btrm.operate.doctor_image_leaks import leak_checks
 from btrm.operate.doctor_image_places import CWD, bind_checks, cache_checks, room_checks
-from btrm.operate.doctor_image_start import PYXIS, START, VERSION, explain, start_checks, version
+from btrm.operate.doctor_image_start import PYXIS, START, VERSION, start_checks, version
+from btrm.operate.doctor_image_trial import Trial, attempt
 from btrm.operate.doctor_node import Facts, PathFact, Question, take
 
 CODE = "/run/.code/0123"
@@ -148,7 +150,7 @@ def test_what_nv_did_not_bring_is_named(outside: Facts, inside: Facts) -> None:
 
 
 def test_the_cuda_of_torch_is_read_and_torch_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from btrm.operate.doctor_image_facts import torch_cuda
+    from btrm.operate.doctor_image_gpu import torch_cuda
 
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/__init__.py").write_text("raise RuntimeError('imported')\n")
@@ -349,6 +351,8 @@ def test_pyxis_is_looked_for_among_sruns_options(
 
 def test_an_unknown_complaint_is_not_explained() -> None:
     assert explain("all is well") is None
+    full = "FATAL: while extracting i.sif: root filesystem extraction failed: write: No space left on device"
+    assert (explain(full) or [""])[0] == "no room to unpack the image", "the cause, not what came of it"
     means, fix = explain("FATAL:   mount source /data/x doesn't exist") or ("", "")
     assert means == "/data/x is to be bound and is not there" and fix
 
