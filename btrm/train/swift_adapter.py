@@ -1,8 +1,8 @@
 """btrm's parts in all of ms-swift's trainers: whole checkpoints, stopping, no model's own code. Sft, and export.
 
-This file and `swift_grpo.py` alone import swift, in trainer processes only. Our subclasses take the places of their
-parents in ms-swift's own table of trainers; only the two attributes that make it trust a model's own code are replaced.
-`check_contract` says what moved where a release differs.
+This file, `swift_pairs.py` and `swift_grpo.py` alone import swift, in trainer processes only. Our subclasses take the
+places of their parents in ms-swift's own table of trainers; only the two attributes that make it trust a model's own
+code are replaced. `check_contract` says what moved where a release differs.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def check_contract(holding: Iterable[tuple[str, bool]]) -> None:
         version = getattr(swift, "__version__", "?")
         raise ConfigError(
             f"ms-swift {version} is not the one that btrm builds on (4.6.0); not as expected: {'; '.join(moved)}. "
-            "Install ms-swift==4.6.0, or adapt btrm/train/swift_adapter.py and swift_grpo.py"
+            "Install ms-swift==4.6.0, or adapt btrm/train/swift_adapter.py, swift_pairs.py, swift_grpo.py"
         )
 
 

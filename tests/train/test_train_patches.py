@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from swift_trees import SERIES, load, patch, slim_copy, touched
 
 from btrm.train import pair_hooks, pair_sampler, swift_series
-from btrm.versions import LOCAL_VERSION
+from btrm.versions import LOCAL_VERSION, package_version
 
 MARKER = "swift/btrm_patches.json"
 
@@ -86,6 +87,15 @@ def test_pip_takes_the_patched_package_for_a_whole_one(tree: Path) -> None:
         assert told[path] == [f"sha256={digest}", str(len(content))]
 
 
+def test_manifests_name_the_series_and_another_one_is_not_ours(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tree))
+    assert package_version("ms-swift") == "4.6.0" and not swift_series.is_in()
+    patch(tree)
+    assert package_version("ms-swift") == swift_series.own_version("4.6.0") and swift_series.is_in()
+    (tree / MARKER).write_text('{"series": "00000000ff", "files": {}}')
+    assert package_version("ms-swift") == "4.6.0+btrm.00000000" and not swift_series.is_in()
+
+
 def test_another_release_is_refused(tree: Path) -> None:
     metadata = tree / "ms_swift-4.6.0.dist-info/METADATA"
     metadata.write_text(metadata.read_text().replace("Version: 4.6.0", "Version: 4.6.1", 1))
@@ -141,7 +151,9 @@ def test_killed_anywhere_another_call_ends_it(
     patched = shutil.copytree(plain, tmp_path / "patched")
     apply.run(patched, "apply")
     whole = {"apply": files(patched), "reverse": files(plain)}
-    put: Any = apply.put
+    put, after_patch = apply.put, cache(lambda direction, *what, old=apply.after_patch: old(*what, list(direction)))
+    monkeypatch.setattr(apply, "after_patch", lambda *what: after_patch(tuple(what[-1]), *what[:-1]))
+    monkeypatch.setattr(apply, "compiled", lambda _: None)
     for calls in count():
         at = shutil.copytree(patched if begun == "reverse" else plain, tmp_path / f"killed-{calls}")
         left = iter(range(calls))
