@@ -22,14 +22,13 @@ LEAKS = (
     *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "LD_PRELOAD"),
 )
 _PREFIXES = {"apptainer": "APPTAINERENV_", "singularity": "SINGULARITYENV_"}
-_INSIDE = ("-m", "btrm.launch.inside")  # looks whether the image has what btrm needs, before btrm is imported
 CHANGED_CODE = 78  # EX_CONFIG
 _MISREAD = ":,"
 _MOUNTS = '"$mounts"'  # set by the job's script: what only the node can say
 
 
 def job_words(container: Container, places: Iterable[str], handed: Iterable[str]) -> str:
-    """Return what stands in a job's script between srun's own options and the words that Python is given.
+    """Return what stands in a job's script between srun's own options and the words of the image's Python.
 
     `places` are bound at their own paths, beside the site's binds and what `mount_lines` has found on the node.
     `handed` names the variables that an image's own values must not hide.
@@ -38,8 +37,8 @@ def job_words(container: Container, places: Iterable[str], handed: Iterable[str]
     if container.runtime == "pyxis":
         options = f"{_pyxis(container, ready, handed)},{_MOUNTS}"
         workdir = '--container-workdir="$PWD"'
-        return f"{options} {workdir} {shlex.join([*container.args, container.python, *_INSIDE])}"
-    inside = shlex.join([*container.args, container.image, container.python, *_INSIDE])
+        return f"{options} {workdir} {shlex.join([*container.args, container.python])}"
+    inside = shlex.join([*container.args, container.image, container.python])
     return f'{shlex.join(_apptainer(container, ready))} --bind {_MOUNTS} --pwd "$PWD" {inside}'
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from btrm.hub import hub_cache, hub_home
 from btrm.launch.jobs import Job
-from btrm.launch.runtime import LEAKS, exec_words, exports, image_lines, job_words, mount_lines, srun_export
+from btrm.launch.runtime import LEAKS, exports, image_lines, job_words, mount_lines, srun_export
 from btrm.launch.site import Container, Site
 from btrm.launch.submission import Plan, Submission
 from btrm.runs import CODE, IMAGE, IMAGE_SHA256, Resources
@@ -22,6 +22,7 @@ from btrm.runs import CODE, IMAGE, IMAGE_SHA256, Resources
 WARN_SIGNAL = "URG"
 _FOR_ALL = frozenset({"reservation", "wckey", "nice", "comment"})
 CONTROL_RESTARTS = 200
+_LOOK = ("-m", "btrm.launch.inside")  # whether the image has what btrm needs, before any of it is imported
 # MASTER_PORT: another one for another job and another restart, below those that the kernel deals out.
 _FIRST_PORT, _PORTS = 20000, 12000
 
@@ -121,7 +122,7 @@ def command(job: Job, request: Request) -> str:
     if container is None:
         return shlex.join([request.site.python or sys.executable, *runner])
     handed = [*job_environment(request.site, plan), "MASTER_ADDR", "MASTER_PORT"]
-    return f"{job_words(container, bound(plan), handed)} {shlex.join(runner)}"
+    return f"{job_words(container, bound(plan), handed)} {shlex.join([*_LOOK, *runner])}"
 
 
 def _image(job: Job, site: Site) -> Container | None:
@@ -133,11 +134,6 @@ def bound(plan: Plan) -> list[str]:
     """Return what an image sees beside the site's binds: the run, the code and the hub's cache, never the home."""
     places = [str(Path(plan.root)), *([plan.code] if plan.code else []), *_hub_folders(plan.env).values()]
     return [*dict.fromkeys(places)]
-
-
-def container_prefix(container: Container, plan: Plan) -> list[str]:
-    """Return what stands before the words of the image's Python where one is run outside of a job's script."""
-    return exec_words(container, bound(plan), Path.cwd(), [container.python])
 
 
 def _setup(job: Job, request: Request) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 
 from btrm.hub import hub_cache
 from btrm.launch.jobs import Job, controller, make_jobs
-from btrm.launch.sbatch import Request, container_prefix, gpu_parameters, job_environment, script
+from btrm.launch.sbatch import Request, bound, gpu_parameters, job_environment, script
 from btrm.launch.site import Container, Site
 from btrm.launch.submission import Plan, PlannedStep, Submission
 from btrm.onebox.box import OneBox
@@ -194,12 +194,7 @@ def test_paths_with_spaces_stay_whole() -> None:
 
 
 def test_an_image_sees_the_run_the_code_the_hubs_cache_and_not_the_home(hub: Path) -> None:
-    assert APPTAINER.container is not None
-    words = container_prefix(APPTAINER.container, planned("sft", NODE))
-    assert words[:5] == ["apptainer", "-q", "exec", "--no-home", "--nv"]
-    binds = [words[place + 1] for place, word in enumerate(words) if word == "--bind"]
-    assert binds == ["/data", "/scratch:/scratch:ro", RUN, f"{RUN}/.code/0123456789abcdef", str(hub), str(Path.cwd())]
-    assert words[-3:] == ["--writable-tmpfs", "/images/btrm.sif", "python"]
+    assert bound(planned("sft", NODE)) == [RUN, f"{RUN}/.code/0123456789abcdef", str(hub)]
 
 
 def test_jobs_take_the_copy_of_the_code_wherever_they_start(tmp_path: Path) -> None:
@@ -232,6 +227,5 @@ def test_jobs_in_an_image_read_the_cache_that_prefetch_fills(
 
 def test_a_cache_that_the_site_names_is_taken_and_its_binds_are_the_sites() -> None:
     plan = planned("sft", NODE).model_copy(update={"env": {"HF_HOME": "/scratch/hf"}})
-    assert APPTAINER.container is not None
     assert job_environment(APPTAINER, plan)["HF_HOME"] == "/scratch/hf"
-    assert container_prefix(APPTAINER.container, plan).count("--bind") == 5
+    assert len(bound(plan)) == 2

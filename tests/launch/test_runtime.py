@@ -1,0 +1,179 @@
+"""How each runtime is called; the shell that goes with it is run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from btrm.config import ConfigError
+from btrm.images import image_stat
+from btrm.launch.runtime import (
+    CHANGED_CODE,
+    LEAKS,
+    exec_words,
+    exports,
+    image_lines,
+    image_problems,
+    image_sha256,
+    job_words,
+    mount_lines,
+    srun_export,
+)
+from btrm.launch.site import Container, Site
+
+APPTAINER = Container(image="/images/x.sif", binds=("/data", "/a:/b:ro"), args=("--writable-tmpfs",))
+PYXIS = APPTAINER.model_copy(update={"runtime": "pyxis", "image": "/images/x.sqsh", "args": ("--container-writable",)})
+
+
+def shell(lines: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    script = "\n".join(lines)
+    known = {"PATH": os.environ["PATH"], **env}
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=known, check=False)
+
+
+def said(words: str, cwd: Path) -> list[str]:
+    """Return the words that a job's script would start, with $mounts as the script sets it."""
+    script = ["mounts=/cwd:/cwd", f"cd {shlex.quote(str(cwd))}", f"printf '%s\\n' {words}"]
+    return shell(script).stdout.splitlines()
+
+
+def test_apptainer_is_a_prefix_of_the_command(tmp_path: Path) -> None:
+    words = said(job_words(APPTAINER, ["/my run"], ["HF_HOME"]), tmp_path)
+    assert words[:5] == ["apptainer", "-q", "exec", "--no-home", "--nv"]
+    binds = [words[place + 1] for place, word in enumerate(words) if word == "--bind"]
+    assert binds == ["/data", "/a:/b:ro", "/my run", "/cwd:/cwd"]
+    assert words[-5:] == ["--pwd", str(tmp_path), "--writable-tmpfs", "/images/x.sif", "python"]
+
+
+def test_singularity_goes_by_its_own_name() -> None:
+    old = APPTAINER.model_copy(update={"runtime": "singularity", "nv": False})
+    assert job_words(old, [], []).startswith("singularity -q exec --no-home --bind ")
+    assert exports(old, "/code") == {"SINGULARITYENV_PYTHONPATH": "/code"}
+    assert exports(APPTAINER, None) == {"APPTAINERENV_PYTHONPATH": ""} and exports(PYXIS, "/code") == {}
+
+
+def test_pyxis_is_options_of_srun(tmp_path: Path) -> None:
+    words = said(job_words(PYXIS, ["/my run"], ["HF_HOME", "BTRM_CODE"]), tmp_path)
+    assert words == [
+        "--container-image=/images/x.sqsh",
+        "--no-container-mount-home",
+        "--container-env=BTRM_CODE,HF_HOME",
+        "--container-mounts=/data:/data,/a:/b:ro,/my run:/my run,/cwd:/cwd",
+        f"--container-workdir={tmp_path}",
+        "--container-writable",
+        "python",
+    ]
+
+
+def test_pyxis_keeps_the_hosts_libraries_out_unless_the_site_names_its_own() -> None:
+    assert srun_export(PYXIS, {}) == "--export=ALL,LD_LIBRARY_PATH="
+    assert srun_export(PYXIS, {"LD_LIBRARY_PATH": "/x"}) == srun_export(APPTAINER, {}) == "--export=ALL"
+    assert srun_export(None, {}) == "--export=ALL"
+
+
+def test_by_hand_the_command_is_the_same_but_for_what_a_node_alone_knows() -> None:
+    words = exec_words(APPTAINER, ["/run", "/data"], Path("/cwd"), ["bash", "-c", "exit 3"])
+    assert [words[n + 1] for n, word in enumerate(words) if word == "--bind"] == ["/data", "/a:/b:ro", "/run", "/cwd"]
+    assert words[-6:] == ["/cwd", "--writable-tmpfs", "/images/x.sif", "bash", "-c", "exit 3"]
+    step = exec_words(PYXIS, ["/run"], Path("/cwd"), ["true"])
+    assert step[:2] == ["srun", "--overlap"] and step[-2:] == ["--container-writable", "true"]
+    assert "--container-mounts=/data:/data,/a:/b:ro,/run:/run,/cwd:/cwd" in step
+
+
+@pytest.mark.parametrize(
+    ("scratch", "expected"),
+    [
+        (None, []),
+        ("$FAST/me", ["fast/me"]),
+        ("${FAST}/a b", ["fast/a b"]),
+        ("~/scratch", ["scratch"]),
+        ("$UNSET", []),
+        ("$FAST/$(touch x)`touch x`", ["fast/$(touch x)`touch x`"]),
+    ],
+)
+def test_a_nodes_own_disk_is_there_where_it_has_one(tmp_path: Path, scratch: str | None, expected: list[str]) -> None:
+    env = {"HOME": str(tmp_path), "FAST": str(tmp_path / "fast"), "TMPDIR": str(tmp_path / "none")}
+    lines = [f"cd {tmp_path}", *mount_lines(scratch, 1), 'echo "$mounts"']
+    places = [str(tmp_path), *(str(tmp_path / place) for place in expected)]
+    assert shell(lines, **env).stdout.strip() == ",".join(f"{place}:{place}" for place in places)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_temporary_folder_of_the_job_is_there_and_of_several_nodes_only_what_all_have(tmp_path: Path) -> None:
+    lines = [f"cd {tmp_path}", *mount_lines("$TMPDIR", 1), 'echo "$mounts"']
+    assert shell(lines, TMPDIR="/var/tmp").stdout.strip() == f"{tmp_path}:{tmp_path},/var/tmp:/var/tmp"
+    assert mount_lines("$TMPDIR", 2) == ['mounts="$PWD:$PWD"']
+
+
+def test_a_job_goes_on_with_its_image_or_a_copy_of_it_and_with_no_other(tmp_path: Path) -> None:
+    image = tmp_path / "my image.sif"
+    image.write_bytes(b"one")
+    container = Container(image=str(image))
+    sha256, stat = hashlib.sha256(b"one").hexdigest(), image_stat(image)
+    lines = [*image_lines(container, sha256, stat), "echo goes on"]
+    assert shell(lines).stdout == "goes on\n"
+    image.unlink()
+    assert shell(lines).returncode == CHANGED_CODE
+    image.write_bytes(b"one")
+    os.utime(image, (1, 1))  # another file with the same bytes
+    assert shell(lines).stdout == "goes on\n"
+    image.write_bytes(b"three")  # inode, size and second might all be the same again
+    refused = shell(lines)
+    assert refused.returncode == CHANGED_CODE and refused.stdout.startswith(f"btrm: image_changed: {image} is not ")
+    assert sha256 in refused.stdout and refused.stdout.count("\n") == 1
+    assert image_lines(container, None, None) == image_lines(container, sha256, None) == []
+
+
+def test_a_pin_refuses_another_image(tmp_path: Path) -> None:
+    image = tmp_path / "x.sif"
+    image.write_bytes(b"one")
+    sha256 = hashlib.sha256(b"one").hexdigest()
+
+    def site(pin: str | None, path: Path = image) -> Site:
+        return Site(name="x", executor="slurm", container=Container(image=str(path), sha256=pin))
+
+    assert image_problems(site(sha256)) == image_problems(site(None)) == []
+    (line,) = image_problems(site("0" * 64))
+    assert sha256 in line and "0" * 64 in line and str(image) in line
+    assert "no such file here" in image_problems(site(None, tmp_path / "y.sif"))[0]
+    assert "no sha256" in image_problems(site(sha256, tmp_path))[0]  # a sandbox
+    with pytest.raises(ConfigError, match="sha256"):
+        Container.build({"image": str(image), "sha256": "abc"})
+
+
+def test_a_folder_whose_name_splits_a_bind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "x.sif"
+    image.write_bytes(b"one")
+    (tmp_path / "a,b").mkdir()
+    monkeypatch.chdir(tmp_path / "a,b")
+    (line,) = image_problems(Site(name="x", executor="slurm", container=Container(image=str(image))))
+    assert "',' splits a bind" in line
+
+
+def test_references_are_the_runtimes_to_resolve() -> None:
+    digest = "5" * 64
+    named = Container(runtime="pyxis", image=f"nvcr.io#me/x@sha256:{digest}")
+    assert named.file is None and image_sha256(named) == digest
+    assert Container(runtime="pyxis", image="ubuntu:24.04").file is None
+    assert Container(image="oras://reg/x:1").file is None and image_sha256(Container(image="oras://reg/x:1")) is None
+    assert Container(image="x.sif").file == Path("x.sif")
+    assert Container(image="~/x.sif").file == Path("~/x.sif").expanduser()
+
+
+def test_what_would_take_slurms_variables_away_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--cleanenv: takes SLURM_"):
+        Container.build({"image": "x.sif", "args": ["--cleanenv"]})
+    assert Container(runtime="pyxis", image="x", args=("-C", "ib")).args == ("-C", "ib")  # srun's --constraint
+
+
+def test_the_hosts_python_does_not_come_along() -> None:
+    code = f"import os; print([name for name in {LEAKS} if name in os.environ])"
+    ask = shlex.join([sys.executable, "-c", code])
+    leaking = {name: "/host" for name in LEAKS if name not in {"PYTHONHOME", "LD_PRELOAD"}}
+    assert shell([f"unset {' '.join(LEAKS)}", ask], **leaking).stdout == "[]\n"
