@@ -71,17 +71,21 @@ def disk_checks(facts: Facts) -> Iterator[Check]:
 
 def python_checks(facts: Facts) -> Iterator[Check]:
     """Yield a line on Python and what btrm needs, and one on ms-swift."""
+    yield interpreter_check(facts)
+    yield _swift_check(facts.place, facts.packages.get("ms-swift"))
+
+
+def interpreter_check(facts: Facts) -> Check:
+    """Return a line on Python and what btrm needs: all that counts where stages run elsewhere, in an image."""
     missing = [name for name in DEPENDENCIES if name not in facts.packages]
     what = f"{facts.place}: python {facts.python} ({facts.executable}), btrm from {facts.code}"
     if tuple(map(int, facts.python.split(".")[:2])) < (3, 11):
-        yield Check("FAIL", f"{what}: too old", "Python 3.11 or later")
-    elif missing:
+        return Check("FAIL", f"{what}: too old", "Python 3.11 or later")
+    if missing:
         image = facts.place.startswith("image")
         fix = "an image of btrm container build" if image else f"pip install {' '.join(missing)} there"
-        yield Check("FAIL", f"{what}: lacks {', '.join(missing)}", fix)
-    else:
-        yield Check("OK", what)
-    yield _swift_check(facts.place, facts.packages.get("ms-swift"))
+        return Check("FAIL", f"{what}: lacks {', '.join(missing)}", fix)
+    return Check("OK", what)
 
 
 def _swift_check(place: str, found: str | None) -> Check:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from btrm.checks import Check, Level
 from btrm.launch.site import Site
-from btrm.operate.doctor_check import SCRATCH, disk_checks, path_checks, python_checks
+from btrm.operate.doctor_check import SCRATCH, disk_checks, interpreter_check, path_checks, python_checks
 from btrm.operate.doctor_image import image_checks, same_file_checks
 from btrm.operate.doctor_image_complaints import explain
 from btrm.operate.doctor_image_facts import CACHES, ROOM
@@ -64,7 +64,7 @@ def image_answer(
 
 def _place(site: Site, here: Facts, found: Facts, answer: Answer, gpus: int) -> Iterator[Check]:
     """Yield the lines that a node and the inside of an image have in common."""
-    yield from python_checks(found)
+    yield from [interpreter_check(found)] if site.container and found.place == NODE else python_checks(found)
     yield from _same(here, found)
     yield from _visible(found, answer)
     yield from _seen_gpus(found, gpus)

@@ -15,7 +15,7 @@ from btrm.launch.offline import hub_items
 from btrm.launch.plan import get_experiment
 from btrm.launch.site import Site, visible_gpus
 from btrm.launch.slurm import job_environ
-from btrm.operate.doctor_check import disk_checks, path_checks, paths_to_check, python_checks
+from btrm.operate.doctor_check import disk_checks, interpreter_check, path_checks, paths_to_check, python_checks
 from btrm.operate.doctor_node import Facts, Question, answers, take
 from btrm.runs import Resources
 
@@ -29,7 +29,7 @@ def facts(site: Site, run: Path) -> Facts:
 
 def login_checks(site: Site, found: Facts, gpus: int, experiment: str | None) -> Iterator[Check]:
     """Yield what can be told without a job; `gpus` is how many a node is wanted to give."""
-    yield from python_checks(found)
+    yield from [interpreter_check(found)] if site.container else python_checks(found)
     if site.executor == "slurm":
         yield from _cluster(site, gpus)
     else:
