@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from btrm.cli import main as btrm
 from btrm.images import image_digest
-from btrm.launch.submission import Submission, submissions
+from btrm.launch.jobs import make_jobs
+from btrm.launch.sbatch import Request, script
+from btrm.launch.site import load_site
+from btrm.launch.submission import Plan, PlannedStep, Submission, new_submission, submissions
 from btrm.onebox.box import OneBox
 from btrm.records import read_judgements
-from btrm.runs import RunManifest, read_manifest
+from btrm.runs import Resources, RunManifest, read_manifest
 from btrm.stages import verify_run
 from btrm.submit import main
 
@@ -156,3 +160,68 @@ def assert_environment(faults: Path, runtime: str) -> None:
         kept = {name for name in HOSTS_OWN if name in environ}
         assert kept == (set(HOSTS_OWN) if runtime == "none" else set())
         assert ("APPTAINER_CONTAINER" in environ) == (runtime != "none")
+
+
+@pytest.mark.slow
+def test_an_image_that_was_exchanged_is_not_run_and_is_once_it_is_back(
+    slurm: Callable[..., OneBox], run: Path, faults: Path, cpu_image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = slurm(nodes=1)
+    image = faults / "image.sif"
+    image.symlink_to(cpu_image)
+    before = box.run("sbatch", "--parsable", "--exclusive", "--partition=low", "--output=/dev/null", "--wrap=sleep 99")
+    study = ["--experiment", STUDY, "--run", str(run), "--site", site(faults, "apptainer", image)]
+    assert main(["pairs", *study]) == 0
+    exchange(image, HERE / "test_runtimes.py")
+    box.run("scancel", before)
+    drained(box)
+    stopped, (refused,) = newest(run).stopped(), newest(run).read_state("pairs", 0).attempts
+    assert stopped is not None and stopped["cause"] == refused.cause == "image_changed"
+    assert str(image) in stopped["reason"] and "retry" in stopped["advice"]
+    assert [job.key for job in newest(run).sent()] == ["pairs", "control"]  # nothing was tried again
+    capsys.readouterr()
+    btrm(["status", str(run)])
+    assert "image_changed" in capsys.readouterr().out
+    exchange(image, cpu_image)
+    assert btrm(["retry", str(run)]) == 0
+    drained(box)
+    assert_recorded(read_manifest(run / "pairs"), newest(run), image)
+
+
+def exchange(link: Path, target: Path) -> None:
+    link.unlink()
+    link.symlink_to(target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
+def test_every_node_of_a_job_is_in_the_image_and_its_exit_code_is_the_jobs(
+    runtime: str, slurm: Callable[..., OneBox], run: Path, faults: Path, cpu_image: Path
+) -> None:
+    box = slurm(nodes=2)
+    profile = load_site(site(faults, runtime, cpu_image))
+    stand_in(faults, "python", PYTHON, TWO_RANKS)
+    need = Resources(nodes=2, cpus=1, mem_gb=1, time_min=5)
+    plan = Plan(root=str(run), steps=(PlannedStep(name="grpo", stage="grpo", config={}, resources=need),), env={})
+    submission = new_submission(run, plan)
+    submission.logs.mkdir()
+    made = faults / "job.sh"
+    made.write_text(script(make_jobs(plan.steps, 1001)[0], Request(submission, plan, profile)))
+    job = box.run("sbatch", "--parsable", str(made))
+    drained(box)
+    assert "ExitCode=3:0" in box.run("scontrol", "show", "job", job), (submission.logs / f"{job}_0_log.out").read_text()
+    ranks = [json.loads((faults / f"rank.{rank}").read_text()) for rank in (0, 1)]
+    assert [rank["SLURM_NODEID"] for rank in ranks] == ["0", "1"] and ranks[0]["MASTER_ADDR"]
+    assert all(rank["APPTAINER_CONTAINER"] and rank["SLURM_NNODES"] == "2" for rank in ranks)
+    assert len({(rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks}) == 1
+
+
+TWO_RANKS = """
+import json, os, pathlib, sys, time
+here, rank = pathlib.Path(__file__).parent, os.environ["SLURM_PROCID"]
+(here / f"rank.{rank}.part").write_text(json.dumps(dict(os.environ)))
+(here / f"rank.{rank}.part").rename(here / f"rank.{rank}")
+while not (here / "rank.1").exists() or not (here / "rank.0").exists():
+    time.sleep(0.1)
+sys.exit(3 if rank == "0" else 0)
+"""
