@@ -109,7 +109,7 @@ def _seen(site: Site, container: Container, plan: Plan) -> dict[str, str]:
     folders = {"the run": plan.root, CWD: str(Path.cwd()), **{place: place for place in ROOM}}
     folders |= {"the code": plan.code} if plan.code else {}
     folders |= {"the scratch": site.scratch} if site.scratch else {}
-    folders |= {"the hub's cache": "$HF_HOME"}
+    folders |= {"the hub's home": "$HF_HOME", "the hub's cache": "$HF_HUB_CACHE"}  # as the job's script exports them
     return folders | {f"bind {bind}": bind.partition(":")[0] for bind in container.binds}
 
 
