@@ -23,11 +23,14 @@ def build_args(arguments: Mapping[str, str]) -> list[str]:
 
 
 def built(words: Sequence[str], target: Path, definition: Path) -> Path:
-    """Build under a scratch name beside the target and return that; raise StageError with the end of the log."""
+    """Build under a scratch name beside the target and return that; raise StageError with the end of the log.
+
+    The log stays beside the image.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    say(f"building {target}")
-    log = definition.with_suffix(".log")
+    log = target.with_name(f"{target.name}.log")
+    say(f"building {target}; what apptainer says of it: {log}")
     with log.open("w") as file:
         command = [need_apptainer(), "build", *words, str(scratch), str(definition)]
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
