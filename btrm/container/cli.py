@@ -83,4 +83,10 @@ COMMANDS = (
         cli_build.lock_arguments,
         cli_build.lock,
     ),
+    Command(
+        "dockerfile",
+        "the image for docker, podman and devcontainers, from the same parts",
+        cli_build.dockerfile_arguments,
+        cli_build.dockerfile,
+    ),
 )

@@ -113,5 +113,32 @@ def build(args: argparse.Namespace) -> int:
     return 0
 
 
+def dockerfile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `dockerfile` takes."""
+    _variant(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write it there (default: print it)")
+    parser.add_argument("--check", action="store_true", help="write nothing: is the file, or the shipped one, in step?")
+
+
+def dockerfile(args: argparse.Namespace) -> int:
+    """Write a Dockerfile, or compare one."""
+    from btrm.container.dockerfile import dockerfile as text
+    from btrm.container.variants import get_image
+    from btrm.plugins import shipped
+
+    found, out = text(get_image(args.variant)), args.out
+    if args.check:
+        path = out or shipped("containers") / "Dockerfile"
+        same = path.is_file() and path.read_text() == found
+        told = "in step" if same else f"not in step; btrm container dockerfile --variant {args.variant} --out {path}"
+        print(f"{path}: {told}")
+        return 0 if same else 1
+    if out is None:
+        print(found, end="")
+    else:
+        out.write_text(found)
+    return 0
+
+
 def _variant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", default="cu13", metavar="NAME", help="cu13 (default), cu12 or cpu")
