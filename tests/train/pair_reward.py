@@ -9,6 +9,7 @@ from btrm.rewards.pair_batch import PairBatch
 
 
 def varied(batch: PairBatch, config: RewardConfig) -> np.ndarray:  # noqa: ARG001
-    """Rewards 0, 1, 2, … within each side; one pair in three earns the same for everything."""
-    flat = np.array([int(str(name)[:4], 16) % 3 == 0 for name in batch.pair_ids])
-    return np.where(flat[batch.pair_N], 1.0, np.arange(len(batch)) % 4)
+    """Rewards 0, 1, 2, … within each side; one pair in three earns the same for everything, one for its side 0."""
+    kind_N = np.array([int(str(name)[:4], 16) % 3 for name in batch.pair_ids])[batch.pair_N]
+    flat_N = (kind_N == 0) | ((kind_N == 1) & (batch.side_N == 0))
+    return np.where(flat_N, 1.0, np.arange(len(batch)) % 4)
