@@ -78,6 +78,12 @@ COMMANDS = (
         cli_image.pull,
     ),
     Command(
+        "squash",
+        "an image's file system by itself, as enroot and pyxis take it",
+        cli_build.squash_arguments,
+        cli_build.squash,
+    ),
+    Command(
         "lock",
         "resolve locks/NAME.in into locks/NAME.lock, every file by its hash",
         cli_build.lock_arguments,

@@ -140,5 +140,20 @@ def dockerfile(args: argparse.Namespace) -> int:
     return 0
 
 
+def squash_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `squash` takes."""
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("out", type=Path, nargs="?", metavar="OUT.sqsh", help="default: beside the image")
+
+
+def squash(args: argparse.Namespace) -> int:
+    """Write an image's file system by itself."""
+    from btrm.container.squash import squash as write
+
+    out = args.out or args.image.with_suffix(".sqsh")
+    print(f"{out}: sha256 {write(args.image, out)}")
+    return 0
+
+
 def _variant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", default="cu13", metavar="NAME", help="cu13 (default), cu12 or cpu")

@@ -1,0 +1,39 @@
+"""An image's file system by itself: what enroot would unpack is what Apptainer mounts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import tiny
+
+from btrm.config import ConfigError
+from btrm.container.build import record_path
+from btrm.container.squash import squash
+from btrm.runs import sha256_file
+
+
+@pytest.mark.slow
+def test_the_file_system_of_an_image(tiny_image: Path, tmp_path: Path) -> None:
+    image, out = tiny.copy(tiny_image, tmp_path), tmp_path / "tiny.sqsh"
+    digest = squash(image, out)
+    assert out.read_bytes()[:4] == b"hsqs"
+    assert digest == sha256_file(out)
+    record = json.loads(record_path(out).read_text())
+    assert (record["sha256"], record["sif_sha256"]) == (digest, sha256_file(image))
+    assert record["variant"] == json.loads(record_path(image).read_text())["variant"]
+    # Apptainer mounts a bare squashfs too, where it may: what is in it is what was in the image.
+    words = ["apptainer", "-q", "exec", str(out), "cat", "/opt/btrm/image.json"]
+    inside = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert json.loads(inside.stdout)["variant"] == record["variant"], inside.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("need_apptainer")
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.sif").write_text("not an image")
+    with pytest.raises(ConfigError, match="no SIF with one squashfs"):
+        squash(tmp_path / "x.sif", tmp_path / "x.sqsh")
+    assert not list(tmp_path.glob("*sqsh*"))
