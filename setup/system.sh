@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The system packages that tests with a real Slurm need. Root on Debian or Ubuntu gets them; others are told.
+# The system packages that tests need: a real Slurm, a registry, a static shell, GNU patch. Root on Debian or Ubuntu gets
+# them; others are told.
 set -euo pipefail
 say() { echo "btrm: $*" >&2; }
 
 # command:package; a normal user's PATH often lacks the sbin folders.
 needs="slurmctld:slurmctld slurmd:slurmd sinfo:slurm-client munged:munge slurmdbd:slurmdbd mariadbd:mariadb-server-core"
+needs+=" docker-registry:docker-registry busybox:busybox-static patch:patch"
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 missing=()
 for need in $needs; do
@@ -14,7 +16,7 @@ done
 
 install="apt-get install -y --no-install-recommends ${missing[*]}"
 if [ "$(id -u)" != 0 ] || ! type -P apt-get >/dev/null; then
-  say "tests with a real Slurm are skipped, not installed: ${missing[*]} (as root on Debian or Ubuntu: $install)"
+  say "the tests that need them are skipped, not installed: ${missing[*]} (as root on Debian or Ubuntu: $install)"
   exit 0
 fi
 say "installing ${missing[*]}"
@@ -27,5 +29,5 @@ if [ ! -e $policy ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 if ! log=$(apt-get update -qq 2>&1 && $install -qq 2>&1); then
-  say "could not install ${missing[*]}, tests with a real Slurm are skipped: $(tail -n 3 <<<"$log")"
+  say "could not install ${missing[*]}, the tests that need them are skipped: $(tail -n 3 <<<"$log")"
 fi
