@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,20 @@ def test_every_stage_has_its_config_and_function() -> None:
 def test_an_unknown_stage_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean judge"):
         stages.get_stage("juge")
+
+
+def test_a_manifest_names_the_image_and_the_code_of_a_job_and_an_old_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BTRM_IMAGE", "BTRM_IMAGE_SHA256", "BTRM_CODE", "APPTAINER_CONTAINER"):
+        monkeypatch.delenv(name, raising=False)
+    outside = run(tmp_path)
+    assert outside is not None and (outside.image, outside.image_sha256, outside.code) == (None, None, None)
+    for name, value in {"BTRM_IMAGE": "/x.sif", "BTRM_IMAGE_SHA256": "5" * 64, "BTRM_CODE": "c" * 16}.items():
+        monkeypatch.setenv(name, value)
+    inside = run(tmp_path, name="inside")
+    assert inside is not None and (inside.image, inside.image_sha256, inside.code) == ("/x.sif", "5" * 64, "c" * 16)
+    path = tmp_path / "counting" / MANIFEST
+    old = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in old.items() if key not in {"image_sha256", "code"}}))
+    assert read_manifest(tmp_path / "counting") == outside and verify(tmp_path) == []

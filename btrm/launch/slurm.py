@@ -18,7 +18,7 @@ from btrm.launch.sbatch import Request, job_name, script
 from btrm.launch.secrecy import is_secret
 from btrm.launch.site import Site
 from btrm.launch.submission import PATROL, SentJob, Submission
-from btrm.runs import StageError
+from btrm.runs import CODE, IMAGE, StageError
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 60
@@ -40,7 +40,7 @@ def job_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
     SBATCH_* would silently win over the script that --dry-run shows.
     """
-    dropped = ("SLURM_", "SBATCH_", "SRUN_", "BTRM_OWNER", "BTRM_LEASES")
+    dropped = ("SLURM_", "SBATCH_", "SRUN_", "BTRM_OWNER", "BTRM_LEASES", IMAGE, CODE)  # and IMAGE_SHA256
     kept = ("SLURM_CONF",)
     return {n: v for n, v in environ.items() if n in kept or not (n.startswith(dropped) or is_secret(n, v))}
 

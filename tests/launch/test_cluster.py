@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from btrm.config import ConfigError
 from btrm.data.pairs import PairsConfig
+from btrm.images import image_stat
 from btrm.judges.grid import JudgeConfig
 from btrm.judges.teacher import TeacherConfig
 from btrm.launch import cluster, wait
@@ -239,3 +241,27 @@ def test_whoever_stops_waiting_leaves_the_jobs_running(
     words = ["--run", str(tmp_path / "run"), "--site", "slurm", "--dataset", "toy", "--wait"]
     assert main(["pairs", *words, "--n-pairs", "train=8,validation=2,test=2"]) == 130
     assert f"the jobs go on; btrm status {tmp_path}" in capsys.readouterr().out
+
+
+def test_a_plan_names_its_image_and_its_code(
+    tmp_path: Path, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limits["queued"] == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    image = tmp_path / "x.sif"
+    image.write_bytes(b"image")
+
+    def planned(**container: object) -> tuple[Plan, Site]:
+        site = Site.build({"name": "tried", "executor": "slurm", "partition": "low", "container": container})
+        return cluster_plan(STUDY, tmp_path / "run", site, Options({})), site
+
+    made, _ = planned(image=str(image))
+    assert made.image_sha256 == hashlib.sha256(b"image").hexdigest() and made.image_stat == image_stat(image)
+    assert made.code is not None and made.code.endswith(f"/.code/{made.code_digest}")
+    assert planned(image=f"oras://reg/x@sha256:{'5' * 64}")[0].image_sha256 == "5" * 64
+    assert planned(image=str(tmp_path / "no.sif"))[0].image_sha256 is None
+    assert plan(tmp_path).image_sha256 is None
+    pinned, site = planned(image=str(image), sha256="0" * 64)
+    with pytest.raises(ConfigError, match=f"its sha256 is {made.image_sha256}, sha256 = '0{{64}}'; another image"):
+        submit(pinned, site, Options({}))
+    assert not (tmp_path / "run").exists()

@@ -185,3 +185,13 @@ def test_a_users_own_file_must_be_what_it_was_when_submitted(tmp_path: Path) -> 
     assert do(submission, "pairs", "run") == 1
     assert last(submission, "pairs").cause == "bad_request"
     assert "changed since this was submitted" in last(submission, "pairs").reason
+
+
+def test_code_that_is_not_the_copy_does_nothing_and_is_not_tried_again(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    plan = Plan(root=str(root), steps=(PAIRS,), env={}, code=f"{root}/.code/0", code_digest="0" * 16)
+    submission = new_submission(root, plan)
+    assert do(submission, "pairs", "run") == 1
+    failed = last(submission, "pairs")
+    assert failed.cause == "bad_request" and "is not the copy that was submitted" in failed.reason
+    assert not (root / "pairs").exists() and not submission.requeue_mark("7.0").exists()

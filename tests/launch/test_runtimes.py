@@ -221,7 +221,8 @@ import json, os, pathlib, sys, time
 here, rank = pathlib.Path(__file__).parent, os.environ["SLURM_PROCID"]
 (here / f"rank.{rank}.part").write_text(json.dumps(dict(os.environ)))
 (here / f"rank.{rank}.part").rename(here / f"rank.{rank}")
-while not (here / "rank.1").exists() or not (here / "rank.0").exists():
+while rank == "0" and not (here / "rank.1").exists():
     time.sleep(0.1)
+time.sleep(rank == "0")  # the first to fail ends the others: let them be gone
 sys.exit(3 if rank == "0" else 0)
 """

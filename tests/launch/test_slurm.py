@@ -57,7 +57,8 @@ def request_of(submission: Submission, **more: object) -> Request:
 def test_no_secret_and_nothing_of_another_job_is_passed_on() -> None:
     given = dict.fromkeys(
         ["PATH", "SLURM_CONF", "SLURM_JOB_ID", "SBATCH_PARTITION", "SRUN_CPUS_PER_TASK", "HF_TOKEN", "MY_PASSWORD",
-         "ANTHROPIC_API_KEY", "aws_secret", "TOKENIZERS_PARALLELISM", "KEYBOARD", "BTRM_OWNER", "BTRM_LEASES"], "x",
+         "ANTHROPIC_API_KEY", "aws_secret", "TOKENIZERS_PARALLELISM", "KEYBOARD", "BTRM_OWNER", "BTRM_LEASES",
+         "BTRM_IMAGE", "BTRM_IMAGE_SHA256", "BTRM_CODE"], "x",
     )  # fmt: skip
     assert sorted(job_environ(given)) == ["KEYBOARD", "PATH", "SLURM_CONF", "TOKENIZERS_PARALLELISM"]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from btrm.config import ConfigError
 from btrm.launch import snapshot as module
-from btrm.launch.snapshot import snapshot, snapshot_path
+from btrm.launch.snapshot import check_code, code_digest, snapshot, snapshot_path
 from btrm.runs import REVISION, git_revision
 
 
@@ -53,3 +54,29 @@ def test_of_two_at_once_one_copy_stays(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "_copy", beaten)
     made = snapshot(tmp_path)
     assert [path.name for path in (tmp_path / ".code").iterdir()] == [made.name]
+
+
+def test_other_code_than_the_launchers_does_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_code(code_digest(), None)
+    check_code(None, None)  # a plan of an older version asks for nothing
+    with pytest.raises(ConfigError, match="is the run not bound into the image") as error:
+        check_code("0" * 16, "/run/.code/0")
+    assert code_digest() in str(error.value) and "/run/.code/0" in str(error.value)
+    monkeypatch.setattr(module, "image_record", lambda: {"code": code_digest(), "btrm_version": "0.0.9"})
+    with pytest.raises(
+        ConfigError, match=r"the image's own of 0\.0\.9\) is not the launcher's \(0+\), of which no copy"
+    ):
+        check_code("0" * 16, None)
+
+
+def test_a_copy_names_itself_as_what_it_was_made_of_until_it_is_changed(tmp_path: Path) -> None:
+    made = snapshot(tmp_path)
+    words = [sys.executable, "-c", "from btrm.launch.snapshot import code_digest; print(code_digest())"]
+
+    def named() -> str:
+        done = subprocess.run(words, env={"PYTHONPATH": str(made)}, cwd=tmp_path, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    assert named() == made.name == code_digest()
+    (made / "btrm" / "show.py").write_text("# changed by hand\n")
+    assert named() != made.name
