@@ -16,6 +16,7 @@ from btrm.launch.snapshot import code_digest
 from btrm.runs import sha256_file, write_json
 from btrm.train.swift_series import SERIES
 
+BUSYBOX = Path("/bin/busybox")
 _APPLETS = ("sh", "cat", "env")
 
 
@@ -40,7 +41,7 @@ def own_record(**changed: Any) -> dict[str, Any]:
 def build(folder: Path, record: Mapping[str, Any], **labels: str) -> Path:
     """Build the image in a folder that others can read; `labels` are said in the place of the record's."""
     folder.mkdir(mode=0o755)
-    shutil.copyfile("/bin/busybox", folder / "busybox")
+    shutil.copyfile(BUSYBOX, folder / "busybox")
     (folder / "busybox").chmod(0o755)
     (folder / "image.json").write_text(json.dumps(record))
     (folder / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")

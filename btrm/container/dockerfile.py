@@ -98,6 +98,8 @@ def _head(image: Image) -> list[str]:
         "# Without a network: --build-context wheels=DIR takes what `btrm container wheels` has put there, and a base",
         "# that has the packages of system.sh leaves apt nothing to do. --build-arg CODE=… is for the label alone: the",
         "# record in the image, /opt/btrm/image.json, has the digest of btrm's code in any case.",
+        "#",
+        "# btrm's own tests hold this file against the definition and check its shell; they do not run its build.",
     ]
 
 

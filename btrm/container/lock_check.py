@@ -140,7 +140,8 @@ def resolve(lock: Lock, cache: Path, find_links: Sequence[str] = ()) -> Resolved
         held.write_text("".join(f"{name}=={pin.version}\n" for name, pin in read(lock.path).items()))
         words = [*uv(), "pip", "compile", *compile_words(lock, scratch), "--constraints", str(held)]
         words += ["--cache-dir", str(cache), *(word for place in find_links for word in ("--find-links", place))]
-        for made in (["fresh.lock"], ["pylock.toml", "--format", "pylock.toml"]):
+        # The second time all is in the cache; asking whether that is still so takes longer than everything else.
+        for made in (["fresh.lock"], ["pylock.toml", "--format", "pylock.toml", "--offline"]):
             target = ["--output-file", str(scratch / made[0]), *made[1:]]
             done = subprocess.run([*words, *target], env=env, capture_output=True, text=True)
             if done.returncode:

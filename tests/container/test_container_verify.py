@@ -181,3 +181,8 @@ def test_a_sign_that_was_cut_short_can_be_done_again(image: Path) -> None:
     assert len(said(image)["FAIL"]) == 1
     sign(image)
     assert said(image, signed=True)["FAIL"] == []
+
+
+def test_the_cpu_image_is_what_this_btrm_has_locked(cpu_image: Path) -> None:
+    found = said(cpu_image, lock=True)
+    assert found["FAIL"] == [] and any("cpu.lock: as this btrm" in line for line in found["OK"])
