@@ -50,7 +50,7 @@ def _refused(state: ElementState, log: Path, name: str, told: tuple[str, str]) -
         number=len(before) + 1,
         job=name,
         restarts=before[-1].restarts + 1 if before and before[-1].job == name else 0,
-        host="",
+        host="a node",  # the log does not say which
         pid=0,
         gpus=0,
         started=when,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from btrm.images import DIGEST, image_digest
 from btrm.launch.site import Container, Site
 
-# The host's own Python and its preloaded libraries, which an image would take for its own. The host's LD_LIBRARY_PATH
-# stays, since srun and apptainer may need it: apptainer does not hand it on, and pyxis is told not to.
+# The host's own Python and its preloaded libraries, which an image would take for its own. Apptainer, which may itself
+# need the host's LD_LIBRARY_PATH, does not hand that on.
 LEAKS = (
     *("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE"),
     *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "LD_PRELOAD"),
@@ -70,11 +70,10 @@ def _pyxis(container: Container, binds: Sequence[str], handed: Iterable[str]) ->
     return shlex.join([*words, *([f"--container-env={names}"] if names else []), f"--container-mounts={mounts}"])
 
 
-def srun_export(container: Container | None, env: Mapping[str, str]) -> str:
-    """Return srun's --export: whatever sbatch was told to hand on, less what would be the host's in the image."""
-    if container is None or container.runtime != "pyxis" or "LD_LIBRARY_PATH" in env:
-        return "--export=ALL"
-    return "--export=ALL,LD_LIBRARY_PATH="
+def unset_line(container: Container) -> str:
+    """Return the shell line that keeps the host's Python out; with pyxis its libraries too, which apptainer does."""
+    libraries = ["LD_LIBRARY_PATH"] if container.runtime == "pyxis" else []
+    return f"unset {' '.join([*LEAKS, *libraries])}"
 
 
 def mount_lines(scratch: str | None, nodes: int) -> list[str]:

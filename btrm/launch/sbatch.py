@@ -12,7 +12,7 @@ from typing import Any
 
 from btrm.hub import hub_cache, hub_home
 from btrm.launch.jobs import Job
-from btrm.launch.runtime import LEAKS, exports, image_lines, job_words, mount_lines, srun_export
+from btrm.launch.runtime import exports, image_lines, job_words, mount_lines, unset_line
 from btrm.launch.site import Container, Site
 from btrm.launch.submission import Plan, Submission
 from btrm.runs import CODE, IMAGE, IMAGE_SHA256, Resources
@@ -79,7 +79,7 @@ def parameters(job: Job, request: Request) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "setup": _setup(job, request),
         "teardown": _teardown(job, request.submission),
-        "srun_args": ["--kill-on-bad-exit=1", srun_export(_image(job, site), site.env)],
+        "srun_args": ["--kill-on-bad-exit=1", "--export=ALL"],  # whatever sbatch was told to hand on
         "additional_parameters": _switched({**extra, **_extras(job, site)}),
     }
 
@@ -143,7 +143,7 @@ def _setup(job: Job, request: Request) -> list[str]:
     lines += [f"umask {site.umask}"] if site.umask else []
     lines += site.setup
     if (container := _image(job, site)) is not None:
-        lines.append(f"unset {' '.join(LEAKS)}")
+        lines.append(unset_line(container))
         lines += image_lines(container, plan.image_sha256, plan.image_stat)
         lines += mount_lines(site.scratch, job.resources.nodes)
     lines += [f"export {name}={shlex.quote(value)}" for name, value in values.items()]

@@ -38,7 +38,7 @@ class Container(Config):
 
     `runtime` is what runs it: `apptainer exec`, `singularity exec`, or srun itself with `pyxis`, where there is enroot.
     `binds` are HOST or HOST:INSIDE[:ro]. `sha256` pins the image's file: another one is refused. `args` are further
-    words for the runtime: of exec, or of srun.
+    words for the runtime: of exec, or of srun. `nv` is exec's --nv; enroot has a hook of its own for the driver.
     """
 
     runtime: Literal["apptainer", "singularity", "pyxis"] = "apptainer"
@@ -194,11 +194,15 @@ def site_table() -> str:
             rows.append((name, "WRONG", "", "", "", str(error)))
             continue
         style = f"{site.gpu_request}{f' {site.gpu_type}' if site.gpu_type else ''}"
-        image = Path(site.container.image).name if site.container else "-"
+        image = _image(site.container) if site.container else "-"
         gpus = style if site.executor == "slurm" else "-"
         rows.append((name, site.executor, _partitions(site), gpus, image, str(path)))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
+
+
+def _image(container: Container) -> str:
+    return Path(container.image).name + ("" if container.runtime == "apptainer" else f" ({container.runtime})")
 
 
 def _partitions(site: Site) -> str:

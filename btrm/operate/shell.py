@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.launch.runtime import LEAKS, exec_words, pyxis_words
+from btrm.launch.runtime import exec_words, pyxis_words, unset_line
 from btrm.launch.sbatch import bound, gpu_parameters
 from btrm.launch.site import Site
 from btrm.launch.submission import Plan
@@ -45,7 +45,7 @@ def _started(site: Site) -> list[str]:
     if (image := site.container) is None:
         return ["--pty", *_shell([*site.setup, *exports], ["bash"])]
     places, cwd = bound(Plan(root=str(Path.cwd()), steps=(), env=site.env)), Path.cwd()
-    lines = [f"unset {' '.join(LEAKS)}", *exports]
+    lines = [unset_line(image), *exports]
     if image.runtime == "pyxis":  # srun starts the image, and what follows is inside, where there are no modules
         return [*pyxis_words(image, [*image.binds, *places], cwd), "--pty", *_shell(lines, ["bash"])]
     return ["--pty", *_shell([*site.setup, *lines], exec_words(image, places, cwd, ["bash"]))]

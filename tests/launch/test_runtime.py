@@ -23,7 +23,7 @@ from btrm.launch.runtime import (
     image_sha256,
     job_words,
     mount_lines,
-    srun_export,
+    unset_line,
 )
 from btrm.launch.site import Container, Site
 
@@ -69,12 +69,6 @@ def test_pyxis_is_options_of_srun(tmp_path: Path) -> None:
         "--container-writable",
         "python",
     ]
-
-
-def test_pyxis_keeps_the_hosts_libraries_out_unless_the_site_names_its_own() -> None:
-    assert srun_export(PYXIS, {}) == "--export=ALL,LD_LIBRARY_PATH="
-    assert srun_export(PYXIS, {"LD_LIBRARY_PATH": "/x"}) == srun_export(APPTAINER, {}) == "--export=ALL"
-    assert srun_export(None, {}) == "--export=ALL"
 
 
 def test_by_hand_the_command_is_the_same_but_for_what_a_node_alone_knows() -> None:
@@ -172,8 +166,9 @@ def test_what_would_take_slurms_variables_away_is_refused() -> None:
     assert Container(runtime="pyxis", image="x", args=("-C", "ib")).args == ("-C", "ib")  # srun's --constraint
 
 
-def test_the_hosts_python_does_not_come_along() -> None:
-    code = f"import os; print([name for name in {LEAKS} if name in os.environ])"
+@pytest.mark.parametrize(("container", "names"), [(APPTAINER, LEAKS), (PYXIS, (*LEAKS, "LD_LIBRARY_PATH"))])
+def test_the_hosts_python_does_not_come_along(container: Container, names: tuple[str, ...]) -> None:
+    code = f"import os; print([name for name in {names} if name in os.environ])"
     ask = shlex.join([sys.executable, "-c", code])
-    leaking = {name: "/host" for name in LEAKS if name not in {"PYTHONHOME", "LD_PRELOAD"}}
-    assert shell([f"unset {' '.join(LEAKS)}", ask], **leaking).stdout == "[]\n"
+    leaking = {name: "/host" for name in names if name not in {"PYTHONHOME", "LD_PRELOAD"}}
+    assert shell([unset_line(container), ask], **leaking).stdout == "[]\n"

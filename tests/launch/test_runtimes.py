@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import pytest
 from btrm.cli import main as btrm
 from btrm.images import image_digest
 from btrm.launch.jobs import make_jobs
+from btrm.launch.runtime import exec_words
 from btrm.launch.sbatch import Request, script
-from btrm.launch.site import load_site
+from btrm.launch.site import Container, load_site
 from btrm.launch.submission import Plan, PlannedStep, Submission, new_submission, submissions
 from btrm.onebox.box import OneBox
 from btrm.records import read_judgements
@@ -30,6 +33,7 @@ HERE = Path(__file__).parent
 STUDY = f"{HERE / 'slurm_study.py'}:light"
 PYTHON = "/opt/btrm/venv/bin/python"  # of the image
 HOSTS_OWN = {"VIRTUAL_ENV": "/host/venv", "CONDA_PREFIX": "/host/conda", "PYTHONUSERBASE": "/host/base"}
+LIBRARIES = "/host/lib"
 SITE = """
 executor = "slurm"
 partition = "low"
@@ -107,7 +111,7 @@ def test_jobs_that_are_stopped_come_back_and_end_alike(
     """Of two elements one is told that its time is up, the other one's node is taken by a job that comes first."""
     image: Path | None = request.getfixturevalue("cpu_image") if runtime != "none" else None
     box = slurm(nodes=2, cpus=1)
-    for name, value in HOSTS_OWN.items():
+    for name, value in {**HOSTS_OWN, "LD_LIBRARY_PATH": LIBRARIES}.items():
         monkeypatch.setenv(name, value)
     Path(".env").write_text("")  # where submit is called is where jobs are
     (faults / "slow").write_text("0.5")
@@ -159,7 +163,24 @@ def assert_environment(faults: Path, runtime: str) -> None:
         assert environ["SLURM_JOB_ID"] and ".env" in environ["FILES_HERE"].split()
         kept = {name for name in HOSTS_OWN if name in environ}
         assert kept == (set(HOSTS_OWN) if runtime == "none" else set())
+        assert (environ.get("LD_LIBRARY_PATH") == LIBRARIES) == (runtime == "none")
         assert ("APPTAINER_CONTAINER" in environ) == (runtime != "none")
+
+
+@pytest.mark.slow
+def test_by_hand_an_image_has_the_hosts_shared_memory_and_gives_the_commands_exit_code(
+    tmp_path: Path, cpu_image: Path
+) -> None:
+    """Loaders of batches pass tensors through /dev/shm; with --contain it would be a small one of the image's own."""
+    image = Container(image=str(cpu_image), nv=False, binds=(f"{tmp_path}:/there:ro",), args=("--no-mount", "cwd"))
+    (tmp_path / "file").write_text("seen")
+    with tempfile.NamedTemporaryFile("w", dir="/dev/shm") as shared:
+        shared.write("shared")
+        shared.flush()
+        code = f"cat {shared.name} /there/file && pwd && ! touch /there/x && test ! -e {HERE} && exit 75"
+        words = exec_words(image, [], tmp_path, ["bash", "-c", code])
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == (f"sharedseen{tmp_path}\n", 75), done.stderr
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from btrm.config import ConfigError
-from btrm.launch.site import Container, Limits, Site, check_resources, default_site, load_site, site_files
+from btrm.launch.site import Container, Limits, Site, check_resources, default_site, load_site, site_files, site_table
 from btrm.runs import Resources
 
 
@@ -116,3 +116,11 @@ def test_options_that_btrm_lives_by_are_not_for_slurm(option: str, instead: str)
     with pytest.raises(ConfigError, match=instead):
         Site.build({"name": "x", "executor": "slurm", "slurm": {option: "1"}})
     assert Site(name="x", executor="slurm", slurm={"mail_type": "ALL"}).slurm == {"mail-type": "ALL"}
+
+
+def test_the_table_shows_each_image_and_what_runs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    rows = {line.split()[0]: line for line in site_table().splitlines()}
+    assert " btrm.sif  " in rows["example"] and " btrm.sqsh (pyxis)  " in rows["pyxis"] and " -  " in rows["slurm"]
+    shipped = load_site("pyxis").container
+    assert shipped is not None and shipped.runtime == "pyxis" and shipped.file == Path("/shared/images/btrm.sqsh")

@@ -56,7 +56,7 @@ def test_of_two_at_once_one_copy_stays(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.name for path in (tmp_path / ".code").iterdir()] == [made.name]
 
 
-def test_other_code_than_the_launchers_does_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_code_than_the_launchers_does_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     check_code(code_digest(), None)
     check_code(None, None)  # a plan of an older version asks for nothing
     with pytest.raises(ConfigError, match="is the run not bound into the image") as error:

@@ -17,7 +17,7 @@
 
 # setup
 trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
-unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV LD_PRELOAD
+unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV LD_PRELOAD LD_LIBRARY_PATH
 [ "$(stat -Lc '%i %s %Y' /images/btrm.sqsh 2>&1)" = '12 345 6789' ] ||
   sha256sum --check --status <<< '5555555555555555555555555555555555555555555555555555555555555555  /images/btrm.sqsh' ||
   { echo 'btrm: image_changed: /images/btrm.sqsh is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555)'; exit 78; }
@@ -40,7 +40,7 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL,LD_LIBRARY_PATH= --container-image=/images/btrm.sqsh --no-container-mount-home --container-env=BTRM_IMAGE,BTRM_IMAGE_SHA256,HF_DATASETS_OFFLINE,HF_HOME,HF_HUB_OFFLINE,MASTER_ADDR,MASTER_PORT,MODELSCOPE_CACHE,PYTHONNOUSERSITE,PYTHONPATH,PYTHONSAFEPATH,PYTHONUNBUFFERED,TRITON_CACHE_DIR,XDG_CACHE_HOME --container-mounts=/data:/data,/scratch:/scratch:ro,/runs/study:/runs/study,/runs/study/.code/0123456789abcdef:/runs/study/.code/0123456789abcdef,/home/me/huggingface:/home/me/huggingface,"$mounts" --container-workdir="$PWD" python -m btrm.launch.inside -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
+srun --unbuffered --output /runs/study/.jobs/S1/logs/%j_%t_log.out --kill-on-bad-exit=1 --export=ALL --container-image=/images/btrm.sqsh --no-container-mount-home --container-env=BTRM_IMAGE,BTRM_IMAGE_SHA256,HF_DATASETS_OFFLINE,HF_HOME,HF_HUB_OFFLINE,MASTER_ADDR,MASTER_PORT,MODELSCOPE_CACHE,PYTHONNOUSERSITE,PYTHONPATH,PYTHONSAFEPATH,PYTHONUNBUFFERED,TRITON_CACHE_DIR,XDG_CACHE_HOME --container-mounts=/data:/data,/scratch:/scratch:ro,/runs/study:/runs/study,/runs/study/.code/0123456789abcdef:/runs/study/.code/0123456789abcdef,/home/me/huggingface:/home/me/huggingface,"$mounts" --container-workdir="$PWD" python -m btrm.launch.inside -m btrm.launch.job /runs/study/.jobs/S1 grpo run 0
 
 
 # teardown
