@@ -94,15 +94,13 @@ def sign_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `sign` takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--keyidx", metavar="N", help="which key: its number in apptainer key list --secret")
-    parser.add_argument("--key", metavar="FILE.pem", help="or a private key's file")
 
 
 def sign(args: argparse.Namespace) -> int:
     """Sign an image and say what it is now."""
     from btrm.container import signing
 
-    named = {"--keyidx": args.keyidx, "--key": args.key}
-    sha256 = signing.sign(args.image, [word for flag, value in named.items() if value for word in (flag, value)])
+    sha256 = signing.sign(args.image, ["--keyidx", args.keyidx] if args.keyidx else [])
     print(f"{args.image}: signed; its sha256 is now {sha256}, jobs that were submitted with the unsigned one refuse it")
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from typing import NoReturn
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import become
-from btrm.images import image_digest
-from btrm.launch.runtime import LEAKS, exec_words
+from btrm.launch.runtime import exec_words, image_problems, image_sha256, unset_line
 from btrm.launch.sbatch import bound, job_environment
 from btrm.launch.site import Site, load_site
 from btrm.launch.submission import Plan, submissions
@@ -35,8 +33,6 @@ class Inside:
     @property
     def words(self) -> list[str]:
         """The words to run: the shell gives its place to the command, so signals and the exit code are its own."""
-        if not self.setup:
-            return list(self.command)
         return ["bash", "-c", "\n".join([*self.setup, f"exec {shlex.join(self.command)}"])]
 
     def become(self) -> NoReturn:
@@ -64,13 +60,15 @@ def inside(site: Site, command: Sequence[str], run: Path | None) -> Inside:
     """Return a command in a site's image, with what its jobs have: set-up, variables, binds, caches.
 
     The current folder is there too and is where the command starts. `run` is a run whose folder, code and caches are
-    used; without one the image's own btrm is, and caches lie in the user's.
+    used; without one the image's own btrm is, and caches lie in the user's. Raises ConfigError where the image is not
+    there, or is not the one that the site pins.
     """
     assert site.container is not None
-    plan = _plan(site, run).model_copy(update={"image_sha256": image_digest(site.container.image)})
+    if problems := image_problems(site):
+        raise ConfigError("\n".join(problems))
+    plan = _plan(site, run).model_copy(update={"image_sha256": image_sha256(site.container)})
     exports = [f"export {name}={shlex.quote(value)}" for name, value in job_environment(site, plan).items()]
-    leaking = [name for name in LEAKS if name in os.environ]
-    lines = [*site.setup, *([f"unset {' '.join(leaking)}"] if leaking else []), *exports]
+    lines = [*site.setup, unset_line(site.container), *exports]
     return Inside(tuple(lines), tuple(exec_words(site.container, bound(plan), Path.cwd(), command)))
 
 

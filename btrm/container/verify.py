@@ -130,7 +130,7 @@ def _locks(own: Mapping[str, Any], demand: Demand) -> Iterator[Check]:
             what = f"{names[field]}: built from {as_text(own, field)}, this btrm has {wanted}"
             yield Check(level, what, f"btrm container build --variant {image.name}, or the btrm that it was built with")
         elif wanted is not None:
-            yield Check("OK", f"{names[field]}: as this btrm has it")
+            yield Check("OK", f"{names[field]}: this btrm's own")
     if own.get("code") != code_digest():
         yield Check(
             "OK", f"btrm's code in it is {own.get('code')}, here {code_digest()}: jobs bind a copy of this one over it"

@@ -13,7 +13,7 @@ from btrm.container.cli import main
 from btrm.container.run import container_site, image_site, inside
 from btrm.launch.sbatch import bound, job_environment
 from btrm.launch.submission import Plan
-from btrm.runs import user_cache
+from btrm.runs import user_cache, write_json
 
 CONTAINER = [sys.executable, "-m", "btrm.cli", "container"]
 
@@ -57,12 +57,27 @@ def test_without_a_run_caches_are_the_users(stand_in: Path) -> None:
     assert (user_cache() / "container").is_dir()
 
 
-def test_the_hosts_python_does_not_come_along(stand_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONHOME", "/nowhere")
-    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+def test_the_hosts_python_does_not_come_along(stand_in: Path) -> None:
     lines = str(inside(image_site(stand_in), ["true"], None)).splitlines()
-    assert next(line for line in lines if line.startswith("unset")).split()[1:].count("PYTHONHOME") == 1
-    assert not any("VIRTUAL_ENV" in line for line in lines)
+    assert {"PYTHONHOME", "VIRTUAL_ENV", "LD_PRELOAD"} <= set(lines[0].removeprefix("unset ").split())
+
+
+def test_another_image_than_the_site_pins_is_not_entered(stand_in: Path, tmp_path: Path) -> None:
+    path = site_file(tmp_path, stand_in)
+    path.write_text(f'{path.read_text()}sha256 = "{"0" * 64}"\n')
+    with pytest.raises(ConfigError, match="another image"):
+        inside(container_site(str(path)), ["true"], None)
+    stand_in.unlink()
+    with pytest.raises(ConfigError, match="no such file"):
+        inside(container_site(str(path)), ["true"], None)
+
+
+def test_a_runs_own_code_is_bound_over_the_images(stand_in: Path, tmp_path: Path) -> None:
+    plan = {"root": str(tmp_path), "steps": (), "env": {}, "code": f"{tmp_path}/.code/abc", "code_digest": "abc"}
+    write_json(tmp_path / ".jobs" / "20300101-000000-x" / "plan.json", plan)
+    text = str(inside(image_site(stand_in), ["true"], tmp_path))
+    assert f"export APPTAINERENV_PYTHONPATH={tmp_path}/.code/abc\n" in text
+    assert f"--bind {tmp_path}/.code/abc " in text
 
 
 def test_nv_follows_the_driver_for_an_image_and_the_site_for_a_site(

@@ -11,6 +11,7 @@ from container_fixtures import fingerprint
 
 from btrm.config import ConfigError
 from btrm.container.build import record_path
+from btrm.container.cli import main
 from btrm.container.image_facts import build_record
 from btrm.container.signing import sign
 from btrm.container.verify import Demand, checks
@@ -50,7 +51,13 @@ def test_what_was_built_passes_and_lacks_only_a_signature(image: Path) -> None:
     assert not found["FAIL"]
     assert [line for line in found["WARN"] if "not signed" not in line] == []
     text = "\n".join(found["OK"])
-    for part in (str(record_path(image)), "site here", "its labels", "cpu.lock: as this btrm", "the patches: as this"):
+    for part in (
+        str(record_path(image)),
+        "site here",
+        "its labels",
+        "cpu.lock: this btrm's own",
+        "the patches: this btrm's",
+    ):
         assert part in text
 
 
@@ -74,6 +81,21 @@ def test_a_file_that_took_the_name_is_hashed_though_inode_size_and_time_are_as_t
 def test_another_image_than_the_sites_is_refused(image: Path) -> None:
     found = said(image, by={"site here": "0" * 64})
     assert ["site here" in line for line in found["FAIL"]] == [True]
+
+
+def test_the_command_takes_a_sites_image_and_its_pin(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "here.toml"
+    text = f'executor = "slurm"\n[container]\nimage = "{image}"\nsha256 = '
+    site.write_text(f'{text}"{sha256_file(image)}"\n')
+    assert main(["verify", "--site", str(site)]) == 0
+    assert f"as site {site} says" in capsys.readouterr().out
+    site.write_text(f'{text}"{"0" * 64}"\n')
+    assert main(["verify", "--site", str(site)]) == 1
+    assert main(["verify", str(image), "--sha256", "0" * 64]) == 1
+    assert main(["verify", str(image), "--signed"]) == 1
+    assert capsys.readouterr().out.count("FAIL  ") == 3
 
 
 def test_without_any_claim_it_says_so(image: Path) -> None:
@@ -185,4 +207,4 @@ def test_a_sign_that_was_cut_short_can_be_done_again(image: Path) -> None:
 
 def test_the_cpu_image_is_what_this_btrm_has_locked(cpu_image: Path) -> None:
     found = said(cpu_image, lock=True)
-    assert found["FAIL"] == [] and any("cpu.lock: as this btrm" in line for line in found["OK"])
+    assert found["FAIL"] == [] and any("cpu.lock: this btrm's own" in line for line in found["OK"])
