@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from btrm.launch.runtime import LEAKS, job_words, mount_lines
+from btrm.launch.runtime import job_words, mount_lines, unset_line
 from btrm.launch.sbatch import bound, job_environment
 from btrm.launch.site import Container, Site
 from btrm.launch.snapshot import snapshot
@@ -65,7 +65,7 @@ def script(site: Site, folder: Path, question: Question, image: str) -> str:
     values, container = job_environment(site, plan), site.container
     lines = [*([f"umask {site.umask}"] if site.umask else []), *site.setup]
     if container is not None:
-        lines += [f"unset {' '.join(LEAKS)}", *mount_lines(site.scratch, 1), "export mounts"]
+        lines += [unset_line(container), *mount_lines(site.scratch, 1), "export mounts"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     lines.append(f"test -r {shlex.quote(question.token)} || echo {BLIND}")
     python = site.python or sys.executable
@@ -84,7 +84,7 @@ def _in_image(container: Container, plan: Plan, handed: Iterable[str]) -> str:
 
     What a job does first, which is to look for the packages that btrm needs, is left out: it is among the questions.
     """
-    words = job_words(container, bound(plan), handed).removesuffix(" -m btrm.launch.inside")
+    words = job_words(container, bound(plan), handed)
     return f"srun --overlap --nodes=1 --ntasks=1 {words}" if container.runtime == "pyxis" else words
 
 
