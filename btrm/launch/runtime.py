@@ -24,6 +24,8 @@ LEAKS = (
 _PREFIXES = {"apptainer": "APPTAINERENV_", "singularity": "SINGULARITYENV_"}
 CHANGED_CODE = 78  # EX_CONFIG
 _MISREAD = ":,"
+_HIDING = (Path("/"), Path("/opt"), Path("/var"))
+_SYSTEM = ("/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64", "/dev", "/proc", "/sys", "/opt/btrm")
 _MOUNTS = '"$mounts"'  # set by the job's script: what only the node can say
 
 
@@ -138,6 +140,9 @@ def image_problems(site: Site) -> list[str]:
     if container.sha256 is not None and (found := image_sha256(container)) != container.sha256:
         is_now = f"its sha256 is {found}" if found else "it has no sha256 that could be compared"
         lines.append(f"[container] image {image}: {is_now}, sha256 = {container.sha256!r}; another image, or a new pin")
-    if wrong := sorted(set(_MISREAD) & set(str(Path.cwd()))):
-        lines.append(f"{Path.cwd()}: {' '.join(map(repr, wrong))} splits a bind; submit from another folder")
+    cwd = Path.cwd()
+    if wrong := sorted(set(_MISREAD) & set(str(cwd))):
+        lines.append(f"{cwd}: {' '.join(map(repr, wrong))} splits a bind; submit from another folder")
+    if cwd in _HIDING or any(Path(folder) in (cwd, *cwd.parents) for folder in _SYSTEM):
+        lines.append(f"{cwd}: bound into the image it would hide the image's own; submit from another folder")
     return lines

@@ -141,13 +141,20 @@ def test_a_pin_refuses_another_image(tmp_path: Path) -> None:
         Container.build({"image": str(image), "sha256": "abc"})
 
 
-def test_a_folder_whose_name_splits_a_bind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_bound_is_no_place_to_submit_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = tmp_path / "x.sif"
     image.write_bytes(b"one")
     (tmp_path / "a,b").mkdir()
     monkeypatch.chdir(tmp_path / "a,b")
     (line,) = image_problems(Site(name="x", executor="slurm", container=Container(image=str(image))))
     assert "',' splits a bind" in line
+    for folder in ("/", "/usr/share", "/opt"):
+        monkeypatch.chdir(folder)
+        (line,) = image_problems(Site(name="x", executor="slurm", container=Container(image=str(image))))
+        assert line.startswith(f"{folder}: bound into the image")
+    assert image_problems(Site(name="x", executor="slurm")) == []
 
 
 def test_references_are_the_runtimes_to_resolve() -> None:
