@@ -131,8 +131,10 @@ def in_step(lock: Lock) -> Iterator[str]:
 def resolve(lock: Lock, cache: Path, find_links: Sequence[str] = ()) -> Resolved | str:
     """Return what uv makes of the lock's versions; or its complaint, which names the package that does not fit."""
     env = {**_pip_sources(), **os.environ}
-    unsure = frozenset(read(lock.path)) if "UV_DEFAULT_INDEX" in env else frozenset[str]()
-    if lock.torch_index and not _answers(f"{lock.torch_index}/torch/"):
+    answers = lock.torch_index is not None and _answers(f"{lock.torch_index}/torch/")
+    # A mirror, and torch's index, which has more than torch: of what they hold they need not hold every file.
+    unsure = frozenset(read(lock.path)) if answers or "UV_DEFAULT_INDEX" in env else frozenset[str]()
+    if lock.torch_index and not answers:
         lock, unsure = lock.model_copy(update={"torch_index": None}), unsure | {"torch"}
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -165,10 +167,14 @@ def differences(locked: Mapping[str, Pin], resolved: Resolved) -> Iterator[str]:
 
 
 def unknown(locked: Mapping[str, Pin], resolved: Resolved) -> Iterator[str]:
-    """Yield hashes that could not be looked at, since the index within reach may know fewer files."""
-    for name in sorted(resolved.unsure & resolved.pins.keys() & locked.keys()):
-        if strange := locked[name].hashes - resolved.pins[name].hashes:
-            yield f"{name}: {len(strange)} of {len(locked[name].hashes)} hashes are of files that are not within reach"
+    """Yield, in a line, which hashes could not be looked at, since the index within reach may list fewer files."""
+    beyond = {
+        name: len(strange)
+        for name in sorted(resolved.unsure & resolved.pins.keys() & locked.keys())
+        if (strange := locked[name].hashes - resolved.pins[name].hashes)
+    }
+    if beyond:
+        yield f"{sum(beyond.values())} hashes of {', '.join(beyond)} are of files that no source within reach lists"
 
 
 def _files(pylock: Path) -> dict[str, dict[str, str]]:

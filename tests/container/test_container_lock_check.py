@@ -120,7 +120,7 @@ def test_whatever_differs_from_what_the_index_has_is_told() -> None:
         f"changed: b.whl has the sha256 {ZEROS}, which the lock lacks",
         f"changed: the index has no file with the sha256 {ONES}",
     ]
-    assert list(unknown(locked, resolved)) == ["mirrored: 1 of 2 hashes are of files that are not within reach"]
+    assert list(unknown(locked, resolved)) == ["1 hashes of mirrored are of files that no source within reach lists"]
 
 
 def test_the_command_fails_for_a_lock_that_was_tampered_with(locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
