@@ -58,7 +58,7 @@ def _refused(state: ElementState, log: Path, name: str, told: tuple[str, str]) -
         ended=when,
         outcome="failed",
         cause=cause,
-        reason=line.removeprefix("btrm: "),
+        reason=line.removeprefix(f"btrm: {cause}: "),
         at_start=done,
         done=done,
     )

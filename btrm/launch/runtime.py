@@ -86,17 +86,15 @@ def mount_lines(scratch: str | None, nodes: int) -> list[str]:
     lines = ['mounts="$PWD:$PWD"']
     if nodes > 1:
         return lines
-    own = ([_expanded(scratch)] if scratch else []) + ['"$TMPDIR"']
-    lines += [f"mkdir -p {own[0]} 2>/dev/null"] if scratch else []
-    add = '[ ! -d "$place" ] || mounts="$mounts,$place:$place"'
-    lines.append(f"for place in {' '.join(dict.fromkeys(own))}; do {add}; done")
-    return lines
+    own = ([_expanding(scratch)] if scratch else []) + ["$TMPDIR"]
+    lines += [f'mkdir -p "{own[0]}" 2>/dev/null'] if scratch else []
+    return [*lines, *(f'[ ! -d "{place}" ] || mounts="$mounts,{place}:{place}"' for place in dict.fromkeys(own))]
 
 
-def _expanded(path: str) -> str:
-    """Return a path as shell text in which variables and a leading ~ are filled in and nothing else is."""
+def _expanding(path: str) -> str:
+    """Return a path as text between double quotes, where the shell fills in variables and a leading ~, nothing else."""
     quoted = re.sub(r'["`\\]|\$(?![A-Za-z_{])', r"\\\g<0>", path)
-    return '"' + re.sub(r"^~(?=/|$)", "$HOME", quoted) + '"'
+    return re.sub(r"^~(?=/|$)", "$HOME", quoted)
 
 
 def exports(container: Container, code: str | None) -> dict[str, str]:

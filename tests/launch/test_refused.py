@@ -60,7 +60,7 @@ def test_an_element_that_was_refused_gets_an_attempt_that_says_so(tmp_path: Path
         note_refused(made)
         (first,) = made.read_state("teacher", 10).attempts
         assert (first.outcome, first.cause, first.job) == ("failed", "image_changed", "7_0")
-        assert first.reason.startswith("image_changed: /x.sif")
+        assert first.reason.startswith("/x.sif is not there")
         lost, refused = made.read_state("teacher", 11).attempts
         assert (lost.outcome, refused.cause, refused.restarts) == ("lost", "image_changed", 1)
         assert refused.at_start == refused.done == 6

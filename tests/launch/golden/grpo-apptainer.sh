@@ -22,7 +22,7 @@ unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE VIRTUAL_ENV CONDA_PREFI
   sha256sum --check --status <<< '5555555555555555555555555555555555555555555555555555555555555555  /images/btrm.sif' ||
   { echo 'btrm: image_changed: /images/btrm.sif is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555)'; exit 78; }
 mounts="$PWD:$PWD"
-for place in "$TMPDIR"; do [ ! -d "$place" ] || mounts="$mounts,$place:$place"; done
+[ ! -d "$TMPDIR" ] || mounts="$mounts,$TMPDIR:$TMPDIR"
 export PYTHONUNBUFFERED=1
 export PYTHONNOUSERSITE=1
 export PYTHONSAFEPATH=1

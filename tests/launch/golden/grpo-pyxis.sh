@@ -23,7 +23,8 @@ unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE VIRTUAL_ENV CONDA_PREFI
   { echo 'btrm: image_changed: /images/btrm.sqsh is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555)'; exit 78; }
 mounts="$PWD:$PWD"
 mkdir -p "$HOME/$USER/\`x\`" 2>/dev/null
-for place in "$HOME/$USER/\`x\`" "$TMPDIR"; do [ ! -d "$place" ] || mounts="$mounts,$place:$place"; done
+[ ! -d "$HOME/$USER/\`x\`" ] || mounts="$mounts,$HOME/$USER/\`x\`:$HOME/$USER/\`x\`"
+[ ! -d "$TMPDIR" ] || mounts="$mounts,$TMPDIR:$TMPDIR"
 export PYTHONUNBUFFERED=1
 export PYTHONNOUSERSITE=1
 export PYTHONSAFEPATH=1
