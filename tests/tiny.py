@@ -48,7 +48,7 @@ def build(folder: Path, record: Mapping[str, Any], **labels: str) -> Path:
     (folder / "group").write_text("root:x:0:\n")
     files = [f"{folder}/busybox /bin/{name}" for name in _APPLETS]
     files += [f"{folder}/image.json /opt/btrm/image.json", f"{folder}/passwd /etc/passwd", f"{folder}/group /etc/group"]
-    told = {label: labels.get(field, str(record[field])) for label, field in LABELS.items()}
+    told = {label: labels.get(field, str(record.get(field))) for label, field in LABELS.items()}
     sections = {"files": files, "labels": [f"{label} {value}" for label, value in told.items()]}
     text = "".join(f"\n%{name}\n" + "".join(f"    {line}\n" for line in lines) for name, lines in sections.items())
     (folder / "tiny.def").write_text(f"Bootstrap: scratch\n{text}")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import ask, complaint
@@ -50,9 +50,10 @@ def own_record(image: Path) -> dict[str, Any] | None:
     """
     done = ask("-q", "exec", "--containall", "--no-home", str(image), "cat", INSIDE)
     try:
-        return json.loads(done.stdout) if not done.returncode else None
+        found: object = json.loads(done.stdout)
     except ValueError:
         return None
+    return cast(dict[str, Any], found) if isinstance(found, dict) and not done.returncode else None
 
 
 def build_record(image: Path) -> dict[str, Any] | None:

@@ -108,18 +108,16 @@ def _agree(who: str, said: Mapping[str, str | None], own: Mapping[str, Any]) -> 
     ]
     if wrong:
         return Check("FAIL", f"{who} and its own record differ: {'; '.join(wrong)}", _AGAIN)
-    return Check(
-        "OK", f"{who} and its own record say the same: {own['variant']}, btrm {own['version']}, code {own['code']}"
-    )
+    return Check("OK", f"{who} and its own record say the same: {own.get('variant')}, btrm {own.get('version')}")
 
 
 def _locks(own: Mapping[str, Any], demand: Demand) -> Iterator[Check]:
     """Yield whether the image stands on what this btrm has locked: packages, patches and base."""
-    image = variants().images.get(str(own["variant"]))
+    image = variants().images.get(as_text(own, "variant"))
     level: Level = "FAIL" if demand.lock else "WARN"
     if image is None:
         yield Check(
-            level, f"variant {own['variant']}: not one of this btrm's", f"known: {', '.join(variants().images)}"
+            level, f"variant {own.get('variant')}: not one of this btrm's", f"known: {', '.join(variants().images)}"
         )
         return
     base = image.base.partition("@")[2] if image.base else None

@@ -126,6 +126,13 @@ def test_another_lock_or_other_patches_are_told_and_refused_on_request(short_pat
 
 
 @pytest.mark.usefixtures("need_apptainer")
+def test_an_image_of_others_is_told_from_ours(short_path: Path) -> None:
+    image = tiny.build(short_path / "t", {"whatever": 1})
+    assert any("variant None: not one of this btrm's" in line for line in said(image)["WARN"])
+    assert any("variant None: not one of this btrm's" in line for line in said(image, lock=True)["FAIL"])
+
+
+@pytest.mark.usefixtures("need_apptainer")
 def test_what_is_no_image_is_an_error_and_not_a_pass(tmp_path: Path) -> None:
     (tmp_path / "x.sif").write_text("no image")
     with pytest.raises(ConfigError, match=r"x\.sif"):
