@@ -10,7 +10,9 @@ import pytest
 from conftest import missing
 
 from btrm.container.cli import main
-from btrm.container.lock_check import Pin, Resolved, check, check_all, differences, in_step, read, readable, unknown
+from btrm.container.lock_check import check, check_all, differences, unknown
+from btrm.container.lock_index import Resolved
+from btrm.container.lock_text import Pin, in_step, read, readable
 from btrm.container.variants import get_lock, variants
 from btrm.plugins import shipped
 
