@@ -40,9 +40,10 @@ def image_record() -> dict[str, Any]:
 
 
 def image_stat(path: Path) -> str:
-    """Return what changes with a file's content, as `stat -Lc '%i %s %Y'` prints it: inode, bytes, seconds."""
+    """Return what changes with a file's content, as `stat -Lc '%i %s %.9Y'` prints it: inode, bytes, time of change."""
     found = path.stat()
-    return f"{found.st_ino} {found.st_size} {int(found.st_mtime)}"
+    seconds, nanoseconds = divmod(found.st_mtime_ns, 10**9)
+    return f"{found.st_ino} {found.st_size} {seconds}.{nanoseconds:09d}"
 
 
 def _remembered(path: Path) -> str:

@@ -113,7 +113,7 @@ def image_lines(container: Container, sha256: str | None, stat: str | None) -> l
     image, known = shlex.quote(container.image), shlex.quote(f"{sha256}  {container.image}")
     said = f"btrm: image_changed: {container.image} is not there, or is not what was submitted with (sha256 {sha256})"
     return [
-        f"[ \"$(stat -Lc '%i %s %Y' {image} 2>&1)\" = {shlex.quote(stat)} ] ||",
+        f"[ \"$(stat -Lc '%i %s %.9Y' {image} 2>&1)\" = {shlex.quote(stat)} ] ||",
         f"  sha256sum --check --status <<< {known} ||",
         f"  {{ echo {shlex.quote(said)}; exit {CHANGED_CODE}; }}",
     ]

@@ -18,7 +18,7 @@
 # setup
 trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
 unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV LD_PRELOAD
-[ "$(stat -Lc '%i %s %Y' /images/btrm.sif 2>&1)" = '12 345 6789' ] ||
+[ "$(stat -Lc '%i %s %.9Y' /images/btrm.sif 2>&1)" = '12 345 6789' ] ||
   sha256sum --check --status <<< '5555555555555555555555555555555555555555555555555555555555555555  /images/btrm.sif' ||
   { echo 'btrm: image_changed: /images/btrm.sif is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555)'; exit 78; }
 mounts="$PWD:$PWD"
