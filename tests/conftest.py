@@ -7,16 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from components import missing
 
 pytest_plugins = ("slurm_fixtures", "container_fixtures", "image_fixtures")
-REQUIRED = {name for name in os.environ.get("BTRM_REQUIRE", "").split(",") if name}
-
-
-def missing(component: str, what: str) -> None:
-    """Skip the test, or fail it where the component must be there."""
-    if component in REQUIRED:
-        pytest.fail(f"BTRM_REQUIRE names {component}, but {what}")
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")

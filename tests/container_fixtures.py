@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import missing
+from components import missing
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import missing
+from components import missing
 
 if TYPE_CHECKING:
     from btrm.onebox.box import OneBox

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import missing
+from components import missing
 
 from btrm.container.cli import main
 from btrm.container.lock_check import check, check_all, differences, unknown
