@@ -27,8 +27,7 @@ def cpu_image(request: pytest.FixtureRequest, image_cache: Path) -> Path:
 
     What needs a network comes first, the base and the wheels; the build itself has none.
     """
-    from btrm.container.bases import base_key
-    from btrm.container.build import record_path
+    from btrm.container.bases import base_key, record_path
     from btrm.container.variants import get_image
     from btrm.launch.snapshot import code_digest
 

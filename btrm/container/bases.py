@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,16 +13,20 @@ from btrm.config import ConfigError
 from btrm.container.run_build import PACKED, build_args, built, publish
 from btrm.container.variants import Image
 from btrm.plugins import shipped
-from btrm.runs import sha256_file
+from btrm.runs import sha256_file, write_json
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What both stages stand on, as apptainer is told it, and what names it for good."""
+    """What both stages stand on, as apptainer is told it, and what names it for good.
+
+    `origin` is the digest of the registry's image that a prepared base was made from; else it is the base's own.
+    """
 
     bootstrap: str
     source: str
     digest: str
+    origin: str
 
 
 def named_base(base: str) -> Base:
@@ -31,13 +36,25 @@ def named_base(base: str) -> Base:
     if not path.exists():
         if not digest:
             raise ConfigError(f"--base {base}: neither a file nor a registry's reference by digest, NAME@sha256:…")
-        return Base("docker", base.removeprefix("docker://"), f"sha256:{digest}")
+        return Base("docker", base.removeprefix("docker://"), f"sha256:{digest}", f"sha256:{digest}")
     if path.is_dir():
         raise ConfigError(f"--base {base}: a folder has no digest; take an image file")
     found = sha256_file(path)
     if digest and found != digest:
         raise ConfigError(f"--base {name}: its sha256 is {found}, not {digest}")
-    return Base("localimage", str(path.resolve()), f"sha256:{found}")
+    told = _record(path)
+    origin = told["base"] if told.get("sha256") == found and told.get("base") else f"sha256:{found}"
+    return Base("localimage", str(path.resolve()), f"sha256:{found}", origin)
+
+
+def record_path(image: Path) -> Path:
+    """Return where the record of a build lies: beside the image."""
+    return image.with_name(f"{image.name}.json")
+
+
+def _record(base: Path) -> dict[str, str]:
+    path = record_path(base)
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def build_base(image: Image, target: Path, mirror: str | None = None) -> Path:
@@ -53,7 +70,10 @@ def build_base(image: Image, target: Path, mirror: str | None = None) -> Path:
         known = {"context": str(context), "python": f"python{image.packages.python}"}
         known |= {"base": image.base} if image.base else {}
         known |= {"mirror": mirror} if mirror and image.bootstrap == "debootstrap" else {}
-        return publish(built([*PACKED, *build_args(known)], target, context / "base.def"), target)
+        made = built([*PACKED, *build_args(known)], target, context / "base.def")
+        if image.base:
+            write_json(record_path(target), {"sha256": sha256_file(made), "base": image.base.partition("@")[2]})
+        return publish(made, target)
 
 
 def base_key(image: Image) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 import btrm
 from btrm.config import ConfigError
 from btrm.container.apptainer import need_apptainer
-from btrm.container.bases import Base, base_key, build_base, named_base
+from btrm.container.bases import Base, base_key, build_base, named_base, record_path
 from btrm.container.run_build import PACKED, build_args, built, publish, say
 from btrm.container.variants import Image
 from btrm.container.wheels import fill, wheel_folder
@@ -79,11 +79,6 @@ def build(order: Build) -> Path:
         return publish(made, order.target)
 
 
-def record_path(image: Path) -> Path:
-    """Return where the record of a build lies: beside the image."""
-    return image.with_name(f"{image.name}.json")
-
-
 def packages_key(image: Image, base: Base) -> str:
     """Return what names a packages stage: its lock, base, patches, and the texts that install it."""
     folder = shipped("containers")
@@ -106,7 +101,7 @@ def _base(order: Build, cache: Path) -> Base:
         return named_base(order.base)
     if order.image.bootstrap == "docker":
         assert order.image.base is not None
-        return Base("docker", order.image.base, order.image.base.partition("@")[2])
+        return named_base(order.image.base)
     target = cache / f"base-{base_key(order.image)}.sif"
     return named_base(str(target if target.exists() else build_base(order.image, target, order.mirror)))
 
@@ -121,7 +116,7 @@ def _record(order: Build, base: Base, context: Path) -> dict[str, object]:
         "lock_sha256": sha256_file(context / "packages.lock"),
         "left_out": list(lock.leave_out),
         "patches_sha256": SERIES,
-        "base": base.digest,
+        "base": base.origin,
         "driver": order.image.driver,
         "git": git_revision(),
         "code": code_digest(),
@@ -144,7 +139,7 @@ def _arguments(order: Build, base: Base, key: str, record: Mapping[str, object],
         "revision": str(record["git"]),
         "code": str(record["code"]),
         "patches_sha256": str(record["patches_sha256"]),
-        "base_digest": base.digest,
+        "base_digest": base.origin,
         "driver": str(record["driver"]),
     }
 

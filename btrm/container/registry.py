@@ -16,7 +16,7 @@ from typing import Any
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import do
-from btrm.container.build import record_path
+from btrm.container.bases import record_path
 from btrm.container.image_facts import build_record, own_record
 from btrm.runs import StageError, replace, sha256_file, write_json
 

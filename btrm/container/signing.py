@@ -9,7 +9,7 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import do
-from btrm.container.build import record_path
+from btrm.container.bases import record_path
 from btrm.container.image_facts import build_record
 from btrm.runs import replace, sha256_file, write_json
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import ask, complaint, need_apptainer
-from btrm.container.build import record_path
+from btrm.container.bases import record_path
 from btrm.container.image_facts import build_record
 from btrm.container.run_build import publish
 from btrm.runs import StageError, sha256_file, write_json

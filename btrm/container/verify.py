@@ -9,7 +9,7 @@ from typing import Any
 
 from btrm.checks import Check, Level
 from btrm.config import ConfigError
-from btrm.container.build import record_path
+from btrm.container.bases import record_path
 from btrm.container.image_facts import LABELS, as_text, build_record, labels, own_record, signatures
 from btrm.container.variants import variants
 from btrm.launch.snapshot import code_digest

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from image_fixtures import build_cpu
 
 from btrm.config import ConfigError
 from btrm.container import build as building
-from btrm.container.bases import Base, named_base
-from btrm.container.build import Build, build, packages_key, record_path, stage_one
+from btrm.container.bases import named_base, record_path
+from btrm.container.build import Build, build, packages_key, stage_one
 from btrm.container.run_build import remove
 from btrm.container.variants import Image, Lock, get_image
 from btrm.container.wheels import entries
@@ -22,14 +23,14 @@ from btrm.launch.snapshot import code_digest
 from btrm.runs import StageError, sha256_file
 from btrm.train.swift_series import SERIES
 
-BASE = Base("docker", "docker.io/x@sha256:0", "sha256:0")
+BASE = named_base(f"docker.io/x@sha256:{0:064}")
 
 
 def test_the_packages_are_named_by_all_that_goes_into_them(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cu13 = get_image("cpu"), get_image("cu13")
     key = packages_key(cpu, BASE)
     assert packages_key(cpu, BASE) == key
-    others = [packages_key(cu13, BASE), packages_key(cpu, Base("docker", BASE.source, "sha256:1"))]
+    others = [packages_key(cu13, BASE), packages_key(cpu, replace(BASE, digest="sha256:1"))]
     monkeypatch.setattr(building, "SERIES", "other patches")
     others.append(packages_key(cpu, BASE))
     assert len({key, *others}) == 4
@@ -51,6 +52,15 @@ def test_a_base_needs_a_digest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a file nor"):
         named_base("ubuntu:24.04")
     assert named_base(str(base)).digest == f"sha256:{sha256_file(base)}"
+
+
+def test_a_prepared_base_names_the_one_that_it_was_made_from(tmp_path: Path) -> None:
+    base = tmp_path / "base.sif"
+    base.write_bytes(b"a base")
+    record_path(base).write_text(json.dumps({"sha256": sha256_file(base), "base": "sha256:origin"}))
+    assert named_base(str(base)).origin == "sha256:origin"
+    base.write_bytes(b"another")
+    assert named_base(str(base)).origin == named_base(str(base)).digest == f"sha256:{sha256_file(base)}"
 
 
 def test_an_image_is_not_replaced_unasked(tmp_path: Path) -> None:

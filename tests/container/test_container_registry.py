@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from btrm.config import ConfigError
-from btrm.container.build import record_path
+from btrm.container.bases import record_path
 from btrm.container.cli import main
 from btrm.container.image_facts import build_record
 from btrm.container.registry import pull, push

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from btrm.config import ConfigError
-from btrm.container.build import record_path
+from btrm.container.bases import record_path
 from btrm.container.squash import squash
 from btrm.runs import sha256_file
 

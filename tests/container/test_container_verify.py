@@ -10,7 +10,7 @@ import tiny
 from container_fixtures import fingerprint
 
 from btrm.config import ConfigError
-from btrm.container.build import record_path
+from btrm.container.bases import record_path
 from btrm.container.cli import main
 from btrm.container.image_facts import build_record
 from btrm.container.signing import sign
