@@ -21,6 +21,10 @@ LEAKS = (
     *("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE"),
     *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "LD_PRELOAD"),
 )
+# What makes apptainer do as args must not (see Container), set by whoever submits or by a module. It reads the variables
+# of its older name too, and those that end in ENV_ are the image's own: a way in for all of the above.
+_SWITCHES = "{APPTAINER,SINGULARITY}_{CLEANENV,CONTAIN,CONTAINALL}"
+_HANDED_ON = "{APPTAINER,SINGULARITY}ENV_"
 _PREFIXES = {"apptainer": "APPTAINERENV_", "singularity": "SINGULARITYENV_"}
 CHANGED_CODE = 78  # EX_CONFIG
 _MISREAD = ":,"
@@ -73,19 +77,24 @@ def _pyxis(container: Container, binds: Sequence[str], handed: Iterable[str]) ->
 
 
 def unset_line(container: Container) -> str:
-    """Return the shell line that keeps the host's Python out; with pyxis its libraries too, which apptainer does."""
-    libraries = ["LD_LIBRARY_PATH"] if container.runtime == "pyxis" else []
-    return f"unset {' '.join([*LEAKS, *libraries])}"
+    """Return bash's line that keeps the host's Python out, and from apptainer what would keep the job's variables out.
+
+    With pyxis it takes the host's libraries away too; apptainer does so itself.
+    """
+    if container.runtime == "pyxis":
+        return f"unset {' '.join([*LEAKS, 'LD_LIBRARY_PATH'])}"
+    return f"unset {' '.join(LEAKS)} {_HANDED_ON}{{{','.join(LEAKS)}}} {_SWITCHES}"
 
 
 def mount_lines(scratch: str | None, nodes: int) -> list[str]:
     """Return the shell lines that set $mounts: the working directory, and a single node's own disk where it has one.
 
-    Of several nodes the script, which runs on the first, could not know whether all have it; none stages there.
+    Of several nodes the script, which runs on the first, could not know whether all have it; none stages there, and a
+    TMPDIR that is not bound must not be named inside.
     """
     lines = ['mounts="$PWD:$PWD"']
     if nodes > 1:
-        return lines
+        return [*lines, "unset TMPDIR"]
     own = ([_expanding(scratch)] if scratch else []) + ["$TMPDIR"]
     lines += [f'mkdir -p "{own[0]}" 2>/dev/null'] if scratch else []
     return [*lines, *(f'[ ! -d "{place}" ] || mounts="$mounts,{place}:{place}"' for place in dict.fromkeys(own))]

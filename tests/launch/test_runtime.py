@@ -102,7 +102,8 @@ def test_a_nodes_own_disk_is_there_where_it_has_one(tmp_path: Path, scratch: str
 def test_a_temporary_folder_of_the_job_is_there_and_of_several_nodes_only_what_all_have(tmp_path: Path) -> None:
     lines = [f"cd {tmp_path}", *mount_lines("$TMPDIR", 1), 'echo "$mounts"']
     assert shell(lines, TMPDIR="/var/tmp").stdout.strip() == f"{tmp_path}:{tmp_path},/var/tmp:/var/tmp"
-    assert mount_lines("$TMPDIR", 2) == ['mounts="$PWD:$PWD"']
+    lines = [f"cd {tmp_path}", *mount_lines("$TMPDIR", 2), 'echo "$mounts" "${TMPDIR-none}"']
+    assert shell(lines, TMPDIR="/var/tmp").stdout.strip() == f"{tmp_path}:{tmp_path} none"
 
 
 def test_a_job_goes_on_with_its_image_or_a_copy_of_it_and_with_no_other(tmp_path: Path) -> None:
@@ -173,7 +174,21 @@ def test_what_would_take_slurms_variables_away_is_refused() -> None:
     assert Container(runtime="pyxis", image="x", args=("-C", "ib")).args == ("-C", "ib")  # srun's --constraint
 
 
-@pytest.mark.parametrize(("container", "names"), [(APPTAINER, LEAKS), (PYXIS, (*LEAKS, "LD_LIBRARY_PATH"))])
+OF_APPTAINER = [
+    *(f"{name}ENV_{leak}" for name in ("APPTAINER", "SINGULARITY") for leak in LEAKS),
+    *(f"{name}_{it}" for name in ("APPTAINER", "SINGULARITY") for it in ("CLEANENV", "CONTAIN", "CONTAINALL")),
+]
+
+
+@pytest.mark.parametrize(
+    ("container", "names"),
+    [
+        (APPTAINER, (*LEAKS, *OF_APPTAINER)),
+        (APPTAINER.model_copy(update={"runtime": "singularity"}), (*LEAKS, *OF_APPTAINER)),
+        (PYXIS, (*LEAKS, "LD_LIBRARY_PATH")),
+    ],
+    ids=lambda value: getattr(value, "runtime", None),
+)
 def test_the_hosts_python_does_not_come_along(container: Container, names: tuple[str, ...]) -> None:
     code = f"import os; print([name for name in {names} if name in os.environ])"
     ask = shlex.join([sys.executable, "-c", code])

@@ -33,6 +33,7 @@ HERE = Path(__file__).parent
 STUDY = f"{HERE / 'slurm_study.py'}:light"
 PYTHON = "/opt/btrm/venv/bin/python"  # of the image
 HOSTS_OWN = {"VIRTUAL_ENV": "/host/venv", "CONDA_PREFIX": "/host/conda", "PYTHONUSERBASE": "/host/base"}
+SWITCHED = {"APPTAINER_CLEANENV": "1", "SINGULARITY_CONTAINALL": "1", "SINGULARITYENV_PYTHONHOME": "/host"}
 LIBRARIES = "/host/lib"
 SITE = """
 executor = "slurm"
@@ -111,7 +112,8 @@ def test_jobs_that_are_stopped_come_back_and_end_alike(
     """Of two elements one is told that its time is up, the other one's node is taken by a job that comes first."""
     image: Path | None = request.getfixturevalue("cpu_image") if runtime != "none" else None
     box = slurm(nodes=2, cpus=1)
-    for name, value in {**HOSTS_OWN, "LD_LIBRARY_PATH": LIBRARIES}.items():
+    switched = SWITCHED if runtime == "apptainer" else {}
+    for name, value in {**HOSTS_OWN, **switched, "LD_LIBRARY_PATH": LIBRARIES}.items():
         monkeypatch.setenv(name, value)
     Path(".env").write_text("")  # where submit is called is where jobs are
     (faults / "slow").write_text("0.5")
