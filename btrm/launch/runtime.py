@@ -21,8 +21,8 @@ LEAKS = (
     *("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE"),
     *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "LD_PRELOAD"),
 )
-# What makes apptainer do as args must not (see Container), set by whoever submits or by a module. It reads the variables
-# of its older name too, and those that end in ENV_ are the image's own: a way in for all of the above.
+# What makes apptainer do as args must not (see Container), set by whoever submits or by a module. It reads its older
+# name's variables too; what ends in ENV_ is for the image alone: a way in for all of the above.
 _SWITCHES = "{APPTAINER,SINGULARITY}_{CLEANENV,CONTAIN,CONTAINALL}"
 _HANDED_ON = "{APPTAINER,SINGULARITY}ENV_"
 _PREFIXES = {"apptainer": "APPTAINERENV_", "singularity": "SINGULARITYENV_"}

@@ -131,9 +131,13 @@ def _image(job: Job, site: Site) -> Container | None:
 
 
 def bound(plan: Plan) -> list[str]:
-    """Return what an image sees beside the site's binds: the run, the code and the hub's cache, never the home."""
+    """Return what an image sees beside the site's binds: the run, the code and the hub's cache, never the home.
+
+    Where one lies behind a link, so does the place that it leads to: the folder submitted from is bound over them all,
+    and its links with it.
+    """
     places = [str(Path(plan.root)), *([plan.code] if plan.code else []), *_hub_folders(plan.env).values()]
-    return [*dict.fromkeys(places)]
+    return [*dict.fromkeys([*places, *(str(Path(place).resolve()) for place in places)])]
 
 
 def _setup(job: Job, request: Request) -> list[str]:

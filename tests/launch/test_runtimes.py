@@ -190,6 +190,9 @@ def test_an_image_that_was_exchanged_is_not_run_and_is_once_it_is_back(
     slurm: Callable[..., OneBox], run: Path, faults: Path, cpu_image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     box = slurm(nodes=1)
+    (scratch := run.with_name("scratch")).mkdir()
+    Path("runs").symlink_to(scratch)  # as on most clusters; the folder submitted from is bound over the run
+    run = Path("runs/study").absolute()
     image = faults / "image.sif"
     image.symlink_to(cpu_image)
     before = box.run("sbatch", "--parsable", "--exclusive", "--partition=low", "--output=/dev/null", "--wrap=sleep 99")

@@ -197,6 +197,14 @@ def test_an_image_sees_the_run_the_code_the_hubs_cache_and_not_the_home(hub: Pat
     assert bound(planned("sft", NODE)) == [RUN, f"{RUN}/.code/0123456789abcdef", str(hub)]
 
 
+def test_a_run_behind_a_link_is_there_by_both_names(tmp_path: Path, hub: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch")
+    run, real = tmp_path / "runs" / "study", tmp_path / "scratch" / "study"
+    plan = planned("sft", NODE).model_copy(update={"root": str(run), "code": f"{run}/.code/0"})
+    assert bound(plan) == [str(run), f"{run}/.code/0", str(hub), str(real), f"{real}/.code/0"]
+
+
 def test_jobs_take_the_copy_of_the_code_wherever_they_start(tmp_path: Path) -> None:
     """`python -m` would else find the checkout in which sbatch was called."""
     made = SCRIPTS["grpo-1x8"]()
