@@ -353,12 +353,12 @@ def clear_attempts(directory: Path) -> None:
 
 
 @cache
-def git_revision() -> str | None:
+def git_revision(checkout: Path | None = None) -> str | None:
     """Return btrm's own commit, with `+dirty` where the checkout differs from it; None where nothing tells it.
 
     A run's code snapshot (btrm.launch.snapshot) has it in a file.
     """
-    here = Path(__file__).parent.parent
+    here = checkout or Path(__file__).parent.parent
     if (here / REVISION).is_file():
         return (here / REVISION).read_text() or None
     if not (here / ".git").exists():

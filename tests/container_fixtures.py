@@ -26,6 +26,10 @@ def need_apptainer() -> Generator[None]:
             patch.setenv("PATH", str(beside), prepend=os.pathsep)
         if shutil.which("apptainer") is None:
             missing("apptainer", "apptainer is not on PATH")
+        # Its first call may set it up, which takes a while and says so.
+        done = subprocess.run(["apptainer", "--version"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            missing("apptainer", f"apptainer does not work: {done.stderr.strip()}")
         yield
 
 

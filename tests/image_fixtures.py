@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,13 @@ import pytest
 _KEPT = Path("/var/tmp") / f"btrm-tests-{os.getuid()}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give whichever test is the first to need the image the time to build it."""
+    for item in items:
+        if "cpu_image" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(1800), append=False)
+
+
 @pytest.fixture(scope="session")
 def image_cache() -> Path:
     """Where the base, the wheels and the packages of built images are kept."""
@@ -23,25 +31,42 @@ def image_cache() -> Path:
 
 @pytest.fixture(scope="session")
 def cpu_image(request: pytest.FixtureRequest, image_cache: Path) -> Path:
-    """The cpu image, built by the commands that people use, unless it is there for this very code.
+    """The cpu image, built by the commands that people use, unless it is there and was made from all that is here now.
 
     What needs a network comes first, the base and the wheels; the build itself has none.
     """
-    from btrm.container.bases import base_key, record_path
-    from btrm.container.variants import get_image
-    from btrm.launch.snapshot import code_digest
+    from btrm.container.run_build import record_path
 
     request.getfixturevalue("need_apptainer")
-    image = image_cache / f"btrm-cpu-{code_digest()}.sif"
-    if not record_path(image).exists():
-        for old in image_cache.glob("btrm-cpu-*"):
-            old.unlink()
-        base = image_cache / f"base-{base_key(get_image('cpu'))}.sif"
-        if not base.exists():
-            container("base", "--variant", "cpu", str(base))
+    image = image_cache / f"btrm-cpu-{made_from()}.sif"
+    if not (image.exists() and record_path(image).exists()):
         container("wheels", "--variant", "cpu", str(image_cache / "wheels"))
-        build_cpu(image, image_cache, base)
+        build_cpu(image, image_cache, cpu_base(image_cache))
     return image
+
+
+def made_from() -> str:
+    """Return what names all that goes into the cpu image."""
+    from btrm.container.variants import get_image
+    from btrm.launch.snapshot import code_digest
+    from btrm.plugins import shipped
+
+    folder = shipped("containers")
+    texts = [path.read_text() for path in sorted([*folder.glob("*.*"), *folder.glob("patches/*/*")])]
+    whole = "".join([code_digest(), get_image("cpu").packages.path.read_text(), *texts])
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+def cpu_base(cache: Path) -> Path:
+    """Return the base of the cpu image, built where it is not there."""
+    from btrm.container.bases import base_key
+    from btrm.container.run_build import kept
+    from btrm.container.variants import get_image
+
+    base = cache / f"base-{base_key(get_image('cpu'))}.sif"
+    if not kept(base):
+        container("base", "--variant", "cpu", str(base))
+    return base
 
 
 def build_cpu(image: Path, cache: Path, base: Path, *words: str) -> str:

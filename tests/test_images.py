@@ -68,5 +68,5 @@ def test_the_shell_sees_the_same(tmp_path: Path) -> None:
 def test_outside_of_an_image_there_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "IMAGE_RECORD", tmp_path / "image.json")
     assert image_record() == {}
-    (tmp_path / "image.json").write_text('{"btrm_version": "0.1.0"}')
-    assert image_record() == {"btrm_version": "0.1.0"}
+    (tmp_path / "image.json").write_text('{"version": "0.1.0"}')
+    assert image_record() == {"version": "0.1.0"}

@@ -6,11 +6,12 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.container.run_build import PACKED, build_args, built, publish
+from btrm.container.run_build import PACKED, build_args, built, publish, record_path
 from btrm.container.variants import Image
 from btrm.plugins import shipped
 from btrm.runs import sha256_file, write_json
@@ -47,32 +48,32 @@ def named_base(base: str) -> Base:
     return Base("localimage", str(path.resolve()), f"sha256:{found}", origin)
 
 
-def record_path(image: Path) -> Path:
-    """Return where the record of a build lies: beside the image."""
-    return image.with_name(f"{image.name}.json")
-
-
 def _record(base: Path) -> dict[str, str]:
     path = record_path(base)
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None
 
 
-def build_base(image: Image, target: Path, mirror: str | None = None) -> Path:
+def build_base(image: Image, target: Path, mirror: str | None = None, own: Sequence[str] = ()) -> Path:
     """Build what a variant stands on, with the system packages in it: a build on it needs no network.
 
-    Raises as `build` does.
+    `own` are words for apptainer. Raises as `build` does.
     """
+    if mirror and "@" in mirror:
+        raise ConfigError("--mirror: an address with a name or a password in it would stay in the image")
     with tempfile.TemporaryDirectory(prefix="btrm-build-") as name:
         context = Path(name)
         context.chmod(0o755)
         shutil.copyfile(shipped("containers") / "system.sh", context / "system.sh")
         (context / "base.def").write_text(base_definition(image))
-        known = {"context": str(context), "python": f"python{image.packages.python}"}
+        known = {"context": ".", "python": f"python{image.packages.python}"}
         known |= {"base": image.base} if image.base else {}
         known |= {"mirror": mirror} if mirror and image.bootstrap == "debootstrap" else {}
-        made = built([*PACKED, *build_args(known)], target, context / "base.def")
-        if image.base:
-            write_json(record_path(target), {"sha256": sha256_file(made), "base": image.base.partition("@")[2]})
+        made = built([*PACKED, *own, *build_args(known)], target, context / "base.def")
+        origin = {"base": image.base.partition("@")[2]} if image.base else {}
+        write_json(record_path(target), {"sha256": sha256_file(made), **origin})
         return publish(made, target)
 
 

@@ -15,18 +15,17 @@ import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import btrm
 from btrm.config import ConfigError
 from btrm.container.apptainer import need_apptainer
-from btrm.container.bases import Base, base_key, build_base, named_base, record_path
-from btrm.container.run_build import PACKED, build_args, built, publish, say
+from btrm.container.bases import Base, base_key, build_base, named_base
+from btrm.container.run_build import PACKED, build_args, built, keep, kept, publish, record_path, say
 from btrm.container.variants import Image
 from btrm.container.wheels import fill, wheel_folder
 from btrm.images import image_digest
-from btrm.launch.snapshot import code_digest
+from btrm.launch.snapshot import wheel_digest
 from btrm.plugins import shipped
 from btrm.runs import StageError, git_revision, now, sha256_file, user_cache, write_json
 from btrm.train.swift_series import SERIES
@@ -59,23 +58,24 @@ def build(order: Build) -> Path:
     Raises ConfigError for what cannot be asked, and StageError with the end of the log where a step fails.
     """
     need_apptainer()
-    cache = order.cache or user_cache() / "containers"
+    cache = _cache(order)
     wheels = order.wheels or wheel_folder(order.image.packages)
-    lacking = fill(order.image.packages, wheels)
-    say(f"{wheels}: {f'{len(lacking)} files fetched' if lacking else 'all files there, by their hashes'}")
-    with _context(order) as context, _locked(cache):
+    with _locked(cache), _context(order) as context:
+        lacking = fill(order.image.packages, wheels)
+        say(f"{wheels}: {f'{len(lacking)} files fetched' if lacking else 'all files there, by their hashes'}")
+        wheel = _wheel(order.btrm, wheels, context / "btrm")
         base = _base(order, cache)
         key = packages_key(order.image, base)
-        record = _record(order, base, context)
+        record = _record(order, base, wheel, context)
         write_json(context / "image.json", record)
+        _open_to_all(context)
         arguments = _arguments(order, base, key, record, context)
-        packages = _packages(arguments, key, cache, wheels, context)
-        final = {**arguments, "packages_bootstrap": "localimage", "packages_base": str(packages)}
+        packages = _packages(order, arguments, key, wheels, context)
+        final = {**arguments, **_named_in(context, "packages", Base("localimage", str(packages), "", ""))}
         command = _words(final, wheels, ["--sandbox"] if order.sandbox else PACKED, order.apptainer)
         made = built(command, order.target, context / "btrm.def")
         # The record first: an image without one would pass for somebody else's.
-        told = {**record, "sha256": image_digest(str(made)), "command": " ".join(sys.argv)}
-        write_json(record_path(order.target), told)
+        write_json(record_path(order.target), {**record, "sha256": image_digest(str(made))})
         return publish(made, order.target)
 
 
@@ -103,35 +103,36 @@ def _base(order: Build, cache: Path) -> Base:
         assert order.image.base is not None
         return named_base(order.image.base)
     target = cache / f"base-{base_key(order.image)}.sif"
-    return named_base(str(target if target.exists() else build_base(order.image, target, order.mirror)))
+    if not kept(target):
+        build_base(order.image, target, order.mirror, order.apptainer)
+    return named_base(str(target))
 
 
-def _record(order: Build, base: Base, context: Path) -> dict[str, object]:
+def _record(order: Build, base: Base, wheel: Path, context: Path) -> dict[str, object]:
     """Return what the image says of itself; the labels say the same."""
     lock = order.image.packages
     return {
         "variant": order.image.name,
-        "version": btrm.__version__,
+        "version": wheel.name.split("-")[1],
         "python": lock.python,
         "lock_sha256": sha256_file(context / "packages.lock"),
         "left_out": list(lock.leave_out),
         "patches_sha256": SERIES,
         "base": base.origin,
+        "base_file": base.digest if base.bootstrap == "localimage" else None,
         "driver": order.image.driver,
-        "git": git_revision(),
-        "code": code_digest(),
+        "git": git_revision(order.btrm) if order.btrm is None or order.btrm.is_dir() else None,
+        "code": wheel_digest(wheel),
         "built": now(),
     }
 
 
 def _arguments(order: Build, base: Base, key: str, record: Mapping[str, object], context: Path) -> dict[str, str]:
     return {
-        "packages_bootstrap": base.bootstrap,
-        "packages_base": base.source,
-        "bootstrap": base.bootstrap,
-        "base": base.source,
+        **_named_in(context, "packages", base),
+        **_named_in(context, "", base),
         "python": f"python{order.image.packages.python}",
-        "context": str(context),
+        "context": ".",
         "packages_key": key,
         "lock_sha256": str(record["lock_sha256"]),
         "variant": order.image.name,
@@ -144,15 +145,31 @@ def _arguments(order: Build, base: Base, key: str, record: Mapping[str, object],
     }
 
 
-def _packages(arguments: Mapping[str, str], key: str, cache: Path, wheels: Path, context: Path) -> Path:
+def _named_in(context: Path, stage: str, base: Base) -> dict[str, str]:
+    """Return the arguments for a stage's base. A file is called by a link: its path would stay in the image."""
+    source, prefix = base.source, f"{stage}_" if stage else ""
+    if base.bootstrap == "localimage":
+        link = context / f"{prefix}base.sif"
+        link.unlink(missing_ok=True)
+        link.symlink_to(source)
+        source = link.name
+    return {f"{prefix}bootstrap": base.bootstrap, f"{prefix}base": source}
+
+
+def _packages(order: Build, arguments: Mapping[str, str], key: str, wheels: Path, context: Path) -> Path:
     """Return the packages stage as an image, built unless an earlier build left it."""
-    target = cache / f"packages-{key}.sif"
-    if target.exists():
+    target = _cache(order) / f"packages-{key}.sif"
+    if kept(target):
         say(f"{target}: the packages are as they were, and are taken from there")
         return target
     (context / "packages.def").write_text(stage_one())
     known = {name: value for name, value in arguments.items() if f"{{{{ {name} }}}}" in stage_one()}
-    return publish(built(_words(known, wheels, PACKED, ()), target, context / "packages.def"), target)
+    words = _words(known, wheels, PACKED, order.apptainer)
+    return keep(built(words, target, context / "packages.def"), target)
+
+
+def _cache(order: Build) -> Path:
+    return order.cache or user_cache() / "containers"
 
 
 def _words(arguments: Mapping[str, str], wheels: Path, words: Sequence[str], own: Sequence[str]) -> list[str]:
@@ -169,26 +186,34 @@ def _context(order: Build) -> Generator[Path]:
         shutil.copytree(folder / "patches", context / "patches", ignore=shutil.ignore_patterns("__pycache__"))
         for file in ("btrm.def", *_STAGED):
             shutil.copyfile(folder / file, context / file)
-        _wheel(order.btrm, context / "btrm")
-        for path in context.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
         yield context
 
 
-def _wheel(source: Path | None, folder: Path) -> None:
-    """Put btrm's own wheel into a folder: the one that was named, or one of the checkout that this is."""
-    folder.mkdir()
+def _open_to_all(context: Path) -> None:
+    """Let everyone read what goes into the image, whatever this user's umask."""
+    for path in context.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _wheel(source: Path | None, wheels: Path, folder: Path) -> Path:
+    """Put btrm's own wheel into a folder: the one that was named, or one of the checkout that this is.
+
+    What it is built with is in the lock, and comes from the same folder as all else.
+    """
+    folder.mkdir(mode=0o755)
     if source is not None and source.suffix == ".whl":
-        shutil.copyfile(source, folder / source.name)
-        return
+        return Path(shutil.copyfile(source, folder / source.name))
     checkout = source or Path(btrm.__file__).parent.parent
     if not (checkout / "pyproject.toml").exists():
         raise ConfigError(f"--btrm: {checkout} is no checkout; name one, or btrm's wheel")
     words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
-    alone = ["--no-build-isolation"] if find_spec("hatchling") and find_spec("editables") else []  # without a network
-    done = subprocess.run([*words, *alone, "--wheel-dir", str(folder), str(checkout)], capture_output=True, text=True)
+    words += ["--no-index", "--find-links", str(wheels), "--wheel-dir", str(folder), str(checkout)]
+    done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise StageError(f"btrm's wheel: {done.stderr.strip()}")
+    (made,) = folder.glob("btrm-*.whl")
+    return made
 
 
 @contextmanager
@@ -196,5 +221,8 @@ def _locked(cache: Path) -> Generator[None]:
     """Let one build at a time use the cache: two would make the same packages twice."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ConfigError(f"--cache {cache}: {error.strerror}; take one on a disk with locks, as /tmp") from None
         yield

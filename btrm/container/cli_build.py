@@ -99,9 +99,9 @@ def build_arguments(parser: argparse.ArgumentParser) -> None:
 def build(args: argparse.Namespace) -> int:
     """Build an image."""
     from btrm.config import ConfigError
-    from btrm.container.bases import record_path
     from btrm.container.build import Build
     from btrm.container.build import build as make
+    from btrm.container.run_build import record_path
     from btrm.container.variants import get_image
 
     image = get_image(args.variant)

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import ask, complaint
-from btrm.container.bases import record_path
+from btrm.container.run_build import record_path
 
 INSIDE = "/opt/btrm/image.json"
 # A label, and the field of the record in the image that says the same.

@@ -16,8 +16,8 @@ from typing import Any
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import do
-from btrm.container.bases import record_path
 from btrm.container.image_facts import build_record, own_record
+from btrm.container.run_build import record_path
 from btrm.runs import StageError, replace, sha256_file, write_json
 
 _REFERENCE = re.compile(r"oras://(?P<host>[^/@]+)/(?P<name>[a-z0-9._/-]+)(:(?P<tag>[\w.-]+))?(@sha256:[0-9a-f]{64})?")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from btrm.container.lock import pins
+from btrm.launch.snapshot import code_digest
 
 HOME = Path("/opt/btrm")
 RECORD = HOME / "image.json"
@@ -24,7 +25,7 @@ _COMMANDS = (["btrm", "--help"], ["python", "-m", "btrm.submit", "--help"])
 
 def problems(record: dict[str, Any]) -> Iterator[str]:
     """Yield what is not as the image's record says, a line each."""
-    for check in (_lock, _versions, _consistent, _imports, _entry_points, _patched):
+    for check in (_lock, _code, _versions, _consistent, _imports, _entry_points, _patched):
         yield from check(record)
 
 
@@ -32,6 +33,11 @@ def _lock(record: dict[str, Any]) -> Iterator[str]:
     found = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if found != record["lock_sha256"]:
         yield f"{LOCK}: sha256 {found}, the record says {record['lock_sha256']}"
+
+
+def _code(record: dict[str, Any]) -> Iterator[str]:
+    if (found := code_digest()) != record["code"]:
+        yield f"btrm's code: {found}, the record says {record['code']}"
 
 
 def _versions(_: dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,14 +61,18 @@ def entries(lock: Path) -> Iterator[tuple[str, str]]:
 
 
 def _download(lock: Lock, folder: Path, requirements: list[str], fallback: str | None = None) -> None:
-    listed = folder / ".wanted.txt"
-    listed.write_text("".join(requirements))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listed:
+        listed.write("".join(requirements))
+        listed.flush()
+        _pip(lock, folder, listed.name, fallback)
+
+
+def _pip(lock: Lock, folder: Path, listed: str, fallback: str | None) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-    command += ["--require-hashes", "--dest", str(folder), "--requirement", str(listed), *_target(lock)]
+    command += ["--require-hashes", "--dest", str(folder), "--requirement", listed, *_target(lock)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode and fallback:  # only where the configured sources lack it: they may be all that can be reached
         done = subprocess.run([*command, "--index-url", fallback], capture_output=True, text=True)
-    listed.unlink()
     if done.returncode:
         raise StageError(f"pip download: {done.stderr.strip()}")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
+import zipfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from btrm.plugins import shipped
 from btrm.runs import REVISION, git_revision
 
 _SHIPPED = ("experiments", "slurm")  # what builds an image has no place in a job
+_SHIPPED_AT = "btrm/_shipped"
 
 
 def snapshot(root: Path) -> Path:
@@ -31,11 +34,23 @@ def snapshot_path(root: Path) -> Path:
 
 
 def code_digest() -> str:
-    """Return what names the code as it is now: 16 hex digits of the sha256 of its files and their names."""
-    digest = hashlib.sha256()
-    for name, file in sorted(_files().items()):
-        digest.update(f"{name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]
+    """Return what names the code as it is now, the same in a checkout, a copy of it and an installed wheel."""
+    return digest_of({str(name): file.read_bytes() for name, file in _files().items()})
+
+
+def wheel_digest(wheel: Path) -> str:
+    """Return what `code_digest` will be where a wheel of btrm is installed."""
+    with zipfile.ZipFile(wheel) as file:
+        names = [name for name in file.namelist() if name.startswith("btrm/") and not name.endswith("/")]
+        own = tuple(f"{_SHIPPED_AT}/{folder}/" for folder in _SHIPPED)
+        code = [name for name in names if name.startswith(own) or not name.startswith(f"{_SHIPPED_AT}/")]
+        return digest_of({name: file.read(name) for name in code})
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """Return 16 hex digits of the sha256 of files and their names."""
+    lines = (f"{name}\0{hashlib.sha256(content).hexdigest()}\n" for name, content in sorted(files.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def check_code(digest: str | None, place: str | None) -> None:
@@ -46,7 +61,7 @@ def check_code(digest: str | None, place: str | None) -> None:
     if digest is None or (here := code_digest()) == digest:
         return
     own = image_record()
-    whose = f", the image's own of {own['btrm_version']}" if own.get("code") == here else ""
+    whose = f", the image's own of {own['version']}" if own.get("code") == here else ""
     if place is not None:
         raise ConfigError(
             f"the code at {Path(__file__).parent.parent} ({here}{whose}) is not the copy that was submitted, {place}: "
@@ -60,9 +75,10 @@ def check_code(digest: str | None, place: str | None) -> None:
 
 def _files() -> dict[Path, Path]:
     package = Path(__file__).parent.parent
-    files = {Path("btrm") / file.relative_to(package): file for file in _sources(package)}
+    own = {file.relative_to(package): file for file in _sources(package)}
+    files = {Path("btrm") / name: file for name, file in own.items() if name.parts[0] != "_shipped"}
     for folder in _SHIPPED:
-        files |= {Path("btrm/_shipped") / folder / f.relative_to(shipped(folder)): f for f in _sources(shipped(folder))}
+        files |= {Path(_SHIPPED_AT) / folder / f.relative_to(shipped(folder)): f for f in _sources(shipped(folder))}
     return files
 
 

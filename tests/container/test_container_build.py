@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from image_fixtures import build_cpu
+from image_fixtures import build_cpu, cpu_base
 
 from btrm.config import ConfigError
 from btrm.container import build as building
-from btrm.container.bases import named_base, record_path
+from btrm.container.bases import named_base
 from btrm.container.build import Build, build, packages_key, stage_one
-from btrm.container.run_build import remove
+from btrm.container.run_build import record_path, remove
 from btrm.container.variants import Image, Lock, get_image
 from btrm.container.wheels import entries
 from btrm.launch.snapshot import code_digest
@@ -84,6 +84,9 @@ def test_the_image_says_what_it_is_and_passes_its_own_test(cpu_image: Path) -> N
     assert labels["org.btrm.patches.sha256"] == SERIES
     assert labels["org.btrm.code"] == code_digest()
     assert labels["org.btrm.base"] == record["base"]
+    for words in (["inspect", "--deffile", str(cpu_image)], ["inspect", "--runscript", str(cpu_image)]):
+        shown = subprocess.run(["apptainer", *words], capture_output=True, text=True, check=True).stdout
+        assert not re.search(r"/tmp|/home|/root|/work|proxy", shown), "a path of the machine that built it"
     done = subprocess.run(["apptainer", "test", str(cpu_image)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "packages as locked, patched ms-swift" in done.stdout
@@ -98,9 +101,9 @@ def test_the_patched_sampler_is_one_import_away(cpu_image: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_where_only_btrm_changed_no_package_is_installed(cpu_image: Path, image_cache: Path) -> None:
-    (packages,) = image_cache.glob("packages-*.sif")
+    base = cpu_base(image_cache)
+    packages = image_cache / f"packages-{packages_key(get_image('cpu'), named_base(str(base)))}.sif"
     before, image = packages.stat().st_mtime_ns, image_cache / "btrm-again"
-    (base,) = image_cache.glob("base-*.sif")
     said = build_cpu(image, image_cache, base, "--sandbox")
     try:
         assert "the packages are as they were" in said
@@ -134,7 +137,7 @@ def test_a_lock_that_changes_under_the_build_is_refused(
     cpu_image: Path, image_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cpu_image.exists()
-    (base,) = image_cache.glob("base-*.sif")
+    base = cpu_base(image_cache)
     monkeypatch.setattr(building, "sha256_file", lambda _: "0" * 64)
     places = {"base": str(base), "wheels": image_cache / "wheels", "cache": tmp_path / "cache"}
     with pytest.raises(StageError, match=r"packages\.lock: FAILED"):

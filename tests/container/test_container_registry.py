@@ -9,10 +9,10 @@ import pytest
 import tiny
 
 from btrm.config import ConfigError
-from btrm.container.bases import record_path
 from btrm.container.cli import main
 from btrm.container.image_facts import build_record
 from btrm.container.registry import pull, push
+from btrm.container.run_build import record_path
 from btrm.container.verify import Demand, checks
 from btrm.runs import StageError, sha256_file
 

@@ -62,7 +62,7 @@ def test_other_code_than_the_launchers_does_no_work(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError, match="is the run not bound into the image") as error:
         check_code("0" * 16, "/run/.code/0")
     assert code_digest() in str(error.value) and "/run/.code/0" in str(error.value)
-    monkeypatch.setattr(module, "image_record", lambda: {"code": code_digest(), "btrm_version": "0.0.9"})
+    monkeypatch.setattr(module, "image_record", lambda: {"code": code_digest(), "version": "0.0.9"})
     with pytest.raises(
         ConfigError, match=r"the image's own of 0\.0\.9\) is not the launcher's \(0+\), of which no copy"
     ):
