@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from btrm.launch.snapshot import code_digest, wheel_digest
+
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "vllm", "swift", "pandas", "datasets", "wandb")
 
@@ -63,3 +65,12 @@ def test_a_launcher_needs_no_torch(installed: Path, tmp_path: Path) -> None:
         run(installed, "btrm.submit", stage, "--experiment", "toy.demo", "--run", root, *flags)
     assert "sft_data" in run(installed, "btrm.cli", "show", root)
     assert "every file as claimed" in run(installed, "btrm.cli", "verify", root)
+
+
+@pytest.mark.slow
+def test_the_code_has_one_name_in_a_checkout_in_a_wheel_and_where_it_is_installed(installed: Path) -> None:
+    (wheel,) = installed.parent.glob("btrm-*.whl")
+    code = "from btrm.launch.snapshot import code_digest; print(code_digest())"
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == wheel_digest(wheel) == code_digest()
