@@ -21,13 +21,14 @@ import btrm
 from btrm.config import ConfigError
 from btrm.container.apptainer import need_apptainer
 from btrm.container.bases import Base, base_key, build_base, named_base
+from btrm.container.record import Own, record
 from btrm.container.run_build import PACKED, build_args, built, keep, kept, publish, record_path, say
 from btrm.container.variants import Image
 from btrm.container.wheels import fill, wheel_folder
 from btrm.images import image_digest
 from btrm.launch.snapshot import wheel_digest
 from btrm.plugins import shipped
-from btrm.runs import StageError, git_revision, now, sha256_file, user_cache, write_json
+from btrm.runs import StageError, git_revision, sha256_file, user_cache, write_json
 from btrm.train.swift_series import SERIES
 
 _STAGED = ("system.sh", "packages.sh")
@@ -66,16 +67,17 @@ def build(order: Build) -> Path:
         wheel = _wheel(order.btrm, wheels, context / "btrm")
         base = _base(order, cache)
         key = packages_key(order.image, base)
-        record = _record(order, base, wheel, context)
-        write_json(context / "image.json", record)
+        own_file = base.digest if base.bootstrap == "localimage" else None
+        told = record(order.image, _own(order, wheel), base.origin, own_file)
+        write_json(context / "image.json", told)
         _open_to_all(context)
-        arguments = _arguments(order, base, key, record, context)
+        arguments = _arguments(order, base, key, told, context)
         packages = _packages(order, arguments, key, wheels, context)
         final = {**arguments, **_named_in(context, "packages", Base("localimage", str(packages), "", ""))}
         command = _words(final, wheels, ["--sandbox"] if order.sandbox else PACKED, order.apptainer)
         made = built(command, order.target, context / "btrm.def")
         # The record first: an image without one would pass for somebody else's.
-        write_json(record_path(order.target), {**record, "sha256": image_digest(str(made))})
+        write_json(record_path(order.target), {**told, "sha256": image_digest(str(made))})
         return publish(made, order.target)
 
 
@@ -108,40 +110,26 @@ def _base(order: Build, cache: Path) -> Base:
     return named_base(str(target))
 
 
-def _record(order: Build, base: Base, wheel: Path, context: Path) -> dict[str, object]:
-    """Return what the image says of itself; the labels say the same."""
-    lock = order.image.packages
-    return {
-        "variant": order.image.name,
-        "version": wheel.name.split("-")[1],
-        "python": lock.python,
-        "lock_sha256": sha256_file(context / "packages.lock"),
-        "left_out": list(lock.leave_out),
-        "patches_sha256": SERIES,
-        "base": base.origin,
-        "base_file": base.digest if base.bootstrap == "localimage" else None,
-        "driver": order.image.driver,
-        "git": git_revision(order.btrm) if order.btrm is None or order.btrm.is_dir() else None,
-        "code": wheel_digest(wheel),
-        "built": now(),
-    }
+def _own(order: Build, wheel: Path) -> Own:
+    git = git_revision(order.btrm) if order.btrm is None or order.btrm.is_dir() else None
+    return Own(wheel.name.split("-")[1], wheel_digest(wheel), git)
 
 
-def _arguments(order: Build, base: Base, key: str, record: Mapping[str, object], context: Path) -> dict[str, str]:
+def _arguments(order: Build, base: Base, key: str, told: Mapping[str, object], context: Path) -> dict[str, str]:
     return {
         **_named_in(context, "packages", base),
         **_named_in(context, "", base),
         "python": f"python{order.image.packages.python}",
         "context": ".",
         "packages_key": key,
-        "lock_sha256": str(record["lock_sha256"]),
+        "lock_sha256": str(told["lock_sha256"]),
         "variant": order.image.name,
-        "version": str(record["version"]),
-        "revision": str(record["git"]),
-        "code": str(record["code"]),
-        "patches_sha256": str(record["patches_sha256"]),
+        "version": str(told["version"]),
+        "revision": str(told["git"]),
+        "code": str(told["code"]),
+        "patches_sha256": str(told["patches_sha256"]),
         "base_digest": base.origin,
-        "driver": str(record["driver"]),
+        "driver": str(told["driver"]),
     }
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import btrm
 from btrm.config import ConfigError
+from btrm.container.record import Own, record
 from btrm.container.variants import Image, get_image, variants
 from btrm.launch.snapshot import code_digest
 from btrm.plugins import shipped
-from btrm.runs import now, sha256_file
+from btrm.runs import sha256_file
 from btrm.train.swift_series import SERIES
 
 _EXPORT = re.compile(r'export (?P<name>\w+)="?(?:\$\{(?P=name):-)?(?P<value>[^"}]*)\}?"?')
@@ -66,24 +67,6 @@ def labels(image: Image, digest: str) -> Iterator[tuple[str, str]]:
         yield label, _PLACE.sub(lambda found: known[found[1]], value)
 
 
-def record(image: Image, digest: str, revision: str) -> dict[str, object]:
-    """Return what the image says of itself, in /opt/btrm/image.json."""
-    lock = image.packages
-    return {
-        "variant": image.name,
-        "version": btrm.__version__,
-        "python": lock.python,
-        "lock_sha256": sha256_file(lock.path),
-        "left_out": list(lock.leave_out),
-        "patches_sha256": SERIES,
-        "base": digest,
-        "driver": image.driver,
-        "git": revision or None,
-        "code": code_digest(),
-        "built": now(),
-    }
-
-
 def _head(image: Image) -> list[str]:
     name = f"btrm:{image.name}"
     return [
@@ -91,7 +74,6 @@ def _head(image: Image) -> list[str]:
         f"# Written by `btrm container dockerfile --variant {image.name}` from what the image is made of: btrm.def,",
         "# variants.toml, the lock, the patches. Edit those. For docker, podman and devcontainers:",
         "#",
-        "#   python3 -m pip wheel --no-deps --wheel-dir dist .",
         f'#   docker build -f containers/Dockerfile --build-arg REVISION="$(git rev-parse HEAD)" -t {name} .',
         f'#   docker run --rm -it --gpus all --user "$(id -u):$(id -g)" -v "$PWD:$PWD" -w "$PWD" {name} bash',
         "#",
@@ -145,11 +127,11 @@ def _stages(image: Image, base: str) -> Iterator[list[str]]:
         "# Whoever runs it may have no home in it, and no folder of their own but the one for caches.",
         "ARG REVISION=",
         "ARG CODE=",
-        "RUN --mount=type=bind,source=dist,target=/mnt \\",
+        "RUN --mount=type=bind,target=/mnt \\",
         "    venv/bin/python -m pip --disable-pip-version-check --no-cache-dir --quiet install \\",
-        "        --root-user-action ignore --no-index --no-deps --compile \\",
-        f"        /mnt/btrm-{btrm.__version__}-py3-none-any.whl \\",
+        "        --root-user-action ignore --no-index --no-deps --no-build-isolation --compile /mnt \\",
         f'    && venv/bin/python -m btrm.container.dockerfile {image.name} "$REVISION" > image.json \\',
+        "    && dpkg-query --show > system.txt \\",
         "    && venv/bin/python -m btrm.container.selftest \\",
         '    && rm -rf "$XDG_CACHE_HOME" \\',
         '    && install -d -m 1777 "$XDG_CACHE_HOME"',
@@ -168,7 +150,8 @@ def main(words: list[str]) -> None:
     """Print an image's record, inside of the build that the Dockerfile is: VARIANT REVISION."""
     image = get_image(words[0])
     assert image.base is not None
-    print(json.dumps(record(image, image.base.partition("@")[2], words[1]), indent=1, sort_keys=True))
+    own = Own(btrm.__version__, code_digest(), words[1] or None)
+    print(json.dumps(record(image, own, image.base.partition("@")[2]), indent=1, sort_keys=True))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import tiny
 
 from btrm.config import ConfigError
 from btrm.container.cli import main
-from btrm.container.dockerfile import dockerfile, labels, record, section, variables
+from btrm.container.dockerfile import dockerfile, labels, section, variables
 from btrm.container.image_facts import LABELS
+from btrm.container.record import Own, record
 from btrm.container.variants import get_image, variants
 from btrm.plugins import shipped
 
@@ -77,7 +79,7 @@ def test_labels_are_those_of_the_definition_and_of_the_record() -> None:
     told = dict(labels(image, image.base.partition("@")[2]))
     assert list(told) == [line.split()[0] for line in section("labels")]
     assert set(told) == set(LABELS)
-    said = record(image, image.base.partition("@")[2], "rev")
+    said = record(image, Own("0.1.0", "code", "rev"), image.base.partition("@")[2])
     assert said.keys() == tiny.own_record().keys()
     for label, field in LABELS.items():
         if field not in ("git", "code"):  # arguments of a build
@@ -96,9 +98,17 @@ def test_everything_is_taken_by_its_hash_and_from_the_definitions_own_scripts() 
     assert installs and all("--require-hashes" in part or "--no-index" in part for part in installs)
 
 
+def force_included() -> list[str]:
+    """Return the folders that a wheel of btrm takes beside the package."""
+    project = tomllib.loads((CONTAINERS.parent / "pyproject.toml").read_text())
+    return list(project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"])
+
+
 def test_what_is_copied_is_in_the_context() -> None:
     ignored = (CONTAINERS / "Dockerfile.dockerignore").read_text().split()
-    assert ignored == ["*", "!containers", "!dist/*.whl"]
+    assert ignored[0] == "*" and ignored[-1] == "**/__pycache__"
+    assert all((CONTAINERS.parent / name.removeprefix("!")).exists() for name in ignored[1:-1])
+    assert {"!btrm", "!pyproject.toml"} | {f"!{name}" for name in force_included()} <= set(ignored)
     for word, rest in instructions(dockerfile(get_image("cu13"))):
         if word == "COPY" and not rest.startswith("--from"):
             source = rest.split()[0]
