@@ -72,12 +72,14 @@ def cpu_base(cache: Path) -> Path:
 def build_cpu(image: Path, cache: Path, base: Path, *words: str) -> str:
     """Build the cpu image by its command, without a network where that can be taken away; return what it said."""
     places = ["--cache", str(cache), "--wheels", str(cache / "wheels"), "--base", str(base)]
-    return container("build", "--variant", "cpu", *places, *words, str(image), alone=os.getuid() == 0)
+    return container("build", "--variant", "cpu", *places, *words, str(image), alone=True)
 
 
 def container(*words: str, alone: bool = False) -> str:
-    """Run a command of `btrm container`, alone: in a network namespace of its own."""
-    command = [*(["unshare", "--net"] if alone else []), sys.executable, "-m", "btrm.cli", "container", *words]
+    """Run a command of `btrm container`; alone: in a network namespace of its own, where this user may make one."""
+    apart = ["unshare", "--net"]
+    may = alone and subprocess.run([*apart, "true"], capture_output=True, check=False).returncode == 0
+    command = [*(apart if may else []), sys.executable, "-m", "btrm.cli", "container", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stderr
