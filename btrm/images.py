@@ -12,6 +12,7 @@ from btrm.config import ConfigError
 from btrm.runs import sha256_file, user_cache, write_json
 
 IMAGE_RECORD = Path("/opt/btrm/image.json")  # written by the image's build
+STAT = "%i %s %.9Y %.9Z"  # stat's --format: inode, bytes, time of change, and when that time itself was last set
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -40,10 +41,10 @@ def image_record() -> dict[str, Any]:
 
 
 def image_stat(path: Path) -> str:
-    """Return what changes with a file's content, as `stat -Lc '%i %s %.9Y'` prints it: inode, bytes, time of change."""
+    """Return what changes with a file's content, as `stat -L` prints it by the format STAT."""
     found = path.stat()
-    seconds, nanoseconds = divmod(found.st_mtime_ns, 10**9)
-    return f"{found.st_ino} {found.st_size} {seconds}.{nanoseconds:09d}"
+    times = (f"{ns // 10**9}.{ns % 10**9:09d}" for ns in (found.st_mtime_ns, found.st_ctime_ns))
+    return f"{found.st_ino} {found.st_size} {' '.join(times)}"
 
 
 def _remembered(path: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from btrm import images
 from btrm.config import ConfigError
-from btrm.images import image_digest, image_record, image_stat
+from btrm.images import STAT, image_digest, image_record, image_stat
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_references_and_sandboxes(tmp_path: Path) -> None:
 def test_the_shell_sees_the_same(tmp_path: Path) -> None:
     image = tmp_path / "x.sif"
     image.write_bytes(b"one")
-    said = subprocess.run(["stat", "-Lc", "%i %s %.9Y", str(image)], capture_output=True, text=True, check=True)
+    said = subprocess.run(["stat", "-Lc", STAT, str(image)], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == image_stat(image)
 
 

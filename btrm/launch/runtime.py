@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from btrm.images import DIGEST, image_digest
+from btrm.images import DIGEST, STAT, image_digest
 from btrm.launch.site import Container, Site
 
 # The host's own Python and its preloaded libraries, which an image would take for its own. Apptainer, which may itself
@@ -112,19 +112,32 @@ def exports(container: Container, code: str | None) -> dict[str, str]:
     return {f"{prefix}PYTHONPATH": code or ""} if prefix else {}
 
 
-def image_lines(container: Container, sha256: str | None, stat: str | None) -> list[str]:
-    """Return the shell lines that end a job whose image is not the one that it was submitted with.
+def image_lines(container: Container, sha256: str | None, stat: str | None, nodes: int, known: Path) -> list[str]:
+    """Return bash's lines that end a job on any of whose nodes the image is not the one that it was submitted with.
 
-    Size, time and inode tell at once that it is; a copy, as on another file system, is hashed.
+    Inode, size and times tell at once that it is; a copy, as on another file system or a node's own disk, is hashed,
+    by the first job on a node that meets it: the folder `known` has the stat of the copy that each node has hashed.
     """
     if sha256 is None or stat is None:
         return []
-    image, known = shlex.quote(container.image), shlex.quote(f"{sha256}  {container.image}")
-    said = f"btrm: image_changed: {container.image} is not there, or is not what was submitted with (sha256 {sha256})"
+    image, listed = shlex.quote(container.image), shlex.quote(f"{sha256}  {container.image}")
+    folder, seen = shlex.quote(str(known)), f'{shlex.quote(str(known))}/"$(uname -n)"'
+    said = (
+        f"btrm: image_changed: {container.image} is not there, or is not what was submitted with (sha256 {sha256}), on"
+    )
+    everywhere = "srun --export=ALL --kill-on-bad-exit=0 bash -c image_check"  # each node speaks for itself
     return [
-        f"[ \"$(stat -Lc '%i %s %.9Y' {image} 2>&1)\" = {shlex.quote(stat)} ] ||",
-        f"  sha256sum --check --status <<< {known} ||",
-        f"  {{ echo {shlex.quote(said)}; exit {CHANGED_CODE}; }}",
+        "image_check() {",
+        f"  found=$(stat -Lc '{STAT}' {image} 2>&1)",
+        f'  [ "$found" = {shlex.quote(stat)} ] || (',
+        f"    {{ mkdir -p {folder} && exec 9>> {seen} && flock -w 900 9; }} 2>/dev/null",
+        f'    [ "$(cat {seen} 2>/dev/null)" = "$found" ] && exit',
+        f"    sha256sum --check --status <<< {listed} || exit",
+        f'    echo "$found" > {seen} || true',
+        f'  ) || {{ echo {shlex.quote(said)} "$(uname -n)"; return {CHANGED_CODE}; }}',
+        "}",
+        *([f"export -f image_check; {everywhere} || exit"] if nodes > 1 else ["image_check || exit"]),
+        "unset -f image_check",
     ]
 
 

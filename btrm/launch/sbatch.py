@@ -148,8 +148,9 @@ def _setup(job: Job, request: Request) -> list[str]:
     lines += site.setup
     if (container := _image(job, site)) is not None:
         lines.append(unset_line(container))
-        lines += image_lines(container, plan.image_sha256, plan.image_stat)
-        lines += mount_lines(site.scratch, job.resources.nodes)
+        known, nodes = request.submission.images, job.resources.nodes
+        lines += image_lines(container, plan.image_sha256, plan.image_stat, nodes, known)
+        lines += mount_lines(site.scratch, nodes)
     lines += [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
     lines.append("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK")  # since 22.05 srun does not take it from sbatch
     if job.resources.nodes > 1:

@@ -138,6 +138,11 @@ class Submission:
         return self.directory / "logs"
 
     @property
+    def images(self) -> Path:
+        """A file a node that had a copy of the image to hash: what `stat` says of that copy."""
+        return self.directory / "images"
+
+    @property
     def stop_file(self) -> Path:
         """Written where the submission goes no further: why, and what can be done."""
         return self.directory / "stopped.json"

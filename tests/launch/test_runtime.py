@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,22 +108,50 @@ def test_a_temporary_folder_of_the_job_is_there_and_of_several_nodes_only_what_a
 
 
 def test_a_job_goes_on_with_its_image_or_a_copy_of_it_and_with_no_other(tmp_path: Path) -> None:
-    image = tmp_path / "my image.sif"
+    image, known = tmp_path / "my image.sif", tmp_path / "my run"
     image.write_bytes(b"one")
     container = Container(image=str(image))
     sha256, stat = hashlib.sha256(b"one").hexdigest(), image_stat(image)
-    lines = [*image_lines(container, sha256, stat), "echo goes on"]
-    assert shell(lines).stdout == "goes on\n"
+    lines = [*image_lines(container, sha256, stat, 1, known), "echo goes on"]
+    assert shell(lines).stdout == "goes on\n" and not known.exists()
+    before = image.stat()
+    image.write_bytes(b"two")
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))  # in place: inode, size and time are the same
+    assert shell(lines).returncode == CHANGED_CODE
     image.unlink()
     assert shell(lines).returncode == CHANGED_CODE
-    image.write_bytes(b"one")
-    os.utime(image, (1, 1))  # another file with the same bytes
+    image.write_bytes(b"one")  # another file with the same bytes
     assert shell(lines).stdout == "goes on\n"
-    image.write_bytes(b"three")  # inode, size and second might all be the same again
+    image.write_bytes(b"three")
     refused = shell(lines)
     assert refused.returncode == CHANGED_CODE and refused.stdout.startswith(f"btrm: image_changed: {image} is not ")
-    assert sha256 in refused.stdout and refused.stdout.count("\n") == 1
-    assert image_lines(container, None, None) == image_lines(container, sha256, None) == []
+    assert refused.stdout.endswith(f"(sha256 {sha256}), on {os.uname().nodename}\n") and refused.stdout.count("\n") == 1
+    assert image_lines(container, None, None, 1, known) == image_lines(container, sha256, None, 1, known) == []
+
+
+def test_a_nodes_copy_is_hashed_once_by_all_jobs_and_where_nothing_can_be_written_by_each(tmp_path: Path) -> None:
+    image, known, hashed = tmp_path / "x.sif", tmp_path / "images", tmp_path / "hashed"
+    image.write_bytes(b"one")
+    (tmp_path / "sha256sum").write_text(f"#!/bin/sh\necho >> {hashed}\nsleep 0.2\nexec {shutil.which('sha256sum')} $*")
+    (tmp_path / "sha256sum").chmod(0o755)
+    lines = image_lines(Container(image=str(image)), hashlib.sha256(b"one").hexdigest(), "of another file", 1, known)
+    script, env = "\n".join([*lines, "echo goes on"]), {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def jobs(count: int) -> tuple[set[str], int]:
+        hashed.write_text("")
+        started = [subprocess.Popen(["bash", "-c", script], text=True, stdout=-1, env=env) for _ in range(count)]
+        return {job.communicate()[0] for job in started}, len(hashed.read_text())
+
+    assert jobs(4) == ({"goes on\n"}, 1) and jobs(1) == ({"goes on\n"}, 0)
+    (note,) = known.iterdir()
+    assert note.name == os.uname().nodename and note.read_text() == f"{image_stat(image)}\n"
+    note.unlink()
+    note.mkdir()
+    assert jobs(1) == ({"goes on\n"}, 1)
+    note.rmdir()
+    known.rmdir()
+    known.write_text("")
+    assert jobs(1) == ({"goes on\n"}, 1)
 
 
 def test_a_pin_refuses_another_image(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ import pytest
 from btrm.cli import main as btrm
 from btrm.images import image_digest
 from btrm.launch.jobs import make_jobs
+from btrm.launch.last_words import refusal
 from btrm.launch.runtime import exec_words
 from btrm.launch.sbatch import Request, script
-from btrm.launch.site import Container, load_site
+from btrm.launch.site import Container, Site, load_site
 from btrm.launch.submission import Plan, PlannedStep, Submission, new_submission, submissions
 from btrm.onebox.box import OneBox
 from btrm.records import read_judgements
@@ -229,17 +230,32 @@ def test_every_node_of_a_job_is_in_the_image_and_its_exit_code_is_the_jobs(
     stand_in(faults, "python", PYTHON, TWO_RANKS)
     need = Resources(nodes=2, cpus=1, mem_gb=1, time_min=5)
     plan = Plan(root=str(run), steps=(PlannedStep(name="grpo", stage="grpo", config={}, resources=need),), env={})
-    submission = new_submission(run, plan)
-    submission.logs.mkdir()
-    made = faults / "job.sh"
-    made.write_text(script(make_jobs(plan.steps, 1001)[0], Request(submission, plan, profile)))
-    job = box.run("sbatch", "--parsable", str(made))
-    drained(box)
-    assert "ExitCode=3:0" in box.run("scontrol", "show", "job", job), (submission.logs / f"{job}_0_log.out").read_text()
+    copied = plan.model_copy(update={"image_sha256": image_digest(str(cpu_image)), "image_stat": "another file's"})
+    submission, said = two_nodes(box, run, copied, profile)
+    assert "ExitCode=3:0" in said, said
+    assert len([*submission.images.iterdir()]) == 1  # both nodes are this machine
     ranks = [json.loads((faults / f"rank.{rank}").read_text()) for rank in (0, 1)]
     assert [rank["SLURM_NODEID"] for rank in ranks] == ["0", "1"] and ranks[0]["MASTER_ADDR"]
     assert all(rank["APPTAINER_CONTAINER"] and rank["SLURM_NNODES"] == "2" for rank in ranks)
     assert len({(rank["MASTER_ADDR"], rank["MASTER_PORT"]) for rank in ranks}) == 1
+    assert profile.container is not None
+    other = profile.model_copy(update={"container": profile.container.model_copy(update={"image": __file__})})
+    submission, said = two_nodes(box, run, copied, other)
+    assert "ExitCode=78:0" in said and f"\nbtrm: image_changed: {__file__} is not there" in said, said
+    (log,) = submission.logs.glob("*_0_log.out")
+    found = refusal(log)
+    assert found is not None and found[0] == "image_changed"
+
+
+def two_nodes(box: OneBox, run: Path, plan: Plan, profile: Site) -> tuple[Submission, str]:
+    """Return a submission whose one job has ended, with what Slurm says of that job, and its log."""
+    submission = new_submission(run, plan)
+    submission.logs.mkdir()
+    made = submission.directory / "job.sh"
+    made.write_text(script(make_jobs(plan.steps, 1001)[0], Request(submission, plan, profile)))
+    job = box.run("sbatch", "--parsable", str(made))
+    drained(box)
+    return submission, box.run("scontrol", "show", "job", job) + (submission.logs / f"{job}_0_log.out").read_text()
 
 
 TWO_RANKS = """

@@ -126,7 +126,7 @@ def test_an_image_changes_the_commands_prefix_and_what_is_set_for_it_alone(site:
     start = before.removesuffix(f" /opt/python {runner}")
     assert after.startswith(start)
     others = [line for line in added if line != after]
-    ours = ("unset ", '[ "$(stat', "  sha256sum ", "  { echo 'btrm: image_changed", "mounts=", "mkdir ", "[ ! -d ")
+    ours = ("unset ", "image_check", "  ", "}", "export -f image_check; srun ", "mounts=", "mkdir ", "[ ! -d ")
     names = re.compile(r"export (BTRM_IMAGE|BTRM_IMAGE_SHA256|APPTAINERENV_PYTHONPATH|\w+_CACHE\w*|HF_HOME)=")
     assert all(line.startswith(ours) or names.match(line) for line in others), others
 

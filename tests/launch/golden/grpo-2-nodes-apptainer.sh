@@ -18,9 +18,17 @@
 # setup
 trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
 unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV LD_PRELOAD {APPTAINER,SINGULARITY}ENV_{PYTHONHOME,PYTHONPATH,PYTHONSTARTUP,PYTHONUSERBASE,VIRTUAL_ENV,CONDA_PREFIX,CONDA_DEFAULT_ENV,LD_PRELOAD} {APPTAINER,SINGULARITY}_{CLEANENV,CONTAIN,CONTAINALL}
-[ "$(stat -Lc '%i %s %.9Y' /images/btrm.sif 2>&1)" = '12 345 6789' ] ||
-  sha256sum --check --status <<< '5555555555555555555555555555555555555555555555555555555555555555  /images/btrm.sif' ||
-  { echo 'btrm: image_changed: /images/btrm.sif is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555)'; exit 78; }
+image_check() {
+  found=$(stat -Lc '%i %s %.9Y %.9Z' /images/btrm.sif 2>&1)
+  [ "$found" = '12 345 6789' ] || (
+    { mkdir -p /runs/study/.jobs/S1/images && exec 9>> /runs/study/.jobs/S1/images/"$(uname -n)" && flock -w 900 9; } 2>/dev/null
+    [ "$(cat /runs/study/.jobs/S1/images/"$(uname -n)" 2>/dev/null)" = "$found" ] && exit
+    sha256sum --check --status <<< '5555555555555555555555555555555555555555555555555555555555555555  /images/btrm.sif' || exit
+    echo "$found" > /runs/study/.jobs/S1/images/"$(uname -n)" || true
+  ) || { echo 'btrm: image_changed: /images/btrm.sif is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555), on' "$(uname -n)"; return 78; }
+}
+export -f image_check; srun --export=ALL --kill-on-bad-exit=0 bash -c image_check || exit
+unset -f image_check
 mounts="$PWD:$PWD"
 unset TMPDIR
 export PYTHONUNBUFFERED=1

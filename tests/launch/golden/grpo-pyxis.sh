@@ -18,9 +18,17 @@
 # setup
 trap 'exit 143' TERM  # Slurm ends the job: it decides alone whether the job comes back
 unset PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV LD_PRELOAD LD_LIBRARY_PATH
-[ "$(stat -Lc '%i %s %.9Y' /images/btrm.sqsh 2>&1)" = '12 345 6789' ] ||
-  sha256sum --check --status <<< '5555555555555555555555555555555555555555555555555555555555555555  /images/btrm.sqsh' ||
-  { echo 'btrm: image_changed: /images/btrm.sqsh is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555)'; exit 78; }
+image_check() {
+  found=$(stat -Lc '%i %s %.9Y %.9Z' /images/btrm.sqsh 2>&1)
+  [ "$found" = '12 345 6789' ] || (
+    { mkdir -p /runs/study/.jobs/S1/images && exec 9>> /runs/study/.jobs/S1/images/"$(uname -n)" && flock -w 900 9; } 2>/dev/null
+    [ "$(cat /runs/study/.jobs/S1/images/"$(uname -n)" 2>/dev/null)" = "$found" ] && exit
+    sha256sum --check --status <<< '5555555555555555555555555555555555555555555555555555555555555555  /images/btrm.sqsh' || exit
+    echo "$found" > /runs/study/.jobs/S1/images/"$(uname -n)" || true
+  ) || { echo 'btrm: image_changed: /images/btrm.sqsh is not there, or is not what was submitted with (sha256 5555555555555555555555555555555555555555555555555555555555555555), on' "$(uname -n)"; return 78; }
+}
+image_check || exit
+unset -f image_check
 mounts="$PWD:$PWD"
 mkdir -p "$HOME/$USER/\`x\`" 2>/dev/null
 [ ! -d "$HOME/$USER/\`x\`" ] || mounts="$mounts,$HOME/$USER/\`x\`:$HOME/$USER/\`x\`"
