@@ -30,7 +30,7 @@ from btrm.runs import (
 )
 from btrm.stages import get_stage
 from btrm.stopping import Stopped, listen
-from btrm.train.launch import follow
+from btrm.train.follow import follow, refuse
 
 _LOG = logging.getLogger(__name__)
 _FULL_S = 300.0  # until a controller looks again whether the queue has room
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     plan = submission.plan()
     step = plan.step(name)
     if rank := int(os.environ.get("SLURM_PROCID", "0")):
-        return _follower(Path(plan.root) / name, rank)
+        return _follower(submission, plan, name, rank)
     os.environ[JOB_IDS] = " ".join(dict.fromkeys(job.job_id for job in submission.sent() if job.step == name))
     element = first + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")) if kind == "array" else 0
     os.environ["NODE_RANK"] = "0"
@@ -161,10 +161,19 @@ def _failed(error: BaseException, running: Running) -> int:
     return 1
 
 
-def _follower(directory: Path, rank: int) -> int:
-    """Be node `rank` of a trainer; the first node says what to do and keeps the state."""
+def _follower(submission: Submission, plan: Plan, name: str, rank: int) -> int:
+    """Be node `rank` of a trainer; the first node says what to do and keeps the state.
+
+    Code that is not the submission's is said into this node's log, which the first node gives as the cause.
+    """
     os.environ["NODE_RANK"] = str(rank)
     listen({signal.SIGURG: TIME_LIMIT, signal.SIGTERM: TERMINATED})
+    directory = Path(plan.root) / name
+    try:
+        check_code(plan.code_digest, plan.code)
+    except ConfigError as error:
+        print(f"btrm: image_unfit: {error}", file=sys.stderr, flush=True)
+        return refuse(directory, submission.logs / f"{os.environ['SLURM_JOB_ID']}_{rank}_log.out")
     return follow(directory)
 
 

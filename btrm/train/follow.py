@@ -37,6 +37,21 @@ def follow(stage_dir: Path) -> int:
     return _follow(stage_dir, said, watch, node)
 
 
+def refuse(stage_dir: Path, log: Path) -> int:
+    """Tell node 0 that this node cannot take part, as its log says; return the code to end with, as `follow` does."""
+    watch, node = Watch(stage_dir), int(os.environ["NODE_RANK"])
+    tell(stage_dir, f"failure-{node}", Failure(node=node, code=1, log=str(log)).model_dump(mode="json"))
+    while not _dismissed(stage_dir):
+        if watch.lost():
+            return 1
+        time.sleep(_SLOW_S / 2)
+    return 0
+
+
+def _dismissed(stage_dir: Path) -> bool:
+    return (said := heard(stage_dir)) is not None and said.state == "over"
+
+
 def _for_node(said: Call | None, node: int) -> bool:
     """Say whether a node has something to do: a trainer waits while others only serve."""
     return said is not None and (said.state != "serve" or node >= said.nodes)

@@ -10,6 +10,7 @@ import pytest
 from btrm import leases
 from btrm.config import ConfigError
 from btrm.launch import control, job, step_work
+from btrm.launch.failures import classify
 from btrm.launch.job import STOPPED_CODE, main
 from btrm.launch.local import run_step
 from btrm.launch.slurm import NoRoomError
@@ -19,6 +20,8 @@ from btrm.records import read_judgements
 from btrm.runs import OWNER, Resources, StageError
 from btrm.stages import verify_run
 from btrm.stopping import ask_to_stop, forget
+from btrm.train.job import JobError
+from btrm.train.nodes import dismiss, failure_of_another
 
 CPU = Resources(cpus=1, mem_gb=1, time_min=5)
 PAIRS = PlannedStep(
@@ -195,3 +198,21 @@ def test_code_that_is_not_the_copy_does_nothing_and_is_not_tried_again(tmp_path:
     failed = last(submission, "pairs")
     assert failed.cause == "bad_request" and "is not the copy that was submitted" in failed.reason
     assert not (root / "pairs").exists() and not submission.requeue_mark("7.0").exists()
+
+
+def test_another_nodes_code_that_is_not_the_copy_is_the_jobs_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "run"
+    plan = Plan(root=str(root), steps=(PAIRS,), env={}, code=f"{root}/.code/0", code_digest="0" * 16)
+    submission = new_submission(root, plan)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    dismiss(root / "pairs")  # as node 0 does once it has heard
+    assert do(submission, "pairs", "run") == 0
+    told = failure_of_another(root / "pairs", 2)
+    assert told is not None and told.node == 1 and told.log == str(submission.logs / "7_1_log.out")
+    submission.logs.mkdir()
+    Path(told.log).write_text(capsys.readouterr().err)
+    failed = JobError("btrm.train.sft", told.code, root / "none.log", [Path(told.log)])
+    failure = classify("", failed.code, None, failed)
+    assert (failure.name, failure.action) == ("image_unfit", "stop") and "is not the copy" in str(failed)
