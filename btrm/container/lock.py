@@ -26,7 +26,8 @@ def write_lock(lock: Lock, *, upgrade: bool, words: Sequence[str] = ()) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / lock.path.name
         if lock.path.exists():
-            shutil.copyfile(lock.path, made)
+            # The versions alone: uv would keep hashes, too, unasked whether any index has them.
+            made.write_text("".join(f"{name}=={version}\n" for name, version in pins(lock.path).items()))
         command = [*uv(), "pip", "compile", *compile_words(lock, Path(scratch)), *words, "--output-file", str(made)]
         done = subprocess.run([*command, *(["--upgrade"] if upgrade else [])], capture_output=True, text=True)
         if done.returncode:
@@ -63,8 +64,30 @@ def compile_words(lock: Lock, scratch: Path) -> list[str]:
     for name, date in lock.exclude_newer_package.items():
         words += ["--exclude-newer-package", f"{name}={date}"]
     if lock.torch_index:
-        # Beside the default index; a hash in the lock tells whose file it is.
-        words += ["--index", lock.torch_index, "--index-strategy", "unsafe-best-match"]
+        words.append(str(_torch_from(lock.torch_index, scratch)))
     if lock.beside:
         words += ["--constraints", str(get_lock(lock.beside).path)]
     return words
+
+
+def _torch_from(index: str, scratch: Path) -> Path:
+    """Write one more short list: torch, and nothing else, is to be had from this index.
+
+    The index has files of many names. Were it asked for them, too, whoever can put one there could put it into a lock.
+    """
+    path = scratch / "pyproject.toml"
+    path.write_text(f"""\
+[project]
+name = "torch-from"
+version = "0"
+dependencies = ["torch"]
+
+[tool.uv.sources]
+torch = {{ index = "torch" }}
+
+[[tool.uv.index]]
+name = "torch"
+url = "{index}"
+explicit = true
+""")
+    return path

@@ -33,7 +33,7 @@ def check(lock: Lock, cache: Path, find_links: Sequence[str] = ()) -> Iterator[C
         resolved = resolve(lock, cache, find_links)
         problems = [resolved] if isinstance(resolved, str) else [*differences(read(lock.path), resolved)]
         for line in unknown(read(lock.path), resolved) if isinstance(resolved, Resolved) else ():
-            yield Check("WARN", f"{lock.path.name}: {line}", "a source that has them: --find-links, or pip's index-url")
+            yield Check("WARN", f"{lock.path.name}: {line}", "check again where the index of torch answers")
     yield from (Check("FAIL", f"{lock.path.name}: {line}", again) for line in problems)
     if not problems:
         count, python = len(read(lock.path)), lock.python
@@ -52,15 +52,15 @@ def differences(locked: Mapping[str, Pin], resolved: Resolved) -> Iterator[str]:
                 yield f"{name}: {file} has the sha256 {sha256}, which the lock lacks"
         strange = locked[name].hashes - resolved.pins[name].hashes
         if strange and name not in resolved.unsure:
-            yield f"{name}: the index has no file with the sha256 {', '.join(sorted(strange))}"
+            yield f"{name}: no index has a file with the sha256 {', '.join(sorted(strange))}"
 
 
 def unknown(locked: Mapping[str, Pin], resolved: Resolved) -> Iterator[str]:
-    """Yield, in a line, which hashes could not be looked at, since the index within reach may list fewer files."""
+    """Yield, in a line, which hashes could not be looked at, since the index that lists them does not answer."""
     beyond = {
         name: len(strange)
         for name in sorted(resolved.unsure & resolved.pins.keys() & locked.keys())
         if (strange := locked[name].hashes - resolved.pins[name].hashes)
     }
     if beyond:
-        yield f"{sum(beyond.values())} hashes of {', '.join(beyond)} are of files that no source within reach lists"
+        yield f"{sum(beyond.values())} hashes of {', '.join(beyond)} could not be looked at"

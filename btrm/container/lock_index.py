@@ -25,8 +25,9 @@ _ANSWER_S = 10.0
 class Resolved:
     """What uv makes of a lock's versions today.
 
-    `pins` has the hashes of all files that the index knows, `files` {package: {file: hash}} of those that the lock's
-    platform can use. Of the packages `unsure`, the index within reach need not know all files.
+    `pins` has the hashes of all files that are listed, `files` {package: {file: hash}} of those that the lock's
+    platform can use. The packages `unsure` have an index of their own, which does not answer: their files elsewhere
+    need not be all.
     """
 
     pins: Mapping[str, Pin]
@@ -37,11 +38,9 @@ class Resolved:
 def resolve(lock: Lock, cache: Path, find_links: Sequence[str] = ()) -> Resolved | str:
     """Return what uv makes of the lock's versions; or its complaint, which names the package that does not fit."""
     env = {**_pip_sources(), **os.environ}
-    answers = lock.torch_index is not None and _answers(f"{lock.torch_index}/torch/")
-    # A mirror, and torch's index, which has more than torch: of what they hold they need not hold every file.
-    unsure = frozenset(read(lock.path)) if answers or "UV_DEFAULT_INDEX" in env else frozenset[str]()
-    if lock.torch_index and not answers:
-        lock, unsure = lock.model_copy(update={"torch_index": None}), unsure | {"torch"}
+    unsure = frozenset[str]()
+    if lock.torch_index and not _answers(f"{lock.torch_index}/torch/"):
+        lock, unsure = lock.model_copy(update={"torch_index": None}), frozenset({"torch"})
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         held = scratch / "pins.txt"

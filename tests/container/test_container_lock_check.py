@@ -1,19 +1,25 @@
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
+import threading
 import urllib.request
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Generator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from components import missing
 
 from btrm.container.cli import main
+from btrm.container.lock import write_lock
 from btrm.container.lock_check import check, check_all, differences, unknown
 from btrm.container.lock_index import Resolved
 from btrm.container.lock_text import Pin, in_step, read, readable
-from btrm.container.variants import get_lock, variants
+from btrm.container.variants import Lock, get_lock, variants
 from btrm.plugins import shipped
 
 ZEROS, ONES = "0" * 64, "1" * 64
@@ -24,6 +30,7 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the locks, to tamper with."""
     copy = tmp_path / "containers"
     shutil.copytree(shipped("containers") / "locks", copy / "locks")
+    shutil.copy(shipped("containers") / "variants.toml", copy)
     monkeypatch.setattr("btrm.container.variants.shipped", lambda _: copy)
     return copy / "locks"
 
@@ -46,6 +53,51 @@ def edit(path: Path, pattern: str, replacement: str | Callable[[re.Match[str]], 
     text, count = re.subn(pattern, replacement, path.read_text(), count=1)
     assert count == 1, f"{path}: no {pattern}"
     path.write_text(text)
+
+
+def put_wheel(index: Path, name: str, version: str, needs: str = "") -> None:
+    """Put a wheel with nothing in it into an index."""
+    folder, stem = index / name, f"{name}-{version}"
+    folder.mkdir(parents=True, exist_ok=True)
+    wheel = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        meta = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        file.writestr(f"{stem}.dist-info/METADATA", meta + (f"Requires-Dist: {needs}\n" if needs else ""))
+        file.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{stem}.dist-info/RECORD", "")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (folder / "index.html").write_text(f'<a href="{wheel.name.replace("+", "%2B")}#sha256={digest}">{wheel.name}</a>')
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def two_indices(locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Lock]:
+    """The cpu lock, of torch and what that needs, made from a default index and one for torch that has more."""
+    root = tmp_path / "indices"
+    put_wheel(root / "pypi", "six", "1.0")
+    put_wheel(root / "torch", "six", "99.0")
+    put_wheel(root / "torch", "torch", "1.0+cpu", needs="six")
+    (locks / "cpu.in").write_text("torch==1.0+cpu\n")
+    (locks / "cpu.lock").unlink()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(root)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    told = {"UV_DEFAULT_INDEX": f"{address}/pypi", "UV_FIND_LINKS": "", "UV_CACHE_DIR": str(tmp_path / "uv-cache")}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    lock = get_lock("cpu").model_copy(update={"torch_index": f"{address}/torch"})
+    try:
+        write_lock(lock, upgrade=False)
+        yield lock
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_all_locks_are_whole_and_in_step_with_their_short_lists() -> None:
@@ -110,19 +162,19 @@ def test_whatever_differs_from_what_the_index_has_is_told() -> None:
         "same": Pin("1", frozenset({ZEROS, ONES})),
         "superfluous": Pin("1", frozenset({ZEROS})),
         "changed": Pin("1", frozenset({ONES})),
-        "mirrored": Pin("1", frozenset({ZEROS, ONES})),
+        "torch": Pin("1", frozenset({ZEROS, ONES})),
     }
-    pins = {name: Pin("1", frozenset({ZEROS})) for name in ("changed", "mirrored", "lacking")}
+    pins = {name: Pin("1", frozenset({ZEROS})) for name in ("changed", "torch", "lacking")}
     pins["same"] = locked["same"]
-    files = {"same": {"a.whl": ZEROS}, "changed": {"b.whl": ZEROS}, "mirrored": {"c.whl": ZEROS}, "lacking": {}}
-    resolved = Resolved(pins, files, frozenset({"mirrored"}))
+    files = {"same": {"a.whl": ZEROS}, "changed": {"b.whl": ZEROS}, "torch": {"c.whl": ZEROS}, "lacking": {}}
+    resolved = Resolved(pins, files, frozenset({"torch"}))
     assert list(differences(locked, resolved)) == [
         "lacking: the set needs it (1), the lock lacks it",
         "superfluous: nothing needs it",
         f"changed: b.whl has the sha256 {ZEROS}, which the lock lacks",
-        f"changed: the index has no file with the sha256 {ONES}",
+        f"changed: no index has a file with the sha256 {ONES}",
     ]
-    assert list(unknown(locked, resolved)) == ["1 hashes of mirrored are of files that no source within reach lists"]
+    assert list(unknown(locked, resolved)) == ["1 hashes of torch could not be looked at"]
 
 
 def test_the_command_fails_for_a_lock_that_was_tampered_with(locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +183,42 @@ def test_the_command_fails_for_a_lock_that_was_tampered_with(locks: Path, capsys
     out = capsys.readouterr().out
     assert out.startswith("FAIL  dev.lock: pytest: ") and "-> " in out
     assert main(["lock", "--check", "nonsense"]) == 2
+
+
+def test_nothing_but_torch_comes_from_the_index_of_torch(two_indices: Lock) -> None:
+    assert {name: pin.version for name, pin in read(two_indices.path).items()} == {"torch": "1.0+cpu", "six": "1.0"}
+
+
+@pytest.mark.parametrize("name", ["six", "torch"])
+def test_a_hash_that_nobody_lists_is_refused_though_the_index_is_a_mirror(
+    two_indices: Lock, tmp_path: Path, name: str
+) -> None:
+    assert {line.level for line in check(two_indices, tmp_path / "uv")} == {"OK"}
+    whole = two_indices.path.read_text()
+    edit(two_indices.path, rf"({name}==\S+ \\\n)", rf"\1    --hash=sha256:{ZEROS} \\\n")
+    found = list(check(two_indices, tmp_path / "uv"))
+    assert [(line.level, line.what) for line in found] == [
+        ("FAIL", f"cpu.lock: {name}: no index has a file with the sha256 {ZEROS}")
+    ]
+    write_lock(two_indices, upgrade=False)  # as the check advises
+    assert two_indices.path.read_text() == whole
+
+
+def test_without_the_index_of_torch_only_torch_is_in_doubt(two_indices: Lock, tmp_path: Path) -> None:
+    links = str(tmp_path / "indices" / "torch" / "torch")
+    lock = two_indices.model_copy(update={"torch_index": f"{two_indices.torch_index}/nowhere"})
+    edit(lock.path, r"(torch==\S+ \\\n)    --hash=.*\n", rf"\1    --hash=sha256:{ZEROS}\n")
+    fails = [line.what for line in check(lock, tmp_path / "uv", [links]) if line.level == "FAIL"]
+    assert len(fails) == 1 and "which the lock lacks" in fails[0]  # what is to be had of torch is still looked at
+    write_lock(two_indices, upgrade=False)
+    edit(lock.path, r"(torch==\S+ \\\n)", rf"\1    --hash=sha256:{ZEROS} \\\n")
+    found = list(check(lock, tmp_path / "uv", [links]))
+    assert [line.level for line in found] == ["WARN", "OK"] and "1 hashes of torch" in found[0].what
+    edit(lock.path, r"(six==\S+ \\\n)", rf"\1    --hash=sha256:{ZEROS} \\\n")
+    found = list(check(lock, tmp_path / "uv", [links]))
+    assert [line.what for line in found if line.level == "FAIL"] == [
+        f"cpu.lock: six: no index has a file with the sha256 {ZEROS}"
+    ]
 
 
 @pytest.mark.slow
@@ -142,7 +230,7 @@ def test_the_command_fails_for_a_lock_that_was_tampered_with(locks: Path, capsys
         (
             r"(iniconfig==\S+ \\\n)",
             rf"\1    --hash=sha256:{ZEROS} \\\n",
-            "iniconfig: the index has no file",
+            "iniconfig: no index has a file",
         ),  # one more
         (r"iniconfig==\S+ \\\n(    --hash=.*\n)+", "", "iniconfig: the set needs it"),  # a pin is gone
         (r"iniconfig==\S+", "iniconfig==99.0", "iniconfig==99.0"),  # a version that there is not
@@ -157,6 +245,17 @@ def test_a_tampered_lock_is_refused_by_name(
     found = list(check(get_lock("dev"), cache))
     assert {line.level for line in found} == {"FAIL"}
     assert any(told in line.what for line in found), found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("index")
+def test_a_foreign_hash_in_the_cpu_lock_is_refused_by_a_mirror_too(
+    locks: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://pypi.org/simple")
+    edit(locks / "cpu.lock", r"(?m)^(numpy==\S+ \\\n)", rf"\1    --hash=sha256:{ZEROS} \\\n")
+    fails = [line.what for line in check(get_lock("cpu"), cache) if line.level == "FAIL"]
+    assert fails == [f"cpu.lock: numpy: no index has a file with the sha256 {ZEROS}"]
 
 
 @pytest.mark.slow
