@@ -44,7 +44,7 @@ def image_site(image: Path) -> Site:
     """Return a site for an image alone, without binds of its own, for where there is no profile."""
     if not image.exists():
         raise ConfigError(f"{image}: no such image (a site's own: --site NAME)")
-    container = {"image": str(image.absolute()), "nv": _DRIVER.exists()}
+    container = {"image": str(image.absolute()), "nv": _DRIVER.exists(), "unpinned": True}
     return Site.build({"name": "image", "executor": "slurm", "container": container})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from btrm.launch.jobs import Job, controller, gpu_hours, make_jobs, window
 from btrm.launch.limits import ClusterLimits, NoClusterError, ask_cluster, check
 from btrm.launch.patrol import send_patrol
 from btrm.launch.plan import Experiment, Step
-from btrm.launch.runtime import image_problems, image_sha256
+from btrm.launch.runtime import image_problems, image_sha256, image_warnings
 from btrm.launch.sbatch import Request, script
 from btrm.launch.secrecy import is_secret
 from btrm.launch.site import Container, Site
@@ -24,6 +25,7 @@ from btrm.launch.submission import PATROL, Plan, PlannedStep, SentJob, Submissio
 from btrm.runs import REQUEST, RunPaths, StageRun
 from btrm.stages import code_digests, get_stage, prepare, references
 
+_LOG = logging.getLogger(__name__)
 _DEFAULT_MAX_ARRAY = 1001  # Slurm's own default
 _MISREAD = "%,:\\\n\r"  # --output expands %, --bind splits at both, PYTHONPATH at the colon
 
@@ -172,6 +174,8 @@ def submit(plan: Plan, site: Site, options: Options) -> tuple[Submission | None,
     if problems:
         raise ConfigError(f"site {site.name}:\n" + "\n".join(dict.fromkeys(problems)))
     fitting(jobs, site, limits.room)
+    for line in image_warnings(site):
+        _LOG.warning("WARN %s", line)
     snapshot(root)
     submission = new_submission(root, plan)
     request = Request(submission, plan, site, _after(options))
@@ -277,6 +281,7 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
         lines += ["", "--- control", script(controller(plan.steps), replace(request, dependencies=waits)).rstrip()]
         patrol = replace(request, dependencies="", begin_s=site.patrol_s)
         lines += ["", "--- patrol", script(controller(plan.steps, PATROL), patrol).rstrip()] if site.patrol_s else []
+    unchecked = [*unchecked, *image_warnings(site)]
     for title, items in (("could not be checked:", unchecked), ("would be refused:", problems)):
         lines += ["", title, *(f"  {item}" for item in items)] if items else []
     return "\n".join(lines)

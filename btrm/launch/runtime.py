@@ -149,6 +149,18 @@ def image_sha256(container: Container) -> str | None:
     return image_digest(str(container.file)) if container.file.exists() else None
 
 
+def image_warnings(site: Site) -> list[str]:
+    """Return what is said of an image that is taken without a sha256: nothing holds jobs, or a retry, to the same."""
+    container = site.container
+    if container is None or not container.unpinned or image_sha256(container) is not None:
+        return []
+    return [f"image {container.image}: unpinned; jobs take what is there when they start, and manifests have no sha256"]
+
+
+def _pinnable(container: Container) -> str:
+    return "a .sqsh file" if container.runtime == "pyxis" else "a .sif file, NAME@sha256:…"
+
+
 def image_problems(site: Site) -> list[str]:
     """Return why a site's image cannot be submitted with, a line each."""
     container = site.container
@@ -160,6 +172,9 @@ def image_problems(site: Site) -> list[str]:
     if container.sha256 is not None and (found := image_sha256(container)) != container.sha256:
         is_now = f"its sha256 is {found}" if found else "it has no sha256 that could be compared"
         lines.append(f"[container] image {image}: {is_now}, sha256 = {container.sha256!r}; another image, or a new pin")
+    elif container.sha256 is None and not container.unpinned and image_sha256(container) is None:
+        fix = f"{_pinnable(container)}, or unpinned = true for whatever is there when a job starts"
+        lines.append(f"[container] image {image}: has no sha256 that jobs could be held to; {fix}")
     cwd = Path.cwd()
     if wrong := sorted(set(_MISREAD) & set(str(cwd))):
         lines.append(f"{cwd}: {' '.join(map(repr, wrong))} splits a bind; submit from another folder")

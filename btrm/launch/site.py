@@ -37,13 +37,15 @@ class Container(Config):
     """The image that stages run in; the launcher stays outside.
 
     `runtime` is what runs it: `apptainer exec`, `singularity exec`, or srun itself with `pyxis`, where there is enroot.
-    `binds` are HOST or HOST:INSIDE[:ro]. `sha256` pins the image's file: another one is refused. `args` are further
-    words for the runtime: of exec, or of srun. `nv` is exec's --nv; enroot has a hook of its own for the driver.
+    `binds` are HOST or HOST:INSIDE[:ro]. `sha256` pins the image's file: another one is refused. `unpinned` takes one
+    that has no sha256, a folder or a tag: jobs run what is there when they start. `args` are further words for the
+    runtime: of exec, or of srun. `nv` is exec's --nv; enroot has a hook of its own for the driver.
     """
 
     runtime: Literal["apptainer", "singularity", "pyxis"] = "apptainer"
     image: str
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    unpinned: bool = False
     binds: tuple[str, ...] = ()
     python: str = "python"
     nv: bool = True
@@ -59,6 +61,12 @@ class Container(Config):
         cleaning = [word for word in self.args if word in _CLEANING and self.runtime != "pyxis"]
         if cleaning:
             raise ValueError(f"args {', '.join(cleaning)}: takes SLURM_* and the site's env away from jobs")
+        return self
+
+    @model_validator(mode="after")
+    def _pinned_or_not(self) -> Self:
+        if self.unpinned and self.sha256 is not None:
+            raise ValueError(f"unpinned = true and sha256 = {self.sha256!r}: one of the two")
         return self
 
     @property

@@ -265,3 +265,24 @@ def test_a_plan_names_its_image_and_its_code(
     with pytest.raises(ConfigError, match=f"its sha256 is {made.image_sha256}, sha256 = '0{{64}}'; another image"):
         submit(pinned, site, Options({}))
     assert not (tmp_path / "run").exists()
+
+
+def test_an_image_without_a_digest_is_refused_or_warned_of(
+    tmp_path: Path, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert limits["queued"] == 0
+    monkeypatch.setattr(cluster, "send", lambda *_: [])
+    monkeypatch.setattr(cluster, "send_patrol", lambda *_: None)
+    (tmp_path / "sandbox").mkdir()
+
+    def site(unpinned: bool) -> Site:
+        container = {"image": str(tmp_path / "sandbox"), "unpinned": unpinned}
+        return Site.build({"name": "tried", "executor": "slurm", "partition": "low", "container": container})
+
+    made = cluster_plan(STUDY, tmp_path / "run", site(unpinned=False), Options({}))
+    with pytest.raises(ConfigError, match="no sha256 that jobs could be held to"):
+        submit(made, site(unpinned=False), Options({}))
+    assert "has no sha256" in describe(made, site(unpinned=False), Options({})).partition("would be refused:")[2]
+    assert f"  image {tmp_path}/sandbox: unpinned; jobs" in describe(made, site(unpinned=True), Options({}))
+    assert submit(made, site(unpinned=True), Options({}))[0] is not None
+    assert [record.getMessage()[:11] for record in caplog.records if record.levelname == "WARNING"] == ["WARN image "]

@@ -22,6 +22,7 @@ from btrm.launch.runtime import (
     image_lines,
     image_problems,
     image_sha256,
+    image_warnings,
     job_words,
     mount_lines,
     unset_line,
@@ -169,6 +170,30 @@ def test_a_pin_refuses_another_image(tmp_path: Path) -> None:
     assert "no sha256" in image_problems(site(sha256, tmp_path))[0]  # a sandbox
     with pytest.raises(ConfigError, match="sha256"):
         Container.build({"image": str(image), "sha256": "abc"})
+
+
+@pytest.mark.parametrize("image", ["docker://x/y:latest", "oras://reg/x:1", "."])
+def test_an_image_that_nothing_can_be_held_to_must_be_asked_for(image: str) -> None:
+    def site(**more: object) -> Site:
+        return Site.build({"name": "x", "executor": "slurm", "container": {"image": image, **more}})
+
+    (line,) = image_problems(site())
+    assert image in line and "no sha256" in line and ".sif file, NAME@sha256:" in line and "unpinned = true" in line
+    assert image_warnings(site()) == [] == image_problems(site(unpinned=True))
+    (warning,) = image_warnings(site(unpinned=True))
+    assert image in warning and "unpinned" in warning
+    with pytest.raises(ConfigError, match="one of the two"):
+        site(unpinned=True, sha256="5" * 64)
+    (of_srun,) = image_problems(site(runtime="pyxis"))
+    assert "a .sqsh file" in of_srun and "@sha256" not in of_srun
+
+
+def test_one_with_a_digest_needs_no_word_and_gets_no_warning(tmp_path: Path) -> None:
+    (tmp_path / "x.sif").write_bytes(b"one")
+    for image in (str(tmp_path / "x.sif"), f"oras://reg/x@sha256:{'5' * 64}"):
+        site = Site(name="x", executor="slurm", container=Container(image=image, unpinned=True))
+        assert image_problems(site) == image_warnings(site) == []
+    assert image_warnings(Site(name="x", executor="slurm")) == []
 
 
 def test_a_folder_that_cannot_be_bound_is_no_place_to_submit_from(
