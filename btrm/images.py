@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,18 @@ def image_record() -> dict[str, Any]:
         return json.loads(IMAGE_RECORD.read_text())
     except (OSError, ValueError):
         return {}
+
+
+def inside_image(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return (image, digest of its code) of this process where no launcher named them; None for what is not known.
+
+    The path is Apptainer's word; elsewhere one of our images goes by its variant and its lock. The code is the image's
+    where no other stands in for it. Neither tells the sha256 of the image.
+    """
+    record = image_record()
+    named = f"btrm {record.get('variant')} (lock {record.get('lock_sha256')})" if record else None
+    own = Path(__file__).is_relative_to(IMAGE_RECORD.parent)
+    return environ.get("APPTAINER_CONTAINER") or named, record.get("code") if own else None
 
 
 def image_stat(path: Path) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 from btrm.config import ConfigError, flat_fields, nearest, role
+from btrm.images import inside_image
 from btrm.prompts import PROMPTS
 from btrm.records import stable_hash
 from btrm.runs import (
@@ -280,6 +281,7 @@ def _execute(stage: Stage, config: StageConfig, prepared: Prepared, staging: Sta
     staged = staging.local if staging else {}
     run = StageRun(paths, request.name, directory, request.resources, directory / REQUEST, staged)
     result = stage.run(config, run)
+    by_hand = inside_image(os.environ)
     manifest = RunManifest(
         stage=request.stage,
         name=request.name,
@@ -290,9 +292,9 @@ def _execute(stage: Stage, config: StageConfig, prepared: Prepared, staging: Sta
         results=result.results | ({"staging": staging.results()} if staging else {}),
         resources=request.resources,
         git=git_revision(),
-        image=os.environ.get(IMAGE) or os.environ.get("APPTAINER_CONTAINER"),
+        image=os.environ.get(IMAGE) or by_hand[0],
         image_sha256=os.environ.get(IMAGE_SHA256) or None,
-        code=os.environ.get(CODE) or None,
+        code=os.environ.get(CODE) or by_hand[1],
         packages=package_versions(),
         host=os.uname().nodename,
         job_ids=os.environ.get(JOB_IDS, os.environ.get("SLURM_JOB_ID", "")).split(),

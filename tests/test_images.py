@@ -9,7 +9,7 @@ import pytest
 
 from btrm import images
 from btrm.config import ConfigError
-from btrm.images import STAT, image_digest, image_record, image_stat
+from btrm.images import STAT, image_digest, image_record, image_stat, inside_image
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,12 @@ def test_outside_of_an_image_there_is_no_record(tmp_path: Path, monkeypatch: pyt
     assert image_record() == {}
     (tmp_path / "image.json").write_text('{"version": "0.1.0"}')
     assert image_record() == {"version": "0.1.0"}
+
+
+def test_by_hand_an_image_is_named_as_far_as_it_says_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "IMAGE_RECORD", tmp_path / "image.json")
+    assert inside_image({}) == (None, None) and inside_image({"APPTAINER_CONTAINER": "/x.sif"}) == ("/x.sif", None)
+    (tmp_path / "image.json").write_text('{"variant": "cpu", "lock_sha256": "1a", "code": "2b"}')
+    assert inside_image({}) == ("btrm cpu (lock 1a)", None)  # other code than the image's stands in for it
+    monkeypatch.setattr(images, "__file__", str(tmp_path / "venv/btrm/images.py"))
+    assert inside_image({"APPTAINER_CONTAINER": "/x.sif"}) == ("/x.sif", "2b")
