@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from btrm.container.bases import record_path
 from btrm.container.image_facts import LABELS
+from btrm.container.run_build import record_path
 from btrm.container.variants import get_lock
 from btrm.launch.snapshot import code_digest
 from btrm.runs import sha256_file, write_json

@@ -56,9 +56,15 @@ def own_record(image: Path) -> dict[str, Any] | None:
     return cast(dict[str, Any], found) if isinstance(found, dict) and not done.returncode else None
 
 
+def build_record_path(image: Path) -> Path:
+    """Return where an image's record lies: beside the file itself, else beside the link that leads to it."""
+    beside = record_path(image.resolve())
+    return beside if beside.exists() else record_path(image)
+
+
 def build_record(image: Path) -> dict[str, Any] | None:
     """Return what was written beside an image when it was built, signed, pushed or pulled; None where nothing was."""
-    path = record_path(image)
+    path = build_record_path(image)
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

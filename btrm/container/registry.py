@@ -37,6 +37,7 @@ def push(image: Path, reference: str, *, http: bool) -> dict[str, Any]:
     if not image.is_file():
         raise ConfigError(f"{image}: {'a sandbox cannot be pushed' if image.is_dir() else 'no such file'}")
     found, record = sha256_file(image), build_record(image) or {}
+    image = image.resolve()  # its record lies beside it, and not beside a link
     if record.get("sha256", found) != found:
         raise ConfigError(f"{image}: its sha256 is {found}, its record says {record['sha256']}: btrm container verify")
     do("push", *_http(http), str(image), reference)

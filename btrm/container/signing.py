@@ -9,8 +9,8 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import do
-from btrm.container.bases import record_path
 from btrm.container.image_facts import build_record
+from btrm.container.run_build import record_path
 from btrm.runs import replace, sha256_file, write_json
 
 
@@ -19,9 +19,11 @@ def sign(image: Path, words: Sequence[str] = ()) -> str:
 
     A signature is written into the file, so its sha256 changes: the record keeps the old one as `unsigned_sha256`. A
     copy is signed and takes the image's place by one rename, so that jobs which have it mounted go on undisturbed.
-    Raises ConfigError for what is no longer what was built, and StageError where apptainer refuses.
+    What a link leads to is signed. Raises ConfigError for what is no longer what was built, and StageError where
+    apptainer refuses.
     """
     before, record = _as_recorded(image)
+    image = image.resolve()
     scratch = image.with_name(f".{image.name}.{os.getpid()}")
     try:
         shutil.copy2(image, scratch)

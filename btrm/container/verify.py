@@ -9,8 +9,7 @@ from typing import Any
 
 from btrm.checks import Check, Level
 from btrm.config import ConfigError
-from btrm.container.bases import record_path
-from btrm.container.image_facts import LABELS, as_text, build_record, labels, own_record, signatures
+from btrm.container.image_facts import LABELS, as_text, build_record, build_record_path, labels, own_record, signatures
 from btrm.container.variants import variants
 from btrm.launch.snapshot import code_digest
 from btrm.runs import sha256_file
@@ -49,7 +48,7 @@ def checks(image: Path, demand: Demand) -> Iterator[Check]:
         return
     yield _agree("its labels", {field: told.get(label) for label, field in LABELS.items()}, own)
     if record is not None:
-        yield _agree(str(record_path(image)), {field: as_text(record, field) for field in LABELS.values()}, own)
+        yield _agree(str(build_record_path(image)), {field: as_text(record, field) for field in LABELS.values()}, own)
     yield from _locks(own, demand)
 
 
@@ -63,9 +62,9 @@ def _bytes(image: Path, record: Mapping[str, Any] | None, demand: Demand) -> Ite
             yield Check("FAIL", f"{', '.join(demand.sha256)}: a file is named, and this is a folder", _AGAIN)
         return
     found = sha256_file(image)
-    said = {str(record_path(image)): str(record["sha256"])} if record is not None and record.get("sha256") else {}
+    said = {str(build_record_path(image)): str(record["sha256"])} if record is not None and record.get("sha256") else {}
     if not said:
-        yield Check("WARN", f"no {record_path(image)}", "the build, pull and sign of btrm container write it")
+        yield Check("WARN", f"no {build_record_path(image)}", "the build, pull and sign of btrm container write it")
     for who, sha256 in {**said, **demand.sha256}.items():
         if found == sha256.lower():
             yield Check("OK", f"sha256 {found}, as {who} says")

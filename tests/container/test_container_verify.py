@@ -10,9 +10,9 @@ import tiny
 from container_fixtures import fingerprint
 
 from btrm.config import ConfigError
-from btrm.container.bases import record_path
 from btrm.container.cli import main
 from btrm.container.image_facts import build_record
+from btrm.container.run_build import record_path
 from btrm.container.signing import sign
 from btrm.container.verify import Demand, checks
 from btrm.images import image_digest
@@ -210,6 +210,20 @@ def test_a_sign_that_was_cut_short_can_be_done_again(image: Path) -> None:
     assert len(said(image)["FAIL"]) == 1
     sign(image)
     assert said(image, signed=True)["FAIL"] == []
+
+
+@pytest.mark.usefixtures("as_us")
+def test_through_a_link_the_image_itself_is_signed_and_verified(image: Path, tmp_path: Path) -> None:
+    link = tmp_path / "current" / "image.sif"
+    link.parent.mkdir()
+    link.symlink_to(image)
+    assert str(record_path(image)) in "\n".join(said(link)["OK"])
+    after = sign(link)
+    assert link.is_symlink() and sha256_file(image) == after == (build_record(image) or {})["sha256"]
+    assert list(link.parent.iterdir()) == [link]
+    assert said(link, signed=True)["FAIL"] == said(image, signed=True)["FAIL"] == []
+    record_path(image).replace(record_path(link))  # where somebody moved the two apart
+    assert str(record_path(link)) in "\n".join(said(link)["OK"])
 
 
 def test_the_cpu_image_is_what_this_btrm_has_locked(cpu_image: Path) -> None:
