@@ -64,12 +64,22 @@ def inside(site: Site, command: Sequence[str], run: Path | None) -> Inside:
     there, or is not the one that the site pins.
     """
     assert site.container is not None
+    places, lines = prepared(site, run)
+    words = exec_words(site.container, places, Path.cwd(), command)
+    return Inside((*site.setup, *lines), tuple(words))
+
+
+def prepared(site: Site, run: Path | None) -> tuple[list[str], list[str]]:
+    """Return what a command in a site's image has bound, and the shell lines that set what its jobs have set.
+
+    Raises ConfigError where the image is not there, or is not the one that the site pins.
+    """
+    assert site.container is not None
     if problems := image_problems(site):
         raise ConfigError("\n".join(problems))
     plan = _plan(site, run).model_copy(update={"image_sha256": image_sha256(site.container)})
     exports = [f"export {name}={shlex.quote(value)}" for name, value in job_environment(site, plan).items()]
-    lines = [*site.setup, unset_line(site.container), *exports]
-    return Inside(tuple(lines), tuple(exec_words(site.container, bound(plan), Path.cwd(), command)))
+    return bound(plan), [unset_line(site.container), *exports]
 
 
 def _plan(site: Site, run: Path | None) -> Plan:

@@ -7,15 +7,15 @@ import shlex
 from pathlib import Path
 
 from btrm.config import ConfigError
-from btrm.launch.runtime import exec_words, pyxis_words, unset_line
-from btrm.launch.sbatch import bound, gpu_parameters
+from btrm.container.run import prepared
+from btrm.launch.runtime import exec_words, pyxis_words
+from btrm.launch.sbatch import gpu_parameters
 from btrm.launch.site import Site
-from btrm.launch.submission import Plan
 from btrm.runs import Resources
 
 
 def shell_command(site: Site, needs: Resources) -> list[str]:
-    """Return the srun command; raise ConfigError where the site is no cluster."""
+    """Return the srun command; raise ConfigError where the site is no cluster, or its image is amiss."""
     if site.executor != "slurm":
         raise ConfigError(f'site {site.name}: executor = "{site.executor}": a shell needs no cluster here')
     site = site.seen_by(needs.gpus)
@@ -40,14 +40,14 @@ def shell_command(site: Site, needs: Resources) -> list[str]:
 
 
 def _started(site: Site) -> list[str]:
-    """Return what starts the shell on the node: after the site's set-up, in its image."""
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in site.env.items()]
+    """Return what starts the shell on the node: after the site's set-up, in its image, with what its jobs have."""
     if (image := site.container) is None:
+        exports = [f"export {name}={shlex.quote(value)}" for name, value in site.env.items()]
         return ["--pty", *_shell([*site.setup, *exports], ["bash"])]
-    places, cwd = bound(Plan(root=str(Path.cwd()), steps=(), env=site.env)), Path.cwd()
-    lines = [unset_line(image), *exports]
+    cwd, (places, lines) = Path.cwd(), prepared(site, None)
     if image.runtime == "pyxis":  # srun starts the image, and what follows is inside, where there are no modules
-        return [*pyxis_words(image, [*image.binds, *places], cwd), "--pty", *_shell(lines, ["bash"])]
+        binds = [*dict.fromkeys([*image.binds, *places, str(cwd)])]
+        return [*pyxis_words(image, binds, cwd), "--pty", *_shell(lines, ["bash"])]
     return ["--pty", *_shell([*site.setup, *lines], exec_words(image, places, cwd, ["bash"]))]
 
 
