@@ -30,6 +30,7 @@ def own_record(**changed: Any) -> dict[str, Any]:
         "left_out": [],
         "patches_sha256": SERIES,
         "base": "sha256:" + "0" * 64,
+        "base_file": None,
         "driver": None,
         "git": "0" * 40,
         "code": code_digest(),

@@ -10,11 +10,12 @@ from typing import Any
 from btrm.checks import Check, Level
 from btrm.config import ConfigError
 from btrm.container.image_facts import LABELS, as_text, build_record, build_record_path, labels, own_record, signatures
-from btrm.container.variants import variants
+from btrm.container.variants import Image, variants
 from btrm.launch.snapshot import code_digest
 from btrm.runs import sha256_file
 from btrm.train.swift_series import SERIES
 
+_RECORDED = (*LABELS.values(), "base_file")
 _AGAIN = "build it again, or take it from where it was built"
 
 
@@ -48,7 +49,7 @@ def checks(image: Path, demand: Demand) -> Iterator[Check]:
         return
     yield _agree("its labels", {field: told.get(label) for label, field in LABELS.items()}, own)
     if record is not None:
-        yield _agree(str(build_record_path(image)), {field: as_text(record, field) for field in LABELS.values()}, own)
+        yield _agree(str(build_record_path(image)), {field: as_text(record, field) for field in _RECORDED}, own)
     yield from _locks(own, demand)
 
 
@@ -119,16 +120,30 @@ def _locks(own: Mapping[str, Any], demand: Demand) -> Iterator[Check]:
             level, f"variant {own.get('variant')}: not one of this btrm's", f"known: {', '.join(variants().images)}"
         )
         return
-    base = image.base.partition("@")[2] if image.base else None
-    expected = {"lock_sha256": sha256_file(image.packages.path), "patches_sha256": SERIES, "base": base}
-    names = {"lock_sha256": image.packages.path.name, "patches_sha256": "the patches", "base": "the base"}
+    again = f"btrm container build --variant {image.name}, or the btrm that it was built with"
+    expected = {"lock_sha256": sha256_file(image.packages.path), "patches_sha256": SERIES}
+    names = {"lock_sha256": image.packages.path.name, "patches_sha256": "the patches"}
     for field, wanted in expected.items():
-        if wanted is not None and as_text(own, field) != wanted:
+        if as_text(own, field) != wanted:
             what = f"{names[field]}: built from {as_text(own, field)}, this btrm has {wanted}"
-            yield Check(level, what, f"btrm container build --variant {image.name}, or the btrm that it was built with")
-        elif wanted is not None:
+            yield Check(level, what, again)
+        else:
             yield Check("OK", f"{names[field]}: this btrm's own")
+    yield from _base(own, image, level, again)
     if own.get("code") != code_digest():
         yield Check(
             "OK", f"btrm's code in it is {own.get('code')}, here {code_digest()}: jobs bind a copy of this one over it"
         )
+
+
+def _base(own: Mapping[str, Any], image: Image, level: Level, again: str) -> Iterator[Check]:
+    """Yield what an image stands on. Of a file that was prepared from another image nothing shows that it was."""
+    file, said = own.get("base_file"), as_text(own, "base")
+    name = f"{file}, prepared from {said} (its own word)" if file not in (None, said) else said
+    wanted = image.base.partition("@")[2] if image.base else None
+    if wanted is not None and said != wanted:
+        yield Check(level, f"the base: {name}; this btrm has {wanted}", again)
+    elif wanted is not None:
+        yield Check("OK", f"the base: {name}: this btrm's own" if name == said else f"the base: {name}")
+    else:
+        yield Check("OK", f"the base: {name}; for this variant none is named")

@@ -14,6 +14,7 @@ from btrm.container.cli import main
 from btrm.container.image_facts import build_record
 from btrm.container.run_build import record_path
 from btrm.container.signing import sign
+from btrm.container.variants import get_image
 from btrm.container.verify import Demand, checks
 from btrm.images import image_digest
 from btrm.runs import sha256_file, write_json
@@ -123,6 +124,35 @@ def test_another_lock_or_other_patches_are_told_and_refused_on_request(short_pat
     assert not said(image)["FAIL"]
     fails = said(image, lock=True)["FAIL"]
     assert [line.partition(":")[0] for line in fails] == ["cpu.lock", "the patches"]
+
+
+@pytest.mark.usefixtures("need_apptainer")
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_prepared_base_is_never_said_to_be_ours(short_path: Path, prepared: bool) -> None:
+    cu13 = get_image("cu13")
+    assert cu13.base is not None
+    ours, file = cu13.base.partition("@")[2], "sha256:" + "7" * 64
+    told = {"variant": "cu13", "lock_sha256": sha256_file(cu13.packages.path), "base": ours}
+    image = tiny.build(short_path / "t", tiny.own_record(**told, base_file=file if prepared else None))
+    found = said(image, lock=True)
+    assert not found["FAIL"]
+    lines = [line for line in found["OK"] if line.startswith("the base")]
+    own = f"the base: {file}, prepared from {ours} (its own word)" if prepared else f"the base: {ours}: this btrm's own"
+    assert lines == [own]
+
+
+@pytest.mark.usefixtures("need_apptainer")
+def test_another_base_is_told_with_the_file_that_was_used(short_path: Path) -> None:
+    other, file = "sha256:" + "6" * 64, "sha256:" + "7" * 64
+    image = tiny.build(short_path / "t", tiny.own_record(variant="cu12", base=other, base_file=file))
+    assert any(f"the base: {file}, prepared from {other} (its own word); " in line for line in said(image)["WARN"])
+    assert any("the base: " in line for line in said(image, lock=True)["FAIL"])
+
+
+def test_the_base_file_counts_in_the_record_beside_it(image: Path) -> None:
+    write_json(record_path(image), {**(build_record(image) or {}), "base_file": "sha256:" + "7" * 64})
+    fails = said(image)["FAIL"]
+    assert len(fails) == 1 and "base_file sha256:7777" in fails[0]
 
 
 @pytest.mark.usefixtures("need_apptainer")
