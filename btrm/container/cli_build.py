@@ -145,14 +145,16 @@ def squash_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `squash` takes."""
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("out", type=Path, nargs="?", metavar="OUT.sqsh", help="default: beside the image")
+    parser.add_argument("--force", action="store_true", help="replace the file that is there")
 
 
 def squash(args: argparse.Namespace) -> int:
     """Write an image's file system by itself."""
+    from btrm.container.squash import default_target
     from btrm.container.squash import squash as write
 
-    out = args.out or args.image.with_suffix(".sqsh")
-    print(f"{out}: sha256 {write(args.image, out)}")
+    out = args.out or default_target(args.image)
+    print(f"{out}: sha256 {write(args.image, out, replacing=args.force)}")
     return 0
 
 

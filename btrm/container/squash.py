@@ -8,19 +8,28 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import ask, complaint, need_apptainer
-from btrm.container.bases import record_path
 from btrm.container.image_facts import build_record
-from btrm.container.run_build import publish
+from btrm.container.run_build import publish, record_path
 from btrm.runs import StageError, sha256_file, write_json
 
 _SYSTEM = "FS (Squashfs/*System/"
 
 
-def squash(image: Path, target: Path) -> str:
+def default_target(image: Path) -> Path:
+    """Return the name that an image's file system has beside it; of a version's dots, v1.2, none is a suffix."""
+    return image.with_name(f"{image.name.removesuffix('.sif')}.sqsh")
+
+
+def squash(image: Path, target: Path, *, replacing: bool = False) -> str:
     """Write an image's root file system as a squashfs file, with a record beside it; return the file's sha256.
 
-    Raises ConfigError for what is no image with one, and StageError where apptainer cannot read it.
+    Raises ConfigError for what is no image with one, or where something has the name (unless `replacing`), and
+    StageError where apptainer cannot read it.
     """
+    if target.is_dir() or target.resolve() == image.resolve():
+        raise ConfigError(f"{target}: {'a folder' if target.is_dir() else 'the image itself'}; take another name")
+    if target.exists() and not replacing:
+        raise ConfigError(f"{target}: there already; --force replaces it, or take another name")
     number, scratch = _partition(image), target.with_name(f".{target.name}.{os.getpid()}")
     with scratch.open("wb") as file:
         words = [need_apptainer(), "sif", "dump", number, str(image)]

@@ -10,8 +10,9 @@ import pytest
 import tiny
 
 from btrm.config import ConfigError
-from btrm.container.bases import record_path
-from btrm.container.squash import squash
+from btrm.container.cli import main
+from btrm.container.run_build import record_path
+from btrm.container.squash import default_target, squash
 from btrm.runs import sha256_file
 
 
@@ -28,6 +29,25 @@ def test_the_file_system_of_an_image(tiny_image: Path, tmp_path: Path) -> None:
     words = ["apptainer", "-q", "exec", str(out), "cat", "/opt/btrm/image.json"]
     inside = subprocess.run(words, capture_output=True, text=True, check=False)
     assert json.loads(inside.stdout)["variant"] == record["variant"], inside.stderr
+
+
+def test_only_the_ending_sif_is_taken_from_a_name() -> None:
+    assert default_target(Path("a/btrm-v1.2")) == Path("a/btrm-v1.2.sqsh")
+    assert default_target(Path("a/btrm-v1.2.sif")) == Path("a/btrm-v1.2.sqsh")
+
+
+@pytest.mark.slow
+def test_what_has_the_name_is_replaced_only_with_force(tiny_image: Path, tmp_path: Path) -> None:
+    image, out = tiny.copy(tiny_image, tmp_path), tmp_path / "tiny.sqsh"
+    out.write_text("somebody's")
+    assert main(["squash", str(image)]) == 2
+    assert out.read_text() == "somebody's" and not record_path(out).exists()
+    assert main(["squash", "--force", str(image)]) == 0
+    assert out.read_bytes()[:4] == b"hsqs"
+    before = sha256_file(image)
+    with pytest.raises(ConfigError, match="another name"):
+        squash(image, image, replacing=True)
+    assert sha256_file(image) == before
 
 
 @pytest.mark.slow
