@@ -82,7 +82,8 @@ def file_checks(container: Container) -> Iterator[Check]:
         yield Check("FAIL", f"{name}: sha256 {digest}, pinned is {container.sha256}", fix)
     elif digest is None:
         kind = "a folder" if container.file else "a reference by tag, which may move,"
-        yield Check("WARN", f"{name}: {kind} has no sha256", "a .sif, or NAME@sha256:…")
+        level = "WARN" if container.unpinned else "FAIL"  # what submit makes of it
+        yield Check(level, f"{name}: {kind} has no sha256", "a .sif, NAME@sha256:…, or unpinned = true")
     else:
         yield Check("OK", f"{name}: sha256 {digest[:16]}…{', as pinned' if container.sha256 else ''}")
 

@@ -374,7 +374,9 @@ def test_the_images_file_is_the_one_that_is_pinned(tmp_path: Path) -> None:
     assert other.level == "FAIL" and digest in other.what and "0" * 64 in other.what
     (folder,) = file_checks(Container(image=str(tmp_path)))
     (tag,) = file_checks(Container(image="docker://x/y:latest"))
-    assert (folder.level, tag.level) == ("WARN", "WARN") and "a folder" in folder.what and "by tag" in tag.what
+    (allowed,) = file_checks(Container(image="docker://x/y:latest", unpinned=True))
+    assert (folder.level, tag.level, allowed.level) == ("FAIL", "FAIL", "WARN")
+    assert "a folder" in folder.what and "by tag" in tag.what
 
 
 def test_the_nodes_file_is_the_one_that_is_here(outside: Facts, tmp_path: Path) -> None:
