@@ -14,6 +14,7 @@ from image_fixtures import build_cpu, cpu_base
 
 from btrm.config import ConfigError
 from btrm.container import build as building
+from btrm.container import record as recording
 from btrm.container.bases import named_base
 from btrm.container.build import Build, build, packages_key, stage_one
 from btrm.container.run_build import record_path, remove
@@ -23,6 +24,7 @@ from btrm.launch.snapshot import code_digest
 from btrm.runs import StageError, sha256_file
 from btrm.train.swift_series import SERIES
 
+ROOT = Path(__file__).parent.parent.parent
 BASE = named_base(f"docker.io/x@sha256:{0:064}")
 
 
@@ -86,7 +88,9 @@ def test_the_image_says_what_it_is_and_passes_its_own_test(cpu_image: Path) -> N
     assert labels["org.btrm.base"] == record["base"]
     for words in (["inspect", "--deffile", str(cpu_image)], ["inspect", "--runscript", str(cpu_image)]):
         shown = subprocess.run(["apptainer", *words], capture_output=True, text=True, check=True).stdout
-        assert not re.search(r"/tmp|/home|/root|/work|proxy", shown), "a path of the machine that built it"
+        assert not re.search(rf"btrm-build-|{cpu_image.parent}|{ROOT}|/home/|/root/|proxy", shown), (
+            "a path of the machine that built it"
+        )
     done = subprocess.run(["apptainer", "test", str(cpu_image)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "packages as locked, patched ms-swift" in done.stdout
@@ -123,12 +127,11 @@ def test_a_lock_that_no_file_fits_builds_nothing(
     image_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cpu, lock = get_image("cpu"), tmp_path / "cpu.lock"
-    first, *others = entries(cpu.packages.path)
-    changed = re.sub("sha256:[0-9a-f]{8}", "sha256:00000000", first[1])
-    lock.write_text(changed + "".join(text for _, text in others))
+    _, first = next(entries(cpu.packages.path))
+    lock.write_text(re.sub("sha256:[0-9a-f]{8}", "sha256:00000000", first))
     monkeypatch.setattr(Lock, "path", property(lambda _: lock))
     with pytest.raises(StageError, match=r"(?s)pip download.*(HASH|hash)"):
-        build(Build(cpu, tmp_path / "x.sif", wheels=image_cache / "wheels", cache=image_cache))
+        build(Build(cpu, tmp_path / "x.sif", wheels=tmp_path / "wheels", cache=image_cache))
     assert not (tmp_path / "x.sif").exists()
 
 
@@ -138,9 +141,9 @@ def test_a_lock_that_changes_under_the_build_is_refused(
 ) -> None:
     assert cpu_image.exists()
     base = cpu_base(image_cache)
-    monkeypatch.setattr(building, "sha256_file", lambda _: "0" * 64)
+    monkeypatch.setattr(recording, "sha256_file", lambda _: "0" * 64)
     places = {"base": str(base), "wheels": image_cache / "wheels", "cache": tmp_path / "cache"}
     with pytest.raises(StageError, match=r"packages\.lock: FAILED"):
         build(Build(get_image("cpu"), tmp_path / "x.sif", **places))
     assert not (tmp_path / "x.sif").exists()
-    assert not list((tmp_path / "cache").glob("packages-*"))
+    assert not list((tmp_path / "cache").glob("packages-*.sif"))
