@@ -84,6 +84,14 @@ def signatures(image: Path) -> Signatures:
     return Signatures(found["Signatures"], signers, complaint(done.stderr) if done.returncode else "")
 
 
+def is_squashfs(image: Path) -> bool:
+    """Return whether a file is a file system by itself, as `squash` writes it, and no SIF."""
+    if not image.is_file():
+        return False
+    with image.open("rb") as file:
+        return file.read(4) == b"hsqs"
+
+
 def as_text(record: Mapping[str, Any], field: str) -> str:
     """Return a field of a record as a label gives it: every value is text there."""
     return str(record.get(field))

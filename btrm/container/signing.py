@@ -9,7 +9,7 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.container.apptainer import do
-from btrm.container.image_facts import build_record
+from btrm.container.image_facts import build_record, is_squashfs
 from btrm.container.run_build import record_path
 from btrm.runs import replace, sha256_file, write_json
 
@@ -41,6 +41,8 @@ def _as_recorded(image: Path) -> tuple[str, dict[str, object]]:
     """Return an image's sha256 and its record. After a sign that was cut short the record is ahead of the image."""
     if not image.is_file():
         raise ConfigError(f"{image}: {'a sandbox cannot be signed' if image.is_dir() else 'no such file'}")
+    if is_squashfs(image):
+        raise ConfigError(f"{image}: only a .sif can be signed; sign the one that this was squashed from")
     found, record = sha256_file(image), build_record(image) or {}
     known = {record.get("sha256", found), record.get("unsigned_sha256")}
     if found not in known:

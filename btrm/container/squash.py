@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from btrm.checks import Check
 from btrm.config import ConfigError
 from btrm.container.apptainer import ask, complaint, need_apptainer
 from btrm.container.image_facts import build_record
@@ -26,11 +28,11 @@ def squash(image: Path, target: Path, *, replacing: bool = False) -> str:
     Raises ConfigError for what is no image with one, or where something has the name (unless `replacing`), and
     StageError where apptainer cannot read it.
     """
-    if target.is_dir() or target.resolve() == image.resolve():
-        raise ConfigError(f"{target}: {'a folder' if target.is_dir() else 'the image itself'}; take another name")
-    if target.exists() and not replacing:
-        raise ConfigError(f"{target}: there already; --force replaces it, or take another name")
-    number, scratch = _partition(image), target.with_name(f".{target.name}.{os.getpid()}")
+    _need_free(target, image, replacing=replacing)
+    number, sif, record = _partition(image), sha256_file(image), build_record(image) or {}
+    if record.get("sha256", sif) != sif:
+        raise ConfigError(f"{image}: its sha256 is {sif}, its record says {record['sha256']}: not what was built")
+    scratch = target.with_name(f".{target.name}.{os.getpid()}")
     with scratch.open("wb") as file:
         words = [need_apptainer(), "sif", "dump", number, str(image)]
         done = subprocess.run(words, stdout=file, stderr=subprocess.PIPE, text=True, check=False)
@@ -38,10 +40,42 @@ def squash(image: Path, target: Path, *, replacing: bool = False) -> str:
         scratch.unlink()
         raise StageError(f"{image}: {complaint(done.stderr)}")
     digest = sha256_file(scratch)
-    record = build_record(image) or {}
-    write_json(record_path(target), {**record, "sha256": digest, "sif_sha256": sha256_file(image)})
+    write_json(record_path(target), {**record, "sha256": digest, "sif_sha256": sif})
     publish(scratch, target)
     return digest
+
+
+def _need_free(target: Path, image: Path, *, replacing: bool) -> None:
+    if target.is_dir() or target.resolve() == image.resolve():
+        raise ConfigError(f"{target}: {'a folder' if target.is_dir() else 'the image itself'}; take another name")
+    if target.exists() and not replacing:
+        raise ConfigError(f"{target}: there already; --force replaces it, or take another name")
+
+
+def squashed_from(squashed: Path) -> Iterator[Check]:
+    """Yield whether a squashed file system is that of the image beside it, by the sha256 that its record has of it."""
+    record = build_record(squashed) or {}
+    sif = squashed.with_name(f"{squashed.name.removesuffix('.sqsh')}.sif")
+    if "sif_sha256" not in record:
+        yield Check("WARN", "no record of which .sif it was squashed from", "btrm container squash writes it")
+    elif not sif.is_file():
+        fix = f"btrm container verify IMAGE.sif --sha256 {record['sif_sha256']}, where that is"
+        yield Check("WARN", f"squashed from a .sif of sha256 {record['sif_sha256']} (its record's word)", fix)
+    elif (found := sha256_file(sif)) == record["sif_sha256"] or _unsigned(sif, found) in _names(record):
+        yield Check("OK", f"squashed from {sif}, sha256 {record['sif_sha256']}")
+    else:
+        what = f"squashed from a .sif of sha256 {record['sif_sha256']}; {sif} has {found}: another, or a changed one"
+        yield Check("FAIL", what, f"btrm container squash --force {sif}")
+
+
+def _unsigned(sif: Path, found: str) -> str | None:
+    """Return what a .sif was before it was signed, where its record is of what it is now."""
+    record = build_record(sif) or {}
+    return record.get("unsigned_sha256") if record.get("sha256") == found else None
+
+
+def _names(record: Mapping[str, str]) -> set[str | None]:
+    return {record["sif_sha256"], record.get("unsigned_sha256", record["sif_sha256"])}
 
 
 def _partition(image: Path) -> str:

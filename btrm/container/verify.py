@@ -9,7 +9,17 @@ from typing import Any
 
 from btrm.checks import Check, Level
 from btrm.config import ConfigError
-from btrm.container.image_facts import LABELS, as_text, build_record, build_record_path, labels, own_record, signatures
+from btrm.container.image_facts import (
+    LABELS,
+    as_text,
+    build_record,
+    build_record_path,
+    is_squashfs,
+    labels,
+    own_record,
+    signatures,
+)
+from btrm.container.squash import squashed_from
 from btrm.container.variants import Image, variants
 from btrm.launch.snapshot import code_digest
 from btrm.runs import sha256_file
@@ -80,9 +90,13 @@ def _signed(image: Path, demand: Demand) -> Iterator[Check]:
         if demand.signed or demand.keys:
             yield Check("FAIL", "a sandbox cannot be signed", "build without --sandbox")
         return
+    level: Level = "FAIL" if demand.signed or demand.keys else "WARN"
+    if is_squashfs(image):
+        yield Check(level, "not signed: only a .sif can be", "btrm container verify the .sif that it was squashed from")
+        yield from squashed_from(image)
+        return
     found = signatures(image)
     if not found.count:
-        level: Level = "FAIL" if demand.signed or demand.keys else "WARN"
         yield Check(level, f"not signed ({found.problem})", f"btrm container sign {image}")
     elif found.problem:
         yield Check(

@@ -12,7 +12,9 @@ import tiny
 from btrm.config import ConfigError
 from btrm.container.cli import main
 from btrm.container.run_build import record_path
+from btrm.container.signing import sign
 from btrm.container.squash import default_target, squash
+from btrm.container.verify import Demand, checks
 from btrm.runs import sha256_file
 
 
@@ -57,3 +59,37 @@ def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no SIF with one squashfs"):
         squash(tmp_path / "x.sif", tmp_path / "x.sqsh")
     assert not list(tmp_path.glob("*sqsh*"))
+
+
+@pytest.mark.slow
+def test_a_file_system_is_verified_by_the_sif_that_it_is_of(
+    tiny_image: Path, tmp_path: Path, keyrings: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, out = tiny.copy(tiny_image, tmp_path), tmp_path / "tiny.sqsh"
+    squash(image, out)
+    said = f"squashed from {image}, sha256 {sha256_file(image)}"
+    assert told(out, "squashed") == [("OK", said)]
+    assert told(out, "signed") == [("WARN", "not signed: only a .sif can be")]
+    assert told(out, "signed", signed=True) == [("FAIL", "not signed: only a .sif can be")]
+    monkeypatch.setenv("APPTAINER_KEYSDIR", str(keyrings["ours"]))
+    with pytest.raises(ConfigError, match=r"only a \.sif can be signed"):
+        sign(out)
+    sign(image)  # its sha256 is another now, what is in it is not
+    assert told(out, "squashed") == [("OK", said)]
+    squash(image, out, replacing=True)
+    sign(image)
+    assert [level for level, _ in told(out, "squashed")] == ["OK"]
+    tiny.flip(image, at=image.stat().st_size // 2)
+    assert [level for level, _ in told(out, "squashed")] == ["FAIL"]
+    with pytest.raises(ConfigError, match="not what was built"):
+        squash(image, out, replacing=True)
+    image.unlink()
+    assert [level for level, _ in told(out, "squashed")] == ["WARN"]
+    tiny.flip(out, at=out.stat().st_size // 2)
+    assert [level for level, _ in told(out, "another file")] == ["FAIL"]
+
+
+def told(image: Path, word: str, *, signed: bool = False) -> list[tuple[str, str]]:
+    """(level, what is said) of the checks that have a word in them"""
+    found = checks(image, Demand({}, signed=signed))
+    return [(check.level, check.what) for check in found if word in check.what]
