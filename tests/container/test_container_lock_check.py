@@ -189,6 +189,7 @@ def test_nothing_but_torch_comes_from_the_index_of_torch(two_indices: Lock) -> N
     assert {name: pin.version for name, pin in read(two_indices.path).items()} == {"torch": "1.0+cpu", "six": "1.0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["six", "torch"])
 def test_a_hash_that_nobody_lists_is_refused_though_the_index_is_a_mirror(
     two_indices: Lock, tmp_path: Path, name: str
@@ -204,6 +205,7 @@ def test_a_hash_that_nobody_lists_is_refused_though_the_index_is_a_mirror(
     assert two_indices.path.read_text() == whole
 
 
+@pytest.mark.slow
 def test_without_the_index_of_torch_only_torch_is_in_doubt(two_indices: Lock, tmp_path: Path) -> None:
     links = str(tmp_path / "indices" / "torch" / "torch")
     lock = two_indices.model_copy(update={"torch_index": f"{two_indices.torch_index}/nowhere"})
