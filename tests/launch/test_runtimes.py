@@ -180,7 +180,8 @@ def test_by_hand_an_image_has_the_hosts_shared_memory_and_gives_the_commands_exi
     with tempfile.NamedTemporaryFile("w", dir="/dev/shm") as shared:
         shared.write("shared")
         shared.flush()
-        code = f"cat {shared.name} /there/file && pwd && ! touch /there/x && test ! -e {HERE} && exit 75"
+        unseen = HERE if not HERE.is_relative_to("/tmp") else "/nowhere"  # /tmp is shown to it
+        code = f"cat {shared.name} /there/file && pwd && ! touch /there/x && test ! -e {unseen} && exit 75"
         words = exec_words(image, [], tmp_path, ["bash", "-c", code])
         done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == (f"sharedseen{tmp_path}\n", 75), done.stderr

@@ -84,7 +84,7 @@ def test_an_image_alone_says_what_it_lacks(tiny_image: Path, capsys: pytest.Capt
         ({"binds": [*PYTHON, "/no/such/place"]}, "FAIL  here: the image does not start: /no/such/place is to be bound"),
         ({"binds": []}, f"FAIL  image here: no answer (exit 255): {sys.executable} is not in the image"),
         (
-            {"args": ["--env", "PYTHONPATH=/host/site"]},
+            {"args": [*WITHOUT_TMP, "--env", "PYTHONPATH=/host/site"]},
             "FAIL  image here: no answer (exit 1): its Python does not look",
         ),
         ({"args": ["--env", "PYTHONHOME=/host"]}, "FAIL  image here: no answer (exit 1): PYTHONHOME names another"),
