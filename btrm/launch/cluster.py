@@ -266,6 +266,8 @@ def describe(plan: Plan, site: Site, options: Options) -> str:
     except NoClusterError as error:
         unchecked = [f"{error}; arrays are cut at MaxArraySize {max_array}"]
         problems = [line for step in todo for line in several_nodes(step)]
+        there = site.container is None or site.container.file is None or site.container.file.exists()
+        (problems if there else unchecked).extend(image_problems(site))
         jobs = make_jobs(todo, max_array)
     problems = [*dict.fromkeys([*options.problems, *_refused(todo, root), *problems, *_over_budget(jobs, options)])]
     now = window(jobs, None if room is None else room - site.submit_from_nodes)

@@ -267,6 +267,23 @@ def test_a_plan_names_its_image_and_its_code(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_without_a_cluster_looks_at_the_image_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "ask_cluster", no_cluster)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "x.sif").write_bytes(b"image")
+
+    def told(name: str) -> str:
+        container = {"image": str(tmp_path / name), "sha256": "0" * 64}
+        site = Site.build({"name": "tried", "executor": "slurm", "container": container})
+        return describe(cluster_plan(STUDY, tmp_path / "run", site, Options({})), site, Options({}))
+
+    assert "another image, or a new pin" in told("x.sif").rpartition("would be refused:")[2]
+    unchecked = told("no.sif").rpartition("could not be checked:")[2]
+    assert "no such file here" in unchecked and "would be refused:" not in unchecked
+
+
 def test_an_image_without_a_digest_is_refused_or_warned_of(
     tmp_path: Path, limits: dict[str, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
