@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from btrm.config import ConfigError
-from btrm.onebox.box import OneBox
+from btrm.onebox.box import ClusterError, OneBox
 from btrm.onebox.processes import end, step_tasks
 
 _REASON = "reason=btrm_cluster_fail"
@@ -43,9 +44,7 @@ def node_back(box: OneBox, node: str) -> str:
     if f"slurmd.{_node(box, node)}" not in box.daemons:
         box.start_node(node)
     box.wait_until(f"{node} answers", lambda: not box.node_states()[node].endswith(("*", "unk")))
-    if box.node_states()[node].startswith(("down", "drain", "drng")):
-        _update_node(box, node, "state=resume")
-    box.wait_until(f"{node} can run jobs", lambda: _is_usable(box, node))
+    box.wait_until(f"{node} can run jobs", lambda: _is_resumed(box, node))
     return f"{node}: {box.node_states()[node]}"
 
 
@@ -149,6 +148,14 @@ def _node(box: OneBox, node: str) -> str:
 
 def _update_node(box: OneBox, node: str, *changes: str) -> None:
     box.run("scontrol", "update", f"NodeName={_node(box, node)}", *changes)
+
+
+def _is_resumed(box: OneBox, node: str) -> bool:
+    """Take back DOWN or DRAIN, and say whether the node can run jobs by now."""
+    if box.node_states()[node].startswith(("down", "drain", "drng")):
+        with contextlib.suppress(ClusterError):  # it came back by itself between the look and the order
+            _update_node(box, node, "state=resume")
+    return _is_usable(box, node)
 
 
 def _is_usable(box: OneBox, node: str) -> bool:
