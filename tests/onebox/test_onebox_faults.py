@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 from onebox_jobs import node_of, output, state, submit, submit_writer, wait_for, writers
@@ -125,3 +126,30 @@ def test_limits_on_submitting_and_a_record_that_is_away(slurm: Start) -> None:
         box.run("sacct")
     faults.dbd_back(box)
     box.wait_until("the record", lambda: f"{job}_0" in box.run("sacct", "-n", "-P", "-o", "jobid"))
+
+
+class _Waking:
+    """A cluster whose node comes back by itself between the look at it and the order to resume it."""
+
+    names = ("n1",)
+    daemons = ("slurmd.n1",)
+
+    def __init__(self) -> None:
+        self.states = iter(["down", "down"])
+        self.orders = 0
+
+    def node_states(self) -> dict[str, str]:
+        return {"n1": next(self.states, "idle")}
+
+    def run(self, *_: str) -> str:
+        self.orders += 1
+        raise ClusterError("slurm_update error: Invalid node state specified")
+
+    def wait_until(self, _: str, ready: Callable[[], bool]) -> None:
+        assert any(ready() for _ in range(3))
+
+
+def test_a_node_that_comes_back_by_itself_is_taken_back() -> None:
+    box = _Waking()
+    assert faults.node_back(cast(OneBox, box), "n1") == "n1: idle"
+    assert box.orders == 1
