@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     TRUNCATED = "truncated"
     REFUSED = "refused"
     ERROR = "error"
+    FILTERED = "filtered"
 
 
 Position = Literal["first", "last"]
@@ -72,8 +73,8 @@ class Score:
     outcome: Outcome
 
 
-# What the APIs call an answer that the model or its provider declined to give.
-REFUSALS = frozenset({"refusal", "content_filter", "safety"})
+# Ends of an answer that are outcomes whatever the text says: the model declined, its provider withheld it, none came.
+ENDS = {"refusal": Outcome.REFUSED, "content_filter": Outcome.FILTERED, "error": Outcome.ERROR}
 
 # A tag is whatever stands between <s> and the next </s> without another <s>; the numeral is judged afterwards, so that
 # `<s>high</s>` and `<s>85/100</s>` are seen as tags that hold no score, not overlooked in favour of another tag.
@@ -90,19 +91,19 @@ def score_tag(value: float, scale: Scale) -> str:
 def parse_score(text: str, parser: Parser, finish_reason: str | None = None) -> Score:
     """Read one completion.
 
-    A finish reason in REFUSALS is refused, whatever the text says; a tag out of range, or with more decimals than the
-    scale has, is out_of_range; a text without a tag that ended because of its length is truncated; else unparsed.
+    A finish reason in ENDS decides, whatever the text says; a tag out of range, or with more decimals than the scale
+    has, is out_of_range; a text without a tag that ended because of its length is truncated; else unparsed.
     """
-    if finish_reason in REFUSALS:
-        return Score(None, Outcome.REFUSED)
+    if finish_reason in ENDS:
+        return Score(None, ENDS[finish_reason])
     tags = _TAG.findall(text)
     if not tags:
         return Score(None, Outcome.TRUNCATED if finish_reason == "length" else Outcome.UNPARSED)
-    return _read_inside(tags[0] if parser.position == "first" else tags[-1], parser.scale)
+    return read_numeral(tags[0] if parser.position == "first" else tags[-1], parser.scale)
 
 
-def _read_inside(inside: str, scale: Scale) -> Score:
-    """Read what stands in a tag."""
+def read_numeral(inside: str, scale: Scale) -> Score:
+    """Read what stands where a score should stand: in a tag, or in a field of its own."""
     numeral = _NUMERAL.match(inside)
     if numeral is None:
         return Score(None, Outcome.UNPARSED)
@@ -111,6 +112,17 @@ def _read_inside(inside: str, scale: Scale) -> Score:
     if len((decimals or "").rstrip("0")) > scale.decimals or not scale.low <= value <= scale.high:
         return Score(None, Outcome.OUT_OF_RANGE)
     return Score(value, Outcome.SCORED)
+
+
+# A tag and what it leaves behind.
+_ANY_TAG = re.compile(r"<s>[^<]*</s>|</?s>")
+
+
+def without_tags(text: str) -> str:
+    """Return a text that cannot be read as a score: an answer that is rebuilt has its tag exactly once."""
+    while (cut := _ANY_TAG.sub("", text)) != text:  # `<<s>s>` would leave a tag behind
+        text = cut
+    return text
 
 
 # The order of outcome codes in arrays.
@@ -141,7 +153,7 @@ def parse_texts(texts: Sequence[str], parser: Parser) -> ScoredTexts:
 
 def _parse_block(texts: list[str], parser: Parser) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     tags = edge_tags(texts, parser.position)
-    read = [_read_inside(inside, parser.scale) for inside in tags.insides]
+    read = [read_numeral(inside, parser.scale) for inside in tags.insides]
     read.append(Score(None, Outcome.UNPARSED))  # what index -1 means until it is read alone
     score_N = np.array([np.nan if s.value is None else s.value for s in read])[tags.index_N]
     outcome_N = np.array([_CODES[s.outcome] for s in read], np.int8)[tags.index_N]

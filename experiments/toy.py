@@ -8,12 +8,12 @@ from typing import Any, Literal
 from btrm.data.pairs import PairsConfig
 from btrm.data.sft_data import SftDataConfig
 from btrm.judges.grid import JudgeConfig
-from btrm.judges.teacher import TeacherConfig
 from btrm.launch.plan import Experiment, Step
 from btrm.metrics.evaluate import EvaluateConfig
 from btrm.report.summary import SummarizeConfig
 from btrm.rewards.config import RewardConfig
 from btrm.runs import Resources
+from btrm.teacher.config import TeacherConfig
 from btrm.train.grpo import GrpoConfig
 from btrm.train.merge import MergeConfig
 from btrm.train.sft import SftConfig

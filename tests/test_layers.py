@@ -30,7 +30,7 @@ FOUNDATION = (
 LAYERS = (
     FOUNDATION,
     ("prompts", "scores", "edge_tags", "environment", "rewards", "metrics"),
-    ("data", "judges", "train", "report"),
+    ("data", "judges", "teacher", "train", "report"),
     ("stages",),
     ("launch", "show", "onebox"),
     ("container",),
@@ -50,6 +50,10 @@ HEAVY = {
     "peft",
     "pyarrow",
     "submitit",
+    "anthropic",
+    "google",
+    "httpx",
+    "openai",
 }
 
 

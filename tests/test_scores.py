@@ -97,7 +97,9 @@ def test_outcome(text: str, outcome: Outcome):
 def test_finish_reasons():
     assert parse_score("so far", LAST, "length").outcome == Outcome.TRUNCATED
     assert parse_score("<s>5</s>", LAST, "length").outcome == Outcome.SCORED
-    assert parse_score("<s>5</s>", LAST, "content_filter").outcome == Outcome.REFUSED
+    assert parse_score("<s>5</s>", LAST, "refusal").outcome == Outcome.REFUSED
+    assert parse_score("<s>5</s>", LAST, "content_filter").outcome == Outcome.FILTERED
+    assert parse_score("<s>5</s>", LAST, "error").outcome == Outcome.ERROR
 
 
 @pytest.mark.parametrize("parser", PARSERS.values(), ids=lambda p: p.name)

@@ -17,7 +17,7 @@ from btrm.submit import main
 OFFLINE = """
 from btrm.data.pairs import PairsConfig
 from btrm.data.sft_data import SftDataConfig
-from btrm.judges.teacher import TeacherConfig
+from btrm.teacher.config import TeacherConfig
 from btrm.launch.plan import Experiment, Step
 
 def offline():

@@ -7,7 +7,6 @@ dropped.jsonl with the reason.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,8 @@ from btrm.progress import progress
 from btrm.prompts import PromptSpec, get_prompt
 from btrm.records import PreferencePair, read_judgements, read_pairs, stable_hash
 from btrm.runs import StageConfig, StageResult, StageRun, replace
-from btrm.scores import Outcome
+from btrm.scores import Outcome, without_tags
 
-# A tag and what it leaves behind: the answer is rebuilt with one tag, on the student prompt's own side.
-_TAG = re.compile(r"<s>[^<]*</s>|</?s>")
 _COLUMNS = ("label_id", "pair_id", "side", "sample", "prompt", "completion", "score", "outcome")
 Answer = dict[str, Any]
 
@@ -58,7 +55,7 @@ class SftWriter:
 
     def keep(self, pair: PreferencePair, answer: Answer) -> None:
         """Write one conversation: the prompt filled in, and the answer with its tag exactly once."""
-        reason = _TAG.sub("", cast(str, answer["completion"]))
+        reason = without_tags(cast(str, answer["completion"]))
         target = self.prompt.target(answer["score"], reason)
         messages = self.prompt.messages(pair.context, pair.responses[answer["side"]])
         row = {"messages": [*messages, {"role": "assistant", "content": target}], **_key(answer)}

@@ -24,9 +24,10 @@ from btrm.data.toy import toy_pairs
 from btrm.judges import grid
 from btrm.judges.base import JudgeAnswer, JudgeRequest
 from btrm.judges.grid import JudgeConfig, halve_batch, share_judge, work_judge
-from btrm.judges.teacher import TeacherConfig, share_teacher, work_teacher
 from btrm.records import write_pairs
 from btrm.stopping import Stopped, ask_to_stop, forget
+from btrm.teacher.config import TeacherConfig
+from btrm.teacher.stage import share_teacher, work_teacher
 from btrm.work import Unit, share
 
 PAIRS, CELLS = 6, 4
@@ -260,10 +261,10 @@ def test_a_teacher_is_shared_too(tmp_path: Path, pairs_file: Path) -> None:
     run = stage_run(tmp_path / "run", "teacher")
     units = work_teacher(teacher, run)
     assert units == [Unit("part", ((0, 9),))]
-    next(share_teacher(teacher, run, share(units, 1, 3)))
+    assert sum(share_teacher(teacher, run, share(units, 1, 3))) == 3
     units = work_teacher(teacher, run)
-    assert units == [Unit("part", ((0, 3), (4, 9)))]
-    assert sum(sum(share_teacher(teacher, run, share(units, element, 2))) for element in (0, 1)) == 8
+    assert units == [Unit("part", ((0, 3), (6, 9)))]
+    assert sum(sum(share_teacher(teacher, run, share(units, element, 2))) for element in (0, 1)) == 6
     assert run_stage("teacher", teacher, tmp_path / "run").results["asked_now"] == 0
     run_stage("teacher", teacher, tmp_path / "calm")
     assert rows(tmp_path / "run", "teacher") == rows(tmp_path / "calm", "teacher")

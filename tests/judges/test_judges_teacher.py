@@ -10,9 +10,9 @@ from btrm.data.toy import toy_pairs
 from btrm.judges.base import MAX_SAMPLES, make_request, request_seed
 from btrm.judges.decode import uniforms
 from btrm.judges.rule import RULES, RuleJudge
-from btrm.judges.teacher import TeacherConfig
 from btrm.prompts import get_prompt
 from btrm.scores import parse_score
+from btrm.teacher.config import TeacherConfig
 
 
 @pytest.mark.parametrize("prompt", ["toy_score100", "score5_v1", "hh_score100_v2"])

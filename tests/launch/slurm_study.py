@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from btrm.data.pairs import PairsConfig
 from btrm.data.sft_data import SftDataConfig
-from btrm.judges.teacher import TeacherConfig
 from btrm.launch.plan import Experiment, Step
 from btrm.runs import Resources
+from btrm.teacher.config import TeacherConfig
 
 _SMALL = Resources(cpus=1, mem_gb=1, time_min=5)
 

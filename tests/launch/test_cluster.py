@@ -10,7 +10,6 @@ from btrm.config import ConfigError
 from btrm.data.pairs import PairsConfig
 from btrm.images import image_stat
 from btrm.judges.grid import JudgeConfig
-from btrm.judges.teacher import TeacherConfig
 from btrm.launch import cluster, wait
 from btrm.launch.cluster import Options, cluster_plan, describe, plan_steps, submit, withheld
 from btrm.launch.limits import ClusterLimits, NoClusterError
@@ -22,6 +21,7 @@ from btrm.launch.slurm import NoRoomError
 from btrm.launch.submission import Plan, SentJob, new_submission
 from btrm.runs import Resources
 from btrm.submit import main
+from btrm.teacher.config import TeacherConfig
 from btrm.train.grpo import GrpoConfig
 
 SITE = Site(name="tried", executor="slurm", partition="low")

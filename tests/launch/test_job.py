@@ -47,7 +47,11 @@ def as_job(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
 
 def submitted(tmp_path: Path, elements: int | None = None, part_pairs: int = 4) -> Submission:
     teacher = PlannedStep(
-        name="teacher", stage="teacher", config={"part_pairs": part_pairs}, resources=CPU, elements=elements
+        name="teacher",
+        stage="teacher",
+        config={"part_pairs": part_pairs, "concurrency": 1},
+        resources=CPU,
+        elements=elements,
     )
     root = tmp_path / "run"
     return new_submission(root, Plan(root=str(root), steps=(PAIRS, teacher), env={}))

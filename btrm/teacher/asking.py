@@ -1,0 +1,54 @@
+"""Who is asked, through which gate and at what price, as the config says."""
+
+from __future__ import annotations
+
+import importlib
+
+from btrm.records import stable_hash
+from btrm.runs import StageRun
+from btrm.teacher.base import Backend, Call
+from btrm.teacher.config import APIS, TeacherConfig
+from btrm.teacher.drive import Asker
+from btrm.teacher.gate import Cost, Gate, OpenGate
+from btrm.teacher.journal import Journal
+from btrm.teacher.prices import price_of
+
+_ROOM = "btrm.teacher.backends"
+
+
+async def open_asker(config: TeacherConfig, run: StageRun, journal: Journal) -> Asker:
+    """Return an asker; its backend has its key, and its gate stands."""
+    price = price_of(config)
+    return Asker(
+        backend=open_backend(config, run),
+        gate=open_gate(config, run, journal),
+        journal=journal,
+        concurrency=config.concurrency,
+        max_attempts=config.max_attempts,
+        timeout_s=config.timeout_s,
+        most=lambda _: Cost(),
+        usd=lambda usage: price.usd(usage, config.mode) if price else None,
+        request_hash=lambda call: request_hash(config, call),
+        lead_first=False,
+    )
+
+
+def open_backend(config: TeacherConfig, run: StageRun) -> Backend:
+    """Return who is asked. Each backend's module has `open_backend(config, run)`."""
+    name = config.backend if config.backend in (*APIS, "vllm") else "rule"
+    return importlib.import_module(f"{_ROOM}.{name}").open_backend(config, run)
+
+
+def open_gate(config: TeacherConfig, run: StageRun, journal: Journal) -> Gate:
+    """Return the gate that a share's calls go through."""
+    del config, run, journal
+    return OpenGate()
+
+
+# What changes a request beside its text.
+_SAMPLING = ("backend", "model", "temperature", "top_p", "max_tokens", "thinking_budget")
+
+
+def request_hash(config: TeacherConfig, call: Call) -> str:
+    """Return the digest of a request: who is asked what, and how the answer is drawn."""
+    return stable_hash(repr([getattr(config, name) for name in _SAMPLING]), str(call.seed), call.text_hash, length=32)

@@ -1,0 +1,59 @@
+"""What all shards of a job share while they ask: the rate, the budget, pauses, and the word that nobody goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from btrm.teacher.base import HaltError
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call takes from the limits: tokens in and out, and dollars. One request, always."""
+
+    tokens: int = 0
+    usd: float = 0.0
+
+
+class Gate(Protocol):
+    """Where a call waits for its turn."""
+
+    async def admit(self, most: Cost) -> None:
+        """Return when a call that may cost this much may be sent. Raises HaltError where nobody may go on."""
+        ...
+
+    async def settle(self, most: Cost, spent: Cost) -> None:
+        """Say what an admitted call has cost after all; what it has not is there for others."""
+        ...
+
+    async def pause(self, seconds: float) -> None:
+        """Let nobody send anything for so long: the API has asked for that."""
+        ...
+
+    async def halt(self, error: HaltError) -> None:
+        """Tell everyone to stop, and why; the first word stays."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what is held."""
+        ...
+
+
+class OpenGate:
+    """No limits, and nobody else: for backends of this process."""
+
+    async def admit(self, most: Cost) -> None:
+        """Return at once."""
+
+    async def settle(self, most: Cost, spent: Cost) -> None:
+        """Nothing is counted."""
+
+    async def pause(self, seconds: float) -> None:
+        """Nobody asks for that here."""
+
+    async def halt(self, error: HaltError) -> None:
+        """Nobody else listens."""
+
+    async def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,133 @@
+"""The `teacher` stage: pairs in, a teacher's judgements out, in the form that its student should learn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import contextmanager
+
+from btrm.config import ConfigError
+from btrm.judges.base import Sampling
+from btrm.judges.cells import Cell
+from btrm.judges.numbered import Pairs, read_labels, read_numbered
+from btrm.judges.rebuild import rebuild
+from btrm.leases import claim, holding
+from btrm.progress import progress
+from btrm.prompts import get_prompt
+from btrm.runs import OWNER, StageResult, StageRun
+from btrm.stopping import safe_point
+from btrm.teacher.asking import open_asker
+from btrm.teacher.base import Call, HaltError
+from btrm.teacher.config import TeacherConfig
+from btrm.teacher.journal import Entry, Journal, journals, read_journal, repair
+from btrm.teacher.layouts import make_calls
+from btrm.teacher.rows import Owed
+from btrm.teacher.spending import spending
+from btrm.work import Unit
+
+PARTS, CALLS, SHARES = "parts", "calls", ".shares"
+
+
+class HaltedError(ConfigError):
+    """Nobody who asks so will be answered; what is on disk stays, and a rerun goes on from there."""
+
+
+def work_teacher(config: TeacherConfig, run: StageRun) -> list[Unit]:
+    """Return the pairs that are not judged yet, numbered after skip_pairs, as one unit."""
+    return _pairs(config, run).missing_units(run.dir / PARTS, [cell_of(config)])
+
+
+def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
+    """Judge these pairs where they are still missing; yield how many are safe on disk now, at least once a second.
+
+    Raises HaltedError where the API or the budget lets nobody go on.
+    """
+    cell, pairs = cell_of(config), _pairs(config, run)
+    todo = pairs.still_missing(run.dir / PARTS, [cell], units)
+    if not todo:
+        return
+    records = read_numbered(run.input(config.pairs), [Unit(cell.name, r) for _, r in todo], config.skip_pairs)
+    owed = Owed(cell, pairs, records, config.part_pairs)
+    with _claimed(run, units) as journal:
+        try:
+            for path in journals(run.dir / CALLS):
+                yield sum(owed.fill(entry) for entry in read_journal(path))
+            calls = make_calls(config, records, list(owed.missing()))
+            for entries in _ask(config, run, journal, calls):
+                done = sum(owed.fill(entry) for entry in entries)
+                owed.write_parts(run, run.dir / PARTS)
+                yield done
+                safe_point()
+        finally:
+            owed.write_rest(run, run.dir / PARTS)
+
+
+def _ask(config: TeacherConfig, run: StageRun, journal: Journal, calls: Iterator[Call]) -> Iterator[list[Entry]]:
+    """Run the asking in this thread, as far as its results are wanted."""
+    with asyncio.Runner() as runner:
+        asker = runner.run(open_asker(config, run, journal))
+        answers = asker.run(calls)
+        try:
+            while (entries := runner.run(_next(answers))) is not None:
+                yield entries
+        except HaltError as error:
+            raise HaltedError(f"{error.cause}: {error}") from None
+        finally:
+            runner.run(answers.aclose())
+            runner.run(asker.close())
+
+
+async def _next(answers: AsyncGenerator[list[Entry]]) -> list[Entry] | None:
+    return await anext(answers, None)
+
+
+@contextmanager
+def _claimed(run: StageRun, units: Sequence[Unit]) -> Generator[Journal]:
+    """Own a share: another attempt at it is fenced, its torn line is mended, and this one has a journal of its own."""
+    first = min(first for unit in units for first, _ in unit.missing)
+    last = max(last for unit in units for _, last in unit.missing)
+    name = f"{first:07d}-{last:07d}"
+    owner = os.environ.get(OWNER)
+    lease = claim(run.dir / SHARES / name, owner or f"pid {os.getpid()}", **({} if owner else {"wait_s": 0.0}))
+    with holding(lease):
+        for path in (run.dir / CALLS).glob(f"{name}.*.jsonl"):
+            repair(path)
+        journal = Journal(run.dir / CALLS / f"{name}.{lease.number:04d}.jsonl")
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+
+def run_teacher(config: TeacherConfig, run: StageRun) -> StageResult:
+    """Judge the pairs that are not judged yet and rebuild judgements.parquet.
+
+    Raises ConfigError where skip_pairs leaves nothing, HaltedError where the API or the budget lets nobody go on.
+    """
+    units = work_teacher(config, run)
+    owing = sum(unit.rows for unit in units)
+    asked = sum(progress(share_teacher(config, run, units), owing, "teacher", "pair"))
+    pairs = _pairs(config, run)
+    rows = rebuild(run, run.dir / PARTS, [cell_of(config)], pairs)
+    for path in journals(run.dir / CALLS):
+        repair(path)
+    results = {"pairs": pairs.wanted, "asked_now": asked, **spending(run.dir / CALLS).to_json()}
+    return StageResult({"judgements.parquet": rows, PARTS: None, CALLS: None}, results)
+
+
+def _pairs(config: TeacherConfig, run: StageRun) -> Pairs:
+    path = run.input(config.pairs)
+    labels = read_labels(path, config.skip_pairs)
+    if not labels:
+        raise ConfigError(f"{path}: no pairs left after skip_pairs={config.skip_pairs}")
+    return Pairs(labels, min(config.n_pairs or len(labels), len(labels)))
+
+
+def cell_of(config: TeacherConfig) -> Cell:
+    """Return what is written about the teacher into every row."""
+    # A teacher's own sampling is in its requests' hashes; here it says only whether the answers were greedy.
+    sampling = Sampling(1.0 if config.temperature is None else config.temperature, 1.0, 0, config.max_tokens)
+    return Cell(
+        "part", config.judge, config.judge, None, get_prompt(config.prompt), sampling, config.n_samples, config.seed
+    )
