@@ -10,6 +10,7 @@ from typing import Literal
 
 from btrm.config import ConfigError
 from btrm.leases import Fenced
+from btrm.teacher.base import HaltedError
 
 Action = Literal["requeue", "retry", "halve", "stop", "none"]
 
@@ -35,6 +36,12 @@ class Failure:
 _TABLE = (
     Failure("fenced", "none", "a newer attempt of the same job has taken over; nothing to do", own_fault=False),
     Failure("bad_request", "stop", "the request was wrong: mend what the log names, submit again", own_fault=True),
+    Failure(
+        "teacher_halted",
+        "stop",
+        "mend the key, the quota or the budget that the log names, then `btrm retry RUN`: it goes on from there",
+        own_fault=False,
+    ),
     Failure(
         "image_changed",
         "stop",
@@ -176,6 +183,8 @@ def _by_error(error: BaseException | None) -> str | None:
             return "quota"
         if isinstance(part, MemoryError):
             return "out_of_memory"
+        if isinstance(part, HaltedError):
+            return "teacher_halted"
     return "bad_request" if isinstance(error, ConfigError) else None
 
 

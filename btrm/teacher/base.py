@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
+from btrm.config import ConfigError
 from btrm.records import stable_hash
 
 Layout = Literal["pointwise", "batched", "pairwise"]
@@ -145,3 +146,7 @@ class HaltError(TeacherError):
     def __init__(self, message: str, cause: HaltCause) -> None:
         super().__init__(message)
         self.cause: HaltCause = cause
+
+
+class HaltedError(ConfigError):
+    """The stage's own end after a HaltError; what is on disk stays, and a rerun goes on from there."""

@@ -18,7 +18,7 @@ from btrm.prompts import get_prompt
 from btrm.runs import OWNER, StageResult, StageRun
 from btrm.stopping import safe_point
 from btrm.teacher.asking import open_asker
-from btrm.teacher.base import Call, HaltError
+from btrm.teacher.base import Call, HaltedError, HaltError
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.journal import Entry, Journal, journals, read_journal, repair
 from btrm.teacher.layouts import make_calls
@@ -27,10 +27,6 @@ from btrm.teacher.spending import spending
 from btrm.work import Unit
 
 PARTS, CALLS, SHARES = "parts", "calls", ".shares"
-
-
-class HaltedError(ConfigError):
-    """Nobody who asks so will be answered; what is on disk stays, and a rerun goes on from there."""
 
 
 def work_teacher(config: TeacherConfig, run: StageRun) -> list[Unit]:

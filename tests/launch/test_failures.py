@@ -10,6 +10,7 @@ import pytest
 from btrm.config import ConfigError
 from btrm.launch.failures import FAILURES, classify
 from btrm.leases import Fenced
+from btrm.teacher.base import HaltedError
 
 LOGS = {
     "cuda_out_of_memory": (
@@ -115,6 +116,7 @@ def test_kill_9_is_killed_until_slurm_says_that_memory_was_short() -> None:
 def test_an_exception_tells_the_class() -> None:
     assert classify("", None, None, Fenced("x")).name == "fenced"
     assert classify("", None, None, ConfigError("x")).name == "bad_request"
+    assert classify("", None, None, HaltedError("auth: no such key")).name == "teacher_halted"
     assert classify("", None, None, MemoryError()).name == "out_of_memory"
     assert classify("", None, None, OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))).name == "quota"
     assert classify("", None, None, RuntimeError("CUDA error: out of memory")).name == "cuda_out_of_memory"
@@ -138,4 +140,4 @@ def test_every_class_says_what_is_done() -> None:
 
 def test_only_what_another_try_cannot_mend_stops() -> None:
     stops = {name for name, failure in FAILURES.items() if failure.action == "stop"}
-    assert stops == {"bad_request", "offline_hub", "no_progress", "image_changed", "image_unfit"}
+    assert stops == {"bad_request", "offline_hub", "no_progress", "teacher_halted", "image_changed", "image_unfit"}
