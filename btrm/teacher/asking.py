@@ -9,15 +9,20 @@ from btrm.runs import StageRun
 from btrm.teacher.base import Backend, Call
 from btrm.teacher.config import APIS, TeacherConfig
 from btrm.teacher.drive import Asker
-from btrm.teacher.gate import Cost, Gate, OpenGate
+from btrm.teacher.estimate import most_of
+from btrm.teacher.gate import Gate, OpenGate
 from btrm.teacher.journal import Journal
-from btrm.teacher.prices import price_of
+from btrm.teacher.prices import check_price, price_of
 
 _ROOM = "btrm.teacher.backends"
 
 
 async def open_asker(config: TeacherConfig, run: StageRun, journal: Journal) -> Asker:
-    """Return an asker; its backend has its key, and its gate stands."""
+    """Return an asker; its backend has its key, and its gate stands.
+
+    Raises ConfigError for a budget that nobody can hold.
+    """
+    check_price(config)
     price = price_of(config)
     return Asker(
         backend=open_backend(config, run),
@@ -26,7 +31,7 @@ async def open_asker(config: TeacherConfig, run: StageRun, journal: Journal) -> 
         concurrency=config.concurrency,
         max_attempts=config.max_attempts,
         timeout_s=config.timeout_s,
-        most=lambda _: Cost(),
+        most=lambda call: most_of(call, config, price),
         usd=lambda usage: price.usd(usage, config.mode) if price else None,
         request_hash=lambda call: request_hash(config, call),
         lead_first=False,
