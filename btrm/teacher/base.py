@@ -40,7 +40,7 @@ class Call:
 
     The parts go in this order, so that calls about one pair share everything up to `question`: `system`, `context`
     (cacheable), `question`. `schema` is the JSON schema of the answer where `form` is schema; it is the same for every
-    call of a stage. `seed` is for APIs that take one.
+    call of a stage. `seed` is for APIs that take one. `responses` are the items' texts, for backends without a model.
     """
 
     items: tuple[Item, ...]
@@ -52,6 +52,7 @@ class Call:
     question: str
     schema: Mapping[str, Any] | None
     seed: int
+    responses: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def keys(self) -> tuple[RowKey, ...]:

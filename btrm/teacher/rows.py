@@ -13,7 +13,7 @@ from btrm.runs import StageRun, win
 from btrm.scores import Outcome, without_tags
 from btrm.teacher.base import RowKey
 from btrm.teacher.journal import Entry
-from btrm.teacher.layouts import Verdict, verdicts
+from btrm.teacher.reading import Verdict, verdicts
 
 PairOf = Callable[[str], PreferencePair | None]
 

@@ -1,0 +1,145 @@
+"""From a reply to a score and an analysis for each of its call's responses.
+
+A score counts only where its response's mark says so: in the tag with that mark, in the section with that mark, or in
+the element with that id. No data holds its call's marks, so nothing that is quoted from it is ever read as a score.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from btrm.scores import ENDS, Outcome, Scale, Score, read_numeral
+from btrm.teacher.forms import PLACEHOLDER
+from btrm.teacher.journal import Entry
+from btrm.teacher.marks import writable
+
+_UNPARSED = Score(None, Outcome.UNPARSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a reply says about one item; `analysis` is its reasoning, as the teacher wrote it."""
+
+    score: Score
+    analysis: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One place where an item's score stands: what is written there, and the reasoning that goes with it."""
+
+    inside: str
+    analysis: str
+
+
+def verdicts(entry: Entry, scale: Scale) -> list[Verdict]:
+    """Return a verdict for each item of an answer, in their order. Never raises: a bad answer is an outcome.
+
+    A finish reason in ENDS decides, whatever the text says. An item counts whose score stands in one place, or in
+    several that agree; none is truncated where the answer ended because of its length, else unparsed, and so is a
+    contradiction. What is wrong with one item leaves the others theirs.
+    """
+    if entry.finish_reason in ENDS:
+        return [Verdict(Score(None, ENDS[entry.finish_reason]), "")] * len(entry.items)
+    marks = [item.mark for item in entry.items]
+    alone = entry.layout == "pointwise"
+    found = _in_json(entry.text, marks, alone) if entry.form == "schema" else _in_tags(entry.text, marks, alone)
+    none = Score(None, Outcome.TRUNCATED) if entry.finish_reason == "length" else _UNPARSED
+    return [_verdict(found[mark], scale, none) for mark in marks]
+
+
+def _verdict(places: Sequence[_Found], scale: Scale, none: Score) -> Verdict:
+    if not places:
+        return Verdict(none, "")
+    scores = {read_numeral(place.inside, scale) for place in places}
+    analysis = next((place.analysis for place in places if place.analysis.strip()), "")
+    return Verdict(scores.pop() if len(scores) == 1 else _UNPARSED, writable(analysis.strip()))
+
+
+_Places = defaultdict[str, list[_Found]]
+
+
+def _in_tags(text: str, marks: Sequence[str], alone: bool) -> _Places:
+    """Find each mark's tags; where there are several items, only in sections of that mark."""
+    found: _Places = defaultdict(list)
+    for mark, section in [(marks[0], text)] if alone else _sections(text, marks):
+        tag = re.compile(rf"<score\s+id\s*=\s*[\"']?{mark}[\"']?\s*>([^<]*)</score\s*>")
+        begin = 0
+        for match in tag.finditer(section):
+            if match[1].strip() != PLACEHOLDER:
+                found[mark].append(_Found(match[1], section[begin : match.start()]))
+            begin = match.end()
+    return found
+
+
+def _sections(text: str, marks: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Yield (mark, text) for each section; only a line with a mark of this call begins one."""
+    line = re.compile(rf"^[ \t#*]*===[ \t]*({'|'.join(marks)})[ \t]*===[ \t*\r]*$", re.MULTILINE)
+    _, *pieces = line.split(text)
+    return zip(pieces[::2], pieces[1::2], strict=True)
+
+
+class _Numeral(str):
+    """A number as it stood in JSON: `1e2` and `85.50` are read by the same rules as in a tag."""
+
+    __slots__ = ()
+
+
+_Fields = dict[str, list[Any]]  # an object's fields, each with all the values that it was given
+_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*\Z", re.DOTALL)
+
+
+def _in_json(text: str, marks: Sequence[str], alone: bool) -> _Places:
+    """Find each mark's scores; nothing is found in what is not JSON from end to end, or fenced JSON."""
+    found: _Places = defaultdict(list)
+    try:
+        answer = _parsed(text)
+    except (ValueError, RecursionError):
+        return found
+    if alone:
+        found[marks[0]] += _scores(answer)
+        return found
+    for element in [one for many in _lists(answer, "items") for one in many]:
+        ids = {id_ for id_ in _fields(element).get("id", []) if isinstance(id_, str)}
+        if len(ids) == 1:
+            found[str(ids.pop())] += _scores(element)
+    return found
+
+
+def _parsed(text: str) -> Any:
+    """Read JSON without losing anything. Raises ValueError or RecursionError."""
+    fenced = _FENCED.match(text)
+    return json.loads(
+        fenced[1] if fenced else text,
+        object_pairs_hook=_gather,
+        parse_int=_Numeral,
+        parse_float=_Numeral,
+        parse_constant=_Numeral,
+    )
+
+
+def _gather(pairs: list[tuple[str, Any]]) -> _Fields:
+    fields: _Fields = {}
+    for name, value in pairs:
+        fields.setdefault(name, []).append(value)
+    return fields
+
+
+def _fields(value: Any) -> _Fields:
+    return cast("_Fields", value) if isinstance(value, dict) else {}
+
+
+def _lists(value: Any, name: str) -> list[list[Any]]:
+    return [cast("list[Any]", many) for many in _fields(value).get(name, []) if isinstance(many, list)]
+
+
+def _scores(value: Any) -> list[_Found]:
+    """Return what an element says; a score that is no number and no string cannot be read."""
+    fields = _fields(value)
+    analysis = " ".join(text for text in fields.get("analysis", []) if type(text) is str)
+    return [_Found(score if isinstance(score, str) else "", analysis) for score in fields.get("score", [])]
