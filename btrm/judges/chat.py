@@ -47,12 +47,20 @@ class Chat:
 
     def completion(self, token_ids: Sequence[int]) -> Completion:
         """Return a generated sequence as text; one that no end token closes ended because of its length."""
-        end = next((i for i, token in enumerate(token_ids) if token in self.end_ids), None)
+        end = self.end(token_ids)
         ended_by = None if end is None else str(self.tokenizer.convert_ids_to_tokens(token_ids[end]))
-        kept = [token for token in token_ids[:end] if token not in self.hidden]
-        text = str(self.tokenizer.decode(kept, skip_special_tokens=False, spaces_between_special_tokens=False))
         tokens = len(token_ids) if end is None else end + 1
-        return Completion(close_tag(text, ended_by, end is not None), "length" if end is None else "stop", tokens)
+        text = close_tag(self.text(token_ids[:end]), ended_by, end is not None)
+        return Completion(text, "length" if end is None else "stop", tokens)
+
+    def end(self, token_ids: Sequence[int]) -> int | None:
+        """Return where an end token closes a generated sequence, None where its length did."""
+        return next((i for i, token in enumerate(token_ids) if token in self.end_ids), None)
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Return what tokens say, without those that are no text."""
+        kept = [token for token in token_ids if token not in self.hidden]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False, spaces_between_special_tokens=False))
 
 
 def _hidden_ids(tokenizer: Any) -> frozenset[int]:

@@ -51,6 +51,17 @@ def find_checkpoints(run: StageRun, members: Mapping[str, str], base: str | None
     return list(found.values())
 
 
+def find_model(run: StageRun, label: str, reference: str) -> Checkpoint:
+    """Return the full model behind a reference; raise ConfigError where there is none."""
+    path = run.model(reference)
+    folder = Path(path)
+    if not folder.exists() and is_hub_name(path):
+        return Checkpoint(label, path, path)
+    if checkpoint_kind(folder) == "adapter":
+        raise ConfigError(f"{path} is a LoRA adapter, not a model; merge it first")
+    return Checkpoint(label, path, _model_hash(path))
+
+
 def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
     """Return a sort key that puts checkpoint-50 before checkpoint-100."""
     pieces = re.split(r"(\d+)", text)

@@ -27,7 +27,7 @@ _DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR"}
 
 
 @contextmanager
-def _environment() -> Generator[None]:
+def vllm_environment() -> Generator[None]:
     """Run vLLM under its settings and leave the caller's environment as it was: LLM() itself edits os.environ."""
     before = dict(os.environ)
     os.environ.update({**{k: v for k, v in _DEFAULTS.items() if k not in before}, **_ENVIRONMENT})
@@ -60,22 +60,29 @@ def _process_state() -> Generator[None]:
 @contextmanager
 def vllm_process() -> Generator[None]:
     """Run what imports or builds vLLM in here: its settings hold, and the process comes out as it went in."""
-    with _environment(), _process_state():
+    with vllm_environment(), _process_state():
         yield
 
 
 @contextmanager
 def open_vllm(spec: EngineSpec) -> Generator[VllmEngine]:
     """Start an engine on a model; shut it down at the end, so that the next one finds the memory free."""
+    with open_llm(spec) as (chat, llm):
+        yield VllmEngine(spec, chat, llm)
+
+
+@contextmanager
+def open_llm(spec: EngineSpec) -> Generator[tuple[Chat, Any]]:
+    """Start vLLM's own LLM on a model, with the model's chat; `vllm_environment` has to stand while it works."""
     with vllm_process():
         from vllm import LLM
 
         chat = Chat.open(spec.model, spec.max_length)
         llm: Any = LLM(**engine_arguments(spec, chat.max_length))
     try:
-        yield VllmEngine(spec, chat, llm)
+        yield chat, llm
     finally:
-        with _environment():
+        with vllm_environment():
             llm.llm_engine.engine_core.shutdown()
         del llm
         gc.collect()
@@ -132,7 +139,7 @@ class VllmEngine:
         fits = [i for i, p in enumerate(prompts) if self._chat.fits(p, self._spec.sampling.max_new_tokens)]
         if not fits:
             return answers
-        with _environment():
+        with vllm_environment():
             outputs = self._llm.generate(
                 [{"prompt_token_ids": prompts[i]} for i in fits],
                 [self._parameters(requests[i]) for i in fits],

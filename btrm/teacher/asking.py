@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 
 from btrm.records import stable_hash
 from btrm.runs import StageRun
@@ -15,6 +16,7 @@ from btrm.teacher.journal import Journal
 from btrm.teacher.prices import check_price, price_of
 
 _ROOM = "btrm.teacher.backends"
+_ENGINE_AT_ONCE = 2048  # twice the largest batch that vLLM takes by itself, so that the next are there already
 
 
 async def open_asker(config: TeacherConfig, run: StageRun, journal: Journal) -> Asker:
@@ -23,14 +25,14 @@ async def open_asker(config: TeacherConfig, run: StageRun, journal: Journal) -> 
     Raises ConfigError for a budget that nobody can hold.
     """
     check_price(config)
-    price = price_of(config)
+    price, own_engine = price_of(config), config.backend == "vllm"
     return Asker(
         backend=open_backend(config, run),
         gate=open_gate(config, run, journal),
         journal=journal,
-        concurrency=config.concurrency,
+        concurrency=max(config.concurrency, _ENGINE_AT_ONCE) if own_engine else config.concurrency,
         max_attempts=config.max_attempts,
-        timeout_s=config.timeout_s,
+        timeout_s=math.inf if own_engine else config.timeout_s,  # an engine of this process takes its time
         most=lambda call: most_of(call, config, price),
         usd=lambda usage: price.usd(usage, config.mode) if price else None,
         request_hash=lambda call: request_hash(config, call),

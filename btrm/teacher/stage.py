@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from btrm.config import ConfigError
 from btrm.judges.base import Sampling
 from btrm.judges.cells import Cell
+from btrm.judges.checkpoints import find_model
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.rebuild import rebuild
 from btrm.leases import claim, holding
@@ -31,7 +32,7 @@ PARTS, CALLS, SHARES = "parts", "calls", ".shares"
 
 def work_teacher(config: TeacherConfig, run: StageRun) -> list[Unit]:
     """Return the pairs that are not judged yet, numbered after skip_pairs, as one unit."""
-    return _pairs(config, run).missing_units(run.dir / PARTS, [cell_of(config)])
+    return _pairs(config, run).missing_units(run.dir / PARTS, [cell_of(config, run)])
 
 
 def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
@@ -39,7 +40,7 @@ def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -
 
     Raises HaltedError where the API or the budget lets nobody go on.
     """
-    cell, pairs = cell_of(config), _pairs(config, run)
+    cell, pairs = cell_of(config, run), _pairs(config, run)
     todo = pairs.still_missing(run.dir / PARTS, [cell], units)
     if not todo:
         return
@@ -105,7 +106,7 @@ def run_teacher(config: TeacherConfig, run: StageRun) -> StageResult:
     owing = sum(unit.rows for unit in units)
     asked = sum(progress(share_teacher(config, run, units), owing, "teacher", "pair"))
     pairs = _pairs(config, run)
-    rows = rebuild(run, run.dir / PARTS, [cell_of(config)], pairs)
+    rows = rebuild(run, run.dir / PARTS, [cell_of(config, run)], pairs)
     for path in journals(run.dir / CALLS):
         repair(path)
     results = {"pairs": pairs.wanted, "asked_now": asked, **spending(run.dir / CALLS).to_json()}
@@ -120,10 +121,9 @@ def _pairs(config: TeacherConfig, run: StageRun) -> Pairs:
     return Pairs(labels, min(config.n_pairs or len(labels), len(labels)))
 
 
-def cell_of(config: TeacherConfig) -> Cell:
-    """Return what is written about the teacher into every row."""
+def cell_of(config: TeacherConfig, run: StageRun) -> Cell:
+    """Return what is written about the teacher into every row. Raises ConfigError where its weights are none."""
     # A teacher's own sampling is in its requests' hashes; here it says only whether the answers were greedy.
     sampling = Sampling(1.0 if config.temperature is None else config.temperature, 1.0, 0, config.max_tokens)
-    return Cell(
-        "part", config.judge, config.judge, None, get_prompt(config.prompt), sampling, config.n_samples, config.seed
-    )
+    weights = find_model(run, config.judge, config.weights).model_hash if config.weights else config.judge
+    return Cell("part", config.judge, weights, None, get_prompt(config.prompt), sampling, config.n_samples, config.seed)
