@@ -1,0 +1,167 @@
+"""What an API's errors mean: which pass, which are this request's own, and which stop everyone.
+
+The classes of the SDKs change with their HTTP library; status, headers and body do not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+from btrm.teacher.base import Fault, HaltCause, HaltError, RequestError, TeacherError, TransientError
+
+_LONGEST_MESSAGE = 500
+_LONGEST_WAIT_S = 3600.0
+# Libraries that the SDKs speak HTTP with: what they raise is a connection that failed.
+_HTTP = {"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "anyio", "h11", "ssl", "google.auth"}
+
+_QUOTA = {"insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active"}
+_AUTH = {"invalid_api_key", "authentication_error", "permission_error", "API_KEY_INVALID", "UNAUTHENTICATED"}
+_MODEL = {"model_not_found", "not_found_error"}
+_LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large"}
+_POLICY = {"content_policy_violation", "content_filter", "moderation_blocked", "invalid_prompt"}
+_QUOTA_TEXT = re.compile(
+    r"credit balance is too low|insufficient (?:credits|balance|quota)|enable billing|limit: 0\b", re.I
+)
+_MODEL_TEXT = re.compile(r"not a valid model|model\W.{0,200}(?:does not exist|not found|not supported for)", re.I)
+_LONG_TEXT = re.compile(
+    r"prompt is too long|context (?:length|window)|maximum input length|input token count|request too large", re.I
+)
+_POLICY_TEXT = re.compile(r"content (?:filtering|management|usage) policy|content policy|flagged|safety system", re.I)
+_FAULTS: dict[int, Fault] = {
+    408: "timeout", 409: "server_error", 425: "server_error", 429: "rate_limited", 503: "overloaded", 504: "timeout",
+    529: "overloaded",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An API's error: its status, the names that it gives itself (type, code, reason), and what it says."""
+
+    status: int
+    message: str
+    names: frozenset[str] = frozenset()
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    retry_after_s: float | None = None
+
+
+def error_of(problem: Problem) -> TeacherError:
+    """Return what a problem means for the call, or for everyone."""
+    text = " ".join(problem.message.split())[:_LONGEST_MESSAGE] or "no message"
+    said = f"{problem.status} {text}"
+    if cause := _halts(problem):
+        return HaltError(said, cause)
+    if problem.names & _LONG or problem.status == 413 or (_bad(problem) and _LONG_TEXT.search(problem.message)):
+        return RequestError(said, "prompt_too_long")
+    if problem.names & _POLICY or (_bad(problem) and _POLICY_TEXT.search(problem.message)):
+        return RequestError(said, "content_filter")
+    if problem.status in _FAULTS or problem.status >= 500:
+        wait_s = problem.retry_after_s
+        wait_s = retry_after_s(problem.headers) if wait_s is None else wait_s
+        return TransientError(said, _FAULTS.get(problem.status, "server_error"), wait_s)
+    return RequestError(said)
+
+
+def _bad(problem: Problem) -> bool:
+    return 400 <= problem.status < 500
+
+
+def _halts(problem: Problem) -> HaltCause | None:
+    """Return why nobody who asks so will be answered."""
+    if not _bad(problem):
+        return None
+    if problem.status == 402 or problem.names & _QUOTA or _QUOTA_TEXT.search(problem.message):
+        return "quota"
+    flagged = problem.names & _POLICY or _POLICY_TEXT.search(problem.message)
+    if problem.status == 401 or problem.names & _AUTH or (problem.status == 403 and not flagged):
+        return "auth"
+    missing = problem.names & _MODEL or (problem.status == 400 and _MODEL_TEXT.search(problem.message))
+    return "model" if problem.status == 404 or missing else None
+
+
+def lost(error: Exception) -> TransientError | None:
+    """Return what an exception without a status means: no answer in time, a lost connection, a broken answer.
+
+    None for an error of ours.
+    """
+    kinds = [(kind.__module__, kind.__name__) for kind in type(error).__mro__]
+    if any("Timeout" in name for _, name in kinds):
+        return TransientError(f"no answer in time ({kinds[0][1]})", "timeout")
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) or any(
+        "DecodingError" in name for _, name in kinds
+    ):
+        return TransientError(f"an answer that cannot be read ({kinds[0][1]})", "garbled")
+    if any(name in {"APIConnectionError", "OSError"} for _, name in kinds) or any(
+        module.split(".")[0] in _HTTP or module.startswith("google.auth") for module, _ in kinds
+    ):
+        return TransientError(f"the connection was lost ({kinds[0][1]})", "connection")
+    return None
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how many seconds a server wants to be left alone: retry-after-ms, or retry-after in seconds or as a date."""
+    given = {name.lower(): value.strip() for name, value in headers.items()}
+    if (wait_s := _number(given.get("retry-after-ms"))) is not None:
+        return min(wait_s / 1000, _LONGEST_WAIT_S)
+    if (wait_s := _number(given.get("retry-after"))) is not None:
+        return min(wait_s, _LONGEST_WAIT_S)
+    return until(given.get("retry-after"))
+
+
+def until(date: str | None) -> float | None:
+    """Return the seconds until a date of HTTP or of RFC 3339; 0 for one that has passed, None for no date."""
+    from datetime import UTC, datetime
+
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            when = read(date or "")
+        except (ValueError, TypeError):
+            continue
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return min(max(when.timestamp() - time.time(), 0.0), _LONGEST_WAIT_S)
+    return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if 0 <= value < float("inf") else None
+
+
+def pause_s(headers: Mapping[str, str], remaining_reset: Sequence[tuple[str, str]]) -> float:
+    """Return how long nothing may be sent: the longest reset of a limit of which nothing is left."""
+    given = {name.lower(): value for name, value in headers.items()}
+    waits = [wait(given.get(reset)) for remaining, reset in remaining_reset if _number(given.get(remaining)) == 0]
+    return max(waits, default=0.0)
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def wait(text: str | None) -> float:
+    """Return the seconds of a reset: `6m0s`, `20ms`, a number of seconds, or a date."""
+    if (seconds := _number(text)) is not None:
+        return min(seconds, _LONGEST_WAIT_S)
+    if parts := _DURATION.findall(text or ""):
+        if "".join(number + unit for number, unit in parts) == text:
+            return min(sum(float(number) * _SECONDS[unit] for number, unit in parts), _LONGEST_WAIT_S)
+    return until(text) or 0.0
+
+
+def read_json(data: bytes | str) -> dict[str, Any]:
+    """Return an answer's object. Raises TransientError for what is none."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        raise TransientError("an answer that is not JSON", "garbled") from None
+    if not isinstance(value, dict):
+        raise TransientError(f"an answer that is not an object but {type(value).__name__}", "garbled")
+    return cast("dict[str, Any]", value)

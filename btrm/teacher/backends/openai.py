@@ -1,0 +1,140 @@
+"""Any server that speaks OpenAI's chat completions: OpenAI's own, vLLM serve, OpenRouter and others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from btrm.runs import StageRun
+from btrm.teacher.backends.http_errors import Problem, pause_s, read_json
+from btrm.teacher.backends.wire import Wire, asked_text, most_tokens, whole
+from btrm.teacher.base import Call, FinishReason, Reply, RequestError, TransientError, Usage
+from btrm.teacher.config import TeacherConfig
+from btrm.teacher.keys import read_key
+
+_ADDRESS = "https://api.openai.com/v1"
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+_LIMITS = tuple((f"x-ratelimit-remaining-{of}", f"x-ratelimit-reset-{of}") for of in ("requests", "tokens"))
+_Body = dict[str, Any]
+
+
+class OpenAIBackend:
+    """One client of a server. A thinking budget only makes room: the API has no field for one."""
+
+    def __init__(self, config: TeacherConfig) -> None:
+        from openai import AsyncOpenAI
+
+        key = read_key(config)
+        self._config = config
+        self._wire = Wire("openai", key, problem_of)
+        self._client = AsyncOpenAI(
+            api_key=key.value, base_url=config.base_url or _ADDRESS, max_retries=0, timeout=config.timeout_s
+        )
+        self._limit = "max_completion_tokens"
+
+    async def ask(self, call: Call) -> Reply:
+        """Ask once; twice where the server knows only the older name of the limit."""
+        limit = self._limit
+        try:
+            return await self._ask(call, limit)
+        except RequestError as error:
+            if limit == "max_tokens" or limit not in str(error):
+                raise
+            self._limit = "max_tokens"
+            return await self._ask(call, self._limit)
+
+    async def _ask(self, call: Call, limit: str) -> Reply:
+        with self._wire.errors():
+            body, headers = await self._sent(request(self._config, call, limit))
+            return reply_of(body, headers)
+
+    async def _sent(self, fields: _Body) -> tuple[_Body, Mapping[str, str]]:
+        completions = self._client.chat.completions
+        if not self._config.stream:
+            raw = await completions.with_raw_response.create(**fields)
+            return read_json(raw.content), raw.headers
+        stream = await completions.create(**fields, stream=True, stream_options={"include_usage": True})
+        merged: _Body = {}
+        async for chunk in cast("Any", stream):
+            _merge(merged, chunk.to_dict())
+        return whole(merged, _ended(merged)), cast("Any", stream).response.headers
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def request(config: TeacherConfig, call: Call, limit: str) -> _Body:
+    """Return a request's fields; `limit` is the name under which the server takes the longest answer."""
+    messages = [{"role": "system", "content": call.system}] if call.system else []
+    fields: _Body = {
+        "model": config.model,
+        "messages": [*messages, {"role": "user", "content": asked_text(call)}],
+        limit: most_tokens(config, call),
+        "seed": call.seed % 2**31,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+    }
+    if call.form == "schema":
+        answer = {"name": "answer", "strict": True, "schema": call.schema}
+        fields["response_format"] = {"type": "json_schema", "json_schema": answer}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def reply_of(body: _Body, headers: Mapping[str, str]) -> Reply:
+    """Read a completion. Raises TransientError for one that holds no answer."""
+    if "error" in body and not body.get("choices"):  # OpenRouter answers 200 where the model behind it failed
+        error: Any = body["error"]
+        raise TransientError(f"an error instead of an answer: {error}"[:500], "server_error")
+    try:
+        choice = body["choices"][0]
+        message = choice["message"]
+        text, refusal = message.get("content"), message.get("refusal")
+        finish = _FINISH.get(choice.get("finish_reason") or "stop", "stop")
+        usage = usage_of(body.get("usage") or {})
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise TransientError(f"an answer without a choice ({error!r})", "garbled") from None
+    if refusal:
+        return Reply(refusal, "refusal", usage, body, pause_s(headers, _LIMITS))
+    return Reply(text or "", finish, usage, body, pause_s(headers, _LIMITS))
+
+
+def usage_of(usage: Mapping[str, Any]) -> Usage:
+    """Return the tokens; the API's prompt_tokens hold those from its cache."""
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Usage(max((usage.get("prompt_tokens") or 0) - cached, 0), usage.get("completion_tokens") or 0, cached)
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """Return an SDK's error in the words of all APIs."""
+    from openai import APIConnectionError, APIError, APIStatusError
+
+    if not isinstance(error, APIError) or isinstance(error, APIConnectionError):
+        return None
+    names = frozenset(str(name) for name in (error.code, error.type) if name)
+    if not isinstance(error, APIStatusError):  # in the middle of a stream
+        return Problem(int(error.code) if (error.code or "").isdigit() else 500, error.message, names)
+    return Problem(error.status_code, error.message, names, error.response.headers)
+
+
+def _merge(merged: _Body, chunk: _Body) -> None:
+    """Put a chunk into what will look like a completion that was not streamed."""
+    for name in ("id", "model", "created", "usage", "error"):
+        if chunk.get(name) is not None:
+            merged[name] = chunk[name]
+    for piece in chunk.get("choices") or []:
+        choice = merged.setdefault("choices", [{"message": {"role": "assistant"}, "finish_reason": None}])[0]
+        for name, text in (piece.get("delta") or {}).items():
+            if isinstance(text, str) and name != "role":
+                choice["message"][name] = choice["message"].get(name, "") + text
+        choice["finish_reason"] = piece.get("finish_reason") or choice["finish_reason"]
+
+
+def _ended(merged: _Body) -> bool:
+    return "error" in merged or bool(merged.get("choices") and merged["choices"][0]["finish_reason"])
+
+
+def open_backend(config: TeacherConfig, run: StageRun) -> OpenAIBackend:
+    """Return the client of a server. Raises ConfigError where its key is missing."""
+    del run
+    return OpenAIBackend(config)

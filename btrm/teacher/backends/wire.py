@@ -1,0 +1,61 @@
+"""What the three APIs' backends share: what is asked, how much room an answer has, and errors without the key."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from btrm.teacher.backends.http_errors import Problem, error_of, lost
+from btrm.teacher.base import Call, TeacherError, TransientError
+from btrm.teacher.config import TeacherConfig
+from btrm.teacher.keys import Key
+
+_LOGGERS = ("httpx", "httpx2", "httpcore", "httpcore2", "anthropic", "openai", "google_genai", "google.auth")
+
+
+class Wire:
+    """Turns what an SDK raises into the teacher's errors, without the key; the SDKs' own logs are kept quiet."""
+
+    def __init__(self, name: str, key: Key, problem_of: Callable[[Exception], Problem | None]) -> None:
+        self._name = name
+        self._key = key
+        self._problem_of = problem_of
+        for logger in _LOGGERS:  # at DEBUG they write whole requests
+            logging.getLogger(logger).setLevel(logging.WARNING)
+
+    @contextmanager
+    def errors(self) -> Generator[None]:
+        """Raise a TeacherError for whatever goes wrong between here and the API."""
+        try:
+            yield
+        except TeacherError as error:
+            failure = error
+        except Exception as error:
+            problem = self._problem_of(error)
+            found = error_of(problem) if problem else lost(error)
+            if found is None:
+                raise
+            failure = found
+        else:
+            return
+        failure.args = (self._key.redact(f"{self._name}: {failure}"),)
+        raise failure from None
+
+
+def asked_text(call: Call) -> str:
+    """Return what the user says in one text: what calls about a pair share, then the question."""
+    return "\n\n".join(part for part in (call.context, call.question) if part)
+
+
+def most_tokens(config: TeacherConfig, call: Call) -> int:
+    """Return the longest answer of a call in tokens, with its thinking."""
+    return config.max_tokens * len(call.items) + (config.thinking_budget or 0)
+
+
+def whole(body: dict[str, Any], ended: bool) -> dict[str, Any]:
+    """Return a streamed answer that came to its end. Raises TransientError for one that was cut."""
+    if not ended:
+        raise TransientError("a stream that broke off", "connection")
+    return body
