@@ -7,6 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from btrm.records import PreferencePair
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,9 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("run", type=Path)
     run = _command(commands, "verify", _verify, "rehash everything that a run's manifests claim")
     run.add_argument("run", type=Path)
-    prompts = _command(commands, "prompts", _prompts, "list the judge's prompts, or show one filled in")
+    prompts = _command(commands, "prompts", _prompts, "list the judge's and the teacher's prompts, or show one")
     prompts.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    prompts.add_argument("name", nargs="?", help="a prompt's name, or FILE.py:NAME")
+    prompts.add_argument("name", nargs="?", help="a prompt's name, or FILE.py:NAME; a teacher's after `teacher:`")
     prompts.add_argument("--dataset", default="toy", help="a data set's name, or FILE.py:function")
     prompts.add_argument("--split", default="train")
     prompts.add_argument("--row", type=int, default=0, help="which pair, from 0")
@@ -123,37 +127,47 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _prompts(args: argparse.Namespace) -> int:
-    from btrm.prompts import PAIRWISE_TEACHER, PROMPTS, get_prompt
+    from btrm.prompts import PROMPTS, get_prompt
+    from btrm.teacher.teacher_prompts import TEACHER_PROMPTS
 
     if args.action == "list":
         for spec in PROMPTS.values():
             print(f"{spec.name:<22}{spec.parser.name:<16}{spec.summary}")
-        print(f"{PAIRWISE_TEACHER.name:<22}{'':<16}{PAIRWISE_TEACHER.summary}")
+        for prompt in TEACHER_PROMPTS.values():
+            print(f"{_TEACHER + prompt.name:<22}{'each layout':<16}{prompt.summary}")
         return 0
     from itertools import islice
 
     from btrm.config import ConfigError
     from btrm.data.sources import iter_pairs
     from btrm.environment import load_environment
-    from btrm.scores import SCALES
 
     load_environment(os.environ, Path(".env"))
     if args.name is None:
         raise ConfigError("btrm prompts show NAME: which prompt? (btrm prompts lists them)")
     if args.row < 0:
         raise ConfigError(f"--row {args.row}: pairs count from 0")
-    pairs = iter_pairs(args.dataset, args.split, limit=args.row + 1, data_files=args.data_files)
-    pair = next(islice(pairs, args.row, None), None)
-    if pair is None:
+    found = iter_pairs(args.dataset, args.split, limit=args.row + 2, data_files=args.data_files)
+    if not (pairs := list(islice(found, args.row, None))):
         raise ConfigError(f"--row {args.row}: {args.dataset} {args.split} has fewer pairs")
-    if args.name == PAIRWISE_TEACHER.name:
-        shown = {"both": PAIRWISE_TEACHER.messages(pair.context, *pair.responses, SCALES["score100"])}
-    else:
-        prompt = get_prompt(args.name)
-        shown = {f"side {side}": prompt.messages(pair.context, r) for side, r in enumerate(pair.responses)}
-    for what, messages in shown.items():
-        for message in messages:
-            print(f"--- {pair.label_id} {what}, {message['role']}\n{message['content']}")
+    if args.name.startswith(_TEACHER):
+        return _teacher_prompt(args.name.removeprefix(_TEACHER), pairs)
+    prompt, pair = get_prompt(args.name), pairs[0]
+    for side, response in enumerate(pair.responses):
+        for message in prompt.messages(pair.context, response):
+            print(f"--- {pair.label_id} side {side}, {message['role']}\n{message['content']}")
+    return 0
+
+
+_TEACHER = "teacher:"  # goes before the names of teachers' prompts
+
+
+def _teacher_prompt(name: str, pairs: Sequence[PreferencePair]) -> int:
+    from btrm.teacher.show_prompt import parts, shown_calls
+
+    for what, call in shown_calls(name, pairs, student="score100_v1"):
+        for role, text in parts(call):
+            print(f"--- {what}, {role}\n{text}")
     return 0
 
 

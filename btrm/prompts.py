@@ -161,37 +161,6 @@ PROMPTS: dict[str, PromptSpec] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PairwisePrompt:
-    """The teacher's prompt that shows both responses in one call and asks for one score each."""
-
-    name: str
-    summary: str
-    template: str
-
-    def messages(self, context: str, response_a: str, response_b: str, scale: Scale) -> list[Message]:
-        """Return the chat messages; the caller chooses, and records, which response is shown as A."""
-        parts = {"{context}": context, "{response_a}": response_a, "{response_b}": response_b}
-        kind = _HUNDRED if scale is SCALES["score100"] else _FIVE
-        text = self.template.replace("{scale}", kind).replace("{example}", score_tag(SCALES[scale.name].high, scale))
-        pieces = [text]
-        for mark, value in parts.items():  # each mark stands once; data is never searched for marks
-            head, tail = pieces.pop().split(mark)
-            pieces += [head, value, tail]
-        return [{"role": "user", "content": "".join(pieces)}]
-
-
-PAIRWISE_TEACHER = PairwisePrompt(
-    "pairwise_teacher",
-    "both responses in one call, self-contained analyses, scores must differ",
-    "Two responses to the same context follow. Analyse each on its own terms: each analysis must be readable without "
-    "the other and must not mention or compare with the other response. End each analysis with its score, {scale}, as "
-    "{example}. The two scores must differ.\n\n### Context\n{context}\n\n### Response A\n{response_a}\n\n"
-    "### Response B\n{response_b}\n\nAnswer in this form:\n=== ANALYSIS A ===\n(analysis, then the tag)\n"
-    "=== ANALYSIS B ===\n(analysis, then the tag)\n",
-)
-
-
 def get_prompt(name: str) -> PromptSpec:
     """Return a prompt by its published name, or from `FILE.py:NAME` (a PromptSpec or a function that returns one).
 

@@ -24,12 +24,16 @@ def test_help_answers_at_once() -> None:
 def test_prompts_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prompts"]) == 0
     listed = capsys.readouterr().out
-    assert "hh_score100_scoreonly" in listed and "pairwise_teacher" in listed
+    assert "hh_score100_scoreonly" in listed and "teacher:dialog" in listed
     assert main(["prompts", "show", "toy_score100", "--dataset", "toy", "--row", "3"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("Score:") == 2 and "side 1" in shown
-    assert main(["prompts", "show", "pairwise_teacher"]) == 0
-    assert "### Response B" in capsys.readouterr().out
+    assert main(["prompts", "show", "teacher:general"]) == 0
+    shown = capsys.readouterr().out
+    for layout in ("pointwise", "batched", "pairwise"):
+        assert f"--- {layout}, tags, user" in shown and f"--- {layout}, schema, schema" in shown
+    assert main(["prompts", "show", "teacher:dialogue"]) == 2
+    assert "did you mean dialog?" in capsys.readouterr().err
     assert main(["prompts", "show", "toy_score100", "--row", "-1"]) == 2
     assert main(["prompts", "show", "toy_score10"]) == 2
     assert "did you mean toy_score100?" in capsys.readouterr().err

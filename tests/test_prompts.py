@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from btrm.config import ConfigError
-from btrm.prompts import PAIRWISE_TEACHER, PROMPTS, get_prompt
-from btrm.scores import SCALES, Outcome, parse_score
+from btrm.prompts import PROMPTS, get_prompt
+from btrm.scores import Outcome, parse_score
 
 PUBLISHED = {
     **{f"score5_v{n}": "score5_last" if n == 1 else "score5_first" for n in (1, 2, 3, 4)},
@@ -43,12 +43,6 @@ def test_a_target_is_read_back_by_the_prompts_own_parser(name: str) -> None:
 def test_a_prompt_shows_one_valid_example_tag(name: str) -> None:
     text = PROMPTS[name].messages("c", "r")[-1]["content"]
     assert parse_score(text, PROMPTS[name].parser).outcome is Outcome.SCORED
-
-
-def test_the_pairwise_prompt_never_searches_data_for_marks() -> None:
-    text = PAIRWISE_TEACHER.messages("{response_a}", "{response_b}", "{context}", SCALES["score5"])[0]["content"]
-    for mark in ("{response_a}", "{response_b}", "{context}"):
-        assert text.count(mark) == 1
 
 
 def test_an_unknown_prompt_names_the_nearest() -> None:

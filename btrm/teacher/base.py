@@ -39,8 +39,9 @@ class Call:
     """What is asked and answered at once.
 
     The parts go in this order, so that calls about one pair share everything up to `question`: `system`, `context`
-    (cacheable), `question`. `schema` is the JSON schema of the answer where `form` is schema; it is the same for every
-    call of a stage. `seed` is for APIs that take one. `responses` are the items' texts, for backends without a model.
+    (cacheable, empty where nothing is shared), `question`; what the user says is `context + question`. `schema` is the
+    JSON schema of the answer where `form` is schema; it is the same for every call of a stage. `seed` is for APIs that
+    take one. `responses` are the items' texts, for backends without a model.
     """
 
     items: tuple[Item, ...]

@@ -13,6 +13,7 @@ from btrm.prompts import get_prompt
 from btrm.runs import StageConfig
 from btrm.scores import SCALES
 from btrm.teacher.base import Layout
+from btrm.teacher.teacher_prompts import get_teacher_prompt
 
 APIS = ("anthropic", "gemini", "openai")
 BACKENDS = (*APIS, "vllm", *RULES)
@@ -81,6 +82,11 @@ class TeacherConfig(StageConfig):
     def _known_prompt(cls, value: str) -> str:
         return get_prompt(value) and value
 
+    @field_validator("teacher_prompt")
+    @classmethod
+    def _known_teacher_prompt(cls, value: str) -> str:
+        return get_teacher_prompt(value, student="") and value
+
     @model_validator(mode="before")
     @classmethod
     def _inputs(cls, values: Any) -> Any:
@@ -104,6 +110,8 @@ class TeacherConfig(StageConfig):
             problems.append(f"backend {self.backend} needs a model")
         if self.layout == "pairwise" and self.batch_size != 1:
             problems.append(f"pairwise asks about both responses of one pair: batch_size 1, not {self.batch_size}")
+        if self.backend == "anthropic" and self.thinking_budget and self.structured == "schema":
+            problems.append("structured schema: anthropic cannot be held to one while it thinks; tags can")
         if self.temperature == 0 and self.n_samples > 1:
             problems.append(f"temperature 0 gives one answer, not n_samples {self.n_samples}")
         if self.mode == "batch" and self.backend not in {"anthropic", "gemini"}:

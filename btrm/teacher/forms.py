@@ -9,6 +9,7 @@ from btrm.judges.rule import RULES
 from btrm.scores import SCALES, Scale
 from btrm.teacher.base import Form, Layout
 from btrm.teacher.config import TeacherConfig
+from btrm.teacher.teacher_prompts import kind_of
 
 # What stands in a tag that only shows the form: an answer that repeats its prompt has given no score by that.
 PLACEHOLDER = "..."
@@ -63,12 +64,6 @@ def schema_of(layout: Layout, scale: Scale) -> dict[str, Any]:
         return _object(verdict)
     one = _object({"id": {"type": "string", "description": "the id of the response"}, **verdict})
     return _object({"items": {"type": "array", "description": "one for each response, in order", "items": one}})
-
-
-def kind_of(scale: Scale) -> str:
-    """Return in words which numerals a scale has."""
-    low, high = scale.numeral(scale.low), scale.numeral(scale.high)
-    return f"a number from {low} to {high} with one decimal" if scale.decimals else f"an integer from {low} to {high}"
 
 
 def _bound(value: float) -> int:

@@ -88,7 +88,7 @@ class CallMaker:
             config.batch_size,
             layout,
             form,
-            get_teacher_prompt(config.teacher_prompt, student).system(student.scale, layout, form),
+            get_teacher_prompt(config.teacher_prompt, student.name).system(student.scale, layout, form),
             schema_of(layout, student.scale) if form == "schema" else None,
         )
 
@@ -99,7 +99,7 @@ class CallMaker:
         # Its mark is drawn apart from both responses, so that the context reads the same in both sides' calls.
         place, *marks = draw_marks(self.seed, [("context", pair.context), *(s.name for s in shown)], data)
         blocks = [delimited("response", mark, s.response) for s, mark in zip(shown, marks, strict=True)]
-        return self._call(shown, marks, sample, delimited("context", place, pair.context), blocks)
+        return self._call(shown, marks, sample, delimited("context", place, pair.context) + "\n\n", blocks)
 
     def about_several(self, shown: Sequence[_Shown], sample: int) -> Call:
         """Return a call about responses of several pairs, each with its context."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from btrm.config import ConfigError, nearest
-from btrm.prompts import PromptSpec
 from btrm.scores import Scale
 from btrm.teacher.base import Form, Layout
-from btrm.teacher.forms import kind_of
 
 _DATA = (
     'A context stands between <context id="ID"> and </context id="ID">, a response between <response id="ID"> and '
@@ -98,10 +96,16 @@ TEACHER_PROMPTS: dict[str, TeacherPrompt] = {
 }
 
 
-def get_teacher_prompt(name: str, student: PromptSpec) -> TeacherPrompt:
-    """Return a teacher's prompt by name, `auto`matically by the student's, or from `FILE.py:NAME` (or a function).
+def kind_of(scale: Scale) -> str:
+    """Return in words which numerals a scale has."""
+    low, high = scale.numeral(scale.low), scale.numeral(scale.high)
+    return f"a number from {low} to {high} with one decimal" if scale.decimals else f"an integer from {low} to {high}"
 
-    Raises ConfigError with the nearest valid name.
+
+def get_teacher_prompt(name: str, student: str) -> TeacherPrompt:
+    """Return a teacher's prompt: by name, `auto` by the name of the student's, or from `FILE.py:NAME`.
+
+    NAME is a TeacherPrompt or a function that returns one. Raises ConfigError with the nearest valid name.
     """
     if name == "auto":
         return TEACHER_PROMPTS[_task_of(student)]
@@ -118,7 +122,7 @@ def get_teacher_prompt(name: str, student: PromptSpec) -> TeacherPrompt:
     raise ConfigError(f"teacher_prompt {name}: expected a TeacherPrompt, found {type(prompt).__name__}")
 
 
-def _task_of(student: PromptSpec) -> str:
-    if student.name.startswith("hh_"):
+def _task_of(student: str) -> str:
+    if student.startswith("hh_"):
         return "dialog"
-    return "summary" if student.name.startswith(("score5_", "score100_")) else "general"
+    return "summary" if student.startswith(("score5_", "score100_")) else "general"
