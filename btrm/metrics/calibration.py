@@ -1,0 +1,96 @@
+"""What a judge's margins are worth: how often it is right by how far it puts the sides apart.
+
+The chance that side 0 is preferred is modelled as sigma(margin / T), margin = score of side 0 less that of side 1
+(Bradley and Terry 1952). T is fitted by maximum likelihood; the expected calibration error is the mean distance between
+chance and frequency over ten equal bins, weighted by their counts (Naeini, Cooper and Hauskrecht 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from btrm.metrics.pairwise import Floats
+
+_BISECTIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class MarginBin:
+    """The pairs with low <= |margin| < high (the last bin: <= high), and how many of them are right, ties half."""
+
+    low: float
+    high: float
+    n: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A fitted temperature, in score units, with its mean log-loss (nats; ln 2 is a coin's) and calibration error.
+
+    `temperature` is 0 where larger margins never were wrong, and infinite where they tell nothing.
+    """
+
+    temperature: float
+    log_loss: float
+    ece: float
+
+
+def margin_bins(margin_P: Floats, widest: float, bins: int = 10) -> list[MarginBin]:
+    """Return equal bins of |margin| in [0, widest]; `margin_P` is the preferred side's score less the other's."""
+    edges = np.linspace(0.0, widest, bins + 1)
+    place_P = np.clip(np.searchsorted(edges, np.abs(margin_P), side="right") - 1, 0, bins - 1)
+    n = np.bincount(place_P, minlength=bins)
+    right = np.bincount(place_P, 0.5 + 0.5 * np.sign(margin_P), bins)
+    return [
+        MarginBin(float(edges[b]), float(edges[b + 1]), int(n[b]), float(right[b] / n[b]) if n[b] else math.nan)
+        for b in range(bins)
+    ]
+
+
+def calibrate(margin_P: Floats, side0_P: Floats) -> Calibration:
+    """Fit T to pairs with a label: `margin_P` is side 0's score less side 1's, `side0_P` 1 where side 0 is preferred."""
+    if not len(margin_P):
+        return Calibration(math.nan, math.nan, math.nan)
+    agreed_P = margin_P * np.where(side0_P > 0.5, 1.0, -1.0)
+    temperature = fit_temperature(agreed_P)
+    with np.errstate(divide="ignore", over="ignore"):
+        scaled_P = np.divide(agreed_P, temperature, out=np.zeros(len(agreed_P)), where=agreed_P != 0)
+        chance_P = 1 / (1 + np.exp(-np.where(side0_P > 0.5, scaled_P, -scaled_P)))
+    return Calibration(temperature, float(np.mean(np.logaddexp(0.0, -scaled_P))), expected_error(chance_P, side0_P))
+
+
+def fit_temperature(agreed_P: Floats) -> float:
+    """Return the T that minimises the mean of log(1 + exp(-agreed_P / T)).
+
+    The loss is convex in 1 / T: its slope, -mean(agreed * sigma(-agreed / T)), is bisected to its only zero.
+    """
+    if agreed_P.sum() <= 0:
+        return math.inf
+    if agreed_P.min() >= 0:
+        return 0.0
+    unit = float(np.abs(agreed_P).max())
+    share_P = agreed_P / unit
+
+    def rising(beta: float) -> bool:
+        return float(np.sum(share_P * np.exp(-np.logaddexp(0.0, beta * share_P)))) < 0
+
+    low, high = 0.0, 1.0
+    while not rising(high):
+        low, high = high, 2 * high
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rising(middle) else (middle, high)
+    return unit / high
+
+
+def expected_error(chance_P: Floats, outcome_P: Floats, bins: int = 10) -> float:
+    """Return the expected calibration error over equal bins of [0, 1]; NaN without pairs."""
+    if not len(chance_P):
+        return math.nan
+    place_P = np.minimum((chance_P * bins).astype(np.int64), bins - 1)
+    gap = np.bincount(place_P, chance_P - outcome_P, bins)
+    return float(np.abs(gap).sum() / len(chance_P))
