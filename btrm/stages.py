@@ -142,7 +142,16 @@ def _trainer(module: str, config: str, name: str, summary: str) -> Stage:
 STAGES: dict[str, Stage] = {
     "toy_model": Stage("btrm.train.toy_model", "ToyModelConfig", "run_toy_model", "the tiny model of the toy task"),
     "pairs": Stage("btrm.data.pairs", "PairsConfig", "run_pairs", "preference set -> pairs.parquet and rows.jsonl"),
-    "teacher": _shared(Stage("btrm.teacher.stage", "TeacherConfig", "run_teacher", "pairs -> a teacher's judgements")),
+    "teacher": _shared(
+        Stage(
+            "btrm.teacher.stage",
+            "TeacherConfig",
+            "run_teacher",
+            "pairs -> a teacher's judgements",
+            check_name="check_teacher",
+            settings_check_name="check_teacher_settings",
+        )
+    ),
     "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),
     "sft": _trainer("btrm.train.sft", "SftConfig", "sft", "LoRA warm-up on the teacher's answers"),
     "merge": _model("btrm.train.merge", "MergeConfig", "merge", "adapter + base -> model"),

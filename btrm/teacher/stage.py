@@ -20,6 +20,7 @@ from btrm.runs import OWNER, StageResult, StageRun
 from btrm.stopping import safe_point
 from btrm.teacher.asking import open_asker
 from btrm.teacher.base import Call, HaltedError, HaltError
+from btrm.teacher.check import check_settings, check_start
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.journal import Entry, Journal, journals, read_journal, repair
 from btrm.teacher.layouts import make_calls
@@ -28,6 +29,16 @@ from btrm.teacher.spending import spending
 from btrm.work import Unit
 
 PARTS, CALLS, SHARES = "parts", "calls", ".shares"
+
+
+def check_teacher(config: TeacherConfig, run: StageRun) -> None:
+    """Refuse what can be refused before anybody is asked."""
+    check_start(config, run, run.dir / CALLS)
+
+
+def check_teacher_settings(config: TeacherConfig, run: StageRun) -> None:
+    """Refuse what no inputs could mend."""
+    check_settings(config, run)
 
 
 def work_teacher(config: TeacherConfig, run: StageRun) -> list[Unit]:
@@ -104,7 +115,8 @@ def run_teacher(config: TeacherConfig, run: StageRun) -> StageResult:
     """
     units = work_teacher(config, run)
     owing = sum(unit.rows for unit in units)
-    asked = sum(progress(share_teacher(config, run, units), owing, "teacher", "pair"))
+    safe = (1 for completed in share_teacher(config, run, units) for _ in range(completed))
+    asked = sum(progress(safe, owing, "teacher", "pair"))
     pairs = _pairs(config, run)
     rows = rebuild(run, run.dir / PARTS, [cell_of(config, run)], pairs)
     for path in journals(run.dir / CALLS):
