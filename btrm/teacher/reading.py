@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,6 +35,9 @@ class _Found:
 
     inside: str
     analysis: str
+
+
+_UNREADABLE = _Found("", "")
 
 
 def verdicts(entry: Entry, scale: Scale) -> list[Verdict]:
@@ -68,7 +71,7 @@ def _in_tags(text: str, marks: Sequence[str], alone: bool) -> _Places:
     """Find each mark's tags; where there are several items, only in sections of that mark."""
     found: _Places = defaultdict(list)
     for mark, section in [(marks[0], text)] if alone else _sections(text, marks):
-        tag = re.compile(rf"<score\s+id\s*=\s*[\"']?{mark}[\"']?\s*>([^<]*)</score\s*>")
+        tag = re.compile(rf"<score\s+id\s*=\s*[\"']?{re.escape(mark)}[\"']?\s*>([^<]*)</score\s*>")
         begin = 0
         for match in tag.finditer(section):
             if match[1].strip() != PLACEHOLDER:
@@ -79,7 +82,7 @@ def _in_tags(text: str, marks: Sequence[str], alone: bool) -> _Places:
 
 def _sections(text: str, marks: Sequence[str]) -> Iterable[tuple[str, str]]:
     """Yield (mark, text) for each section; only a line with a mark of this call begins one."""
-    line = re.compile(rf"^[ \t#*]*===[ \t]*({'|'.join(marks)})[ \t]*===[ \t*\r]*$", re.MULTILINE)
+    line = re.compile(rf"^[ \t#*]*===[ \t]*({'|'.join(map(re.escape, marks))})[ \t]*===[ \t*\r]*$", re.MULTILINE)
     _, *pieces = line.split(text)
     return zip(pieces[::2], pieces[1::2], strict=True)
 
@@ -91,23 +94,32 @@ class _Numeral(str):
 
 
 _Fields = dict[str, list[Any]]  # an object's fields, each with all the values that it was given
+_VERDICT = frozenset({"analysis", "score"})
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*\Z", re.DOTALL)
 
 
 def _in_json(text: str, marks: Sequence[str], alone: bool) -> _Places:
-    """Find each mark's scores; nothing is found in what is not JSON from end to end, or fenced JSON."""
+    """Find each mark's scores; nothing is found in what is not JSON from end to end, or fenced JSON.
+
+    A server that does not hold its model to the schema may let it quote a response without escapes, and what is quoted
+    may then close an element and open another. The other has no mark: the one before it is not believed.
+    """
     found: _Places = defaultdict(list)
     try:
         answer = _parsed(text)
     except (ValueError, RecursionError):
         return found
     if alone:
-        found[marks[0]] += _scores(answer)
+        found[marks[0]] += _scores(answer, _VERDICT)
         return found
-    for element in [one for many in _lists(answer, "items") for one in many]:
-        ids = {id_ for id_ in _fields(element).get("id", []) if isinstance(id_, str)}
-        if len(ids) == 1:
-            found[str(ids.pop())] += _scores(element)
+    before = ""
+    for element in _elements(answer):
+        ids = _fields(element).get("id", [])
+        if len(ids) == 1 and ids[0] in marks:
+            before = str(ids[0])
+            found[before] += _scores(element, _VERDICT | {"id"})
+        else:
+            found[before].append(_UNREADABLE)
     return found
 
 
@@ -134,12 +146,17 @@ def _fields(value: Any) -> _Fields:
     return cast("_Fields", value) if isinstance(value, dict) else {}
 
 
-def _lists(value: Any, name: str) -> list[list[Any]]:
-    return [cast("list[Any]", many) for many in _fields(value).get(name, []) if isinstance(many, list)]
+def _elements(answer: Any) -> list[Any]:
+    fields = _fields(answer)
+    if set(fields) != {"items"}:
+        return []
+    return [one for many in fields["items"] if isinstance(many, list) for one in cast("list[Any]", many)]
 
 
-def _scores(value: Any) -> list[_Found]:
-    """Return what an element says; a score that is no number and no string cannot be read."""
+def _scores(value: Any, names: Set[str]) -> list[_Found]:
+    """Return what an element says, if it has these fields and no others; a score is a number, or a string with one."""
     fields = _fields(value)
-    analysis = " ".join(text for text in fields.get("analysis", []) if type(text) is str)
-    return [_Found(score if isinstance(score, str) else "", analysis) for score in fields.get("score", [])]
+    texts = fields.get("analysis", [])
+    if set(fields) != names or not all(type(text) is str for text in texts):
+        return [_UNREADABLE]
+    return [_Found(score, " ".join(texts)) if isinstance(score, str) else _UNREADABLE for score in fields["score"]]
