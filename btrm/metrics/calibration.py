@@ -52,7 +52,10 @@ def margin_bins(margin_P: Floats, widest: float, bins: int = 10) -> list[MarginB
 
 
 def calibrate(margin_P: Floats, side0_P: Floats) -> Calibration:
-    """Fit T to pairs with a label: `margin_P` is side 0's score less side 1's, `side0_P` 1 where side 0 is preferred."""
+    """Fit T to pairs with a label; `margin_P` is side 0's score less side 1's.
+
+    `side0_P` is 1 where side 0 is preferred, else 0.
+    """
     if not len(margin_P):
         return Calibration(math.nan, math.nan, math.nan)
     agreed_P = margin_P * np.where(side0_P > 0.5, 1.0, -1.0)

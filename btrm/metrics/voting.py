@@ -41,7 +41,7 @@ def majorities(votes: Sequence[Votes]) -> list[Majority]:
     """Return the expected accuracy of a majority of k answers, for k = 1 .. n: the mean over all subsets of size k."""
     most = max((vote.n for vote in votes), default=0)
     found: list[Majority] = []
-    for k in sorted({*range(1, min(most, _EVERY) + 1), *([most] if most else [])}):
+    for k in [*range(1, min(most, _EVERY) + 1), *range(max(most, _EVERY + 1), most + 1)]:
         credits = [credit(vote, k) for vote in votes if vote.n >= k]
         found.append(Majority(k, len(credits), math.fsum(credits) / len(credits)))
     return found

@@ -36,6 +36,15 @@ def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], 
     ledger = add("ledger", _ledger, "hours by stage: useful, and wasted by cause")
     ledger.add_argument("run", nargs="*", help="folders or experiments' names (default: every run below runs/)")
     ledger.add_argument("--csv", action="store_true", help="a line a run, step and cause")
+    compare = add("agreement", _agreement, "how far two teachers or judges agree, and which is right more often")
+    compare.add_argument("a", type=Path, help="a stage's directory (RUN/teacher), or a judgements.parquet")
+    compare.add_argument("b", type=Path, help="another, of the same pairs")
+    compare.add_argument("--pairs", type=Path, metavar="FILE", help="only the pairs of this pairs.parquet")
+    compare.add_argument("--most", type=int, default=10, metavar="K", help="name the K pairs that differ most")
+    compare.add_argument("--json", action="store_true", help="one JSON object")
+    redo = add("redo", _redo, "forget a teacher's answers with these outcomes, so that a rerun asks again")
+    redo.add_argument("stage", type=Path, help="the teacher's directory, RUN/teacher")
+    redo.add_argument("--outcomes", required=True, metavar="A,B,…", help="as error,truncated,unparsed")
     _add_shell(add("shell", _shell, "an interactive shell on a node, in the site's image where it has one"))
     gc = add("gc", _gc, "remove what no manifest needs; nothing while jobs live")
     gc.add_argument("run")
@@ -145,6 +154,24 @@ def _ledger(args: argparse.Namespace) -> int:
 
     entries = ledger(find_runs(args.run))
     print(to_csv(entries) if args.csv else render(entries), end="" if args.csv else "\n")
+    return 0
+
+
+def _agreement(args: argparse.Namespace) -> int:
+    from btrm.operate.agreement import compare, render, to_json
+
+    found = compare(args.a, args.b, args.pairs, args.most)
+    print(to_json(found) if args.json else render(found))
+    return 0
+
+
+def _redo(args: argparse.Namespace) -> int:
+    from btrm.operate.redo import go_on
+    from btrm.teacher.redo import redo
+
+    forgotten = redo(args.stage, [name.strip() for name in args.outcomes.split(",") if name.strip()])
+    print(f"{args.stage}: {forgotten} answers are forgotten")
+    print(f"to ask for them again: {go_on(args.stage)}")
     return 0
 
 

@@ -1,0 +1,220 @@
+"""How far two judges agree about the same pairs, and which of them is right more often.
+
+A pair counts where both judges judged it and the label is known to both as the same pair. Scores are means over samples;
+a preference is the side with the higher mean, a tie where both are equal. Intervals are percentile bootstraps over
+pair_ids (95 %), and the difference of the accuracies is paired: both judges see the same resamples.
+
+- kappa (Cohen 1960) over side 0, side 1 and tie: (p_o - p_e) / (1 - p_e), p_e from the judges' own frequencies;
+- correlations of scores: Pearson's r, and Spearman's rho, which is r of the ranks, mean ranks for equal scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btrm.config import ConfigError
+from btrm.metrics.bootstrap import Interval, percentile_interval, resampled_sums
+from btrm.metrics.judged import clusters
+from btrm.metrics.pairwise import Floats, side_scores
+from btrm.prompts import get_prompt
+from btrm.records import read_judgements
+
+_COLUMNS = ("judge", "prompt", "label_id", "pair_id", "side", "preferred_side", "score")
+_RESAMPLES = 2000
+JUDGEMENTS = "judgements.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A judge's mean scores: a row a label, NaN where a side has none; `preferred_L` is NaN for a label that ties."""
+
+    path: Path
+    judge: str
+    scale: str
+    label_ids: list[str]
+    pair_ids: list[str]
+    preferred_L: Floats
+    score_L2: Floats
+
+    def only(self, labels: Set[str]) -> Scores:
+        """Return the scores of these labels alone."""
+        kept = [number for number, label in enumerate(self.label_ids) if label in labels]
+        return replace(
+            self,
+            label_ids=[self.label_ids[number] for number in kept],
+            pair_ids=[self.pair_ids[number] for number in kept],
+            preferred_L=self.preferred_L[kept],
+            score_L2=self.score_L2[kept],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """A pair, both judges' margins (side 0 less side 1), and how far these are apart."""
+
+    label_id: str
+    margin_a: float
+    margin_b: float
+    apart: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Two judges on their common pairs; rates lie in [0, 1], NaN is undefined.
+
+    `compared` of the `common` pairs have two scores by both judges; agreement, kappa and correlations are over those,
+    accuracies over all common pairs with a label, where a missing score is wrong.
+    """
+
+    judges: tuple[str, str]
+    common: int
+    only: tuple[int, int]
+    coverage: tuple[float, float]
+    compared: int
+    agreement: float
+    agreement_interval: Interval
+    kappa: float
+    pearson: float
+    spearman: float
+    mean_difference: float
+    labelled: int
+    accuracy: tuple[float, float]
+    accuracy_lead: float
+    accuracy_lead_interval: Interval
+    differing: list[Differing]
+
+
+def read_scores(where: Path) -> Scores:
+    """Return the scores of one judge, from its stage's directory or its judgements.parquet.
+
+    Raises ConfigError where there is no such file, several judges or scales, or no judgement.
+    """
+    path = where / JUDGEMENTS if where.is_dir() else where
+    if not path.is_file():
+        raise ConfigError(f"{where}: no {JUDGEMENTS}; expected that file, or the directory of a stage that wrote it")
+    table = read_judgements(path).select(list(_COLUMNS))
+    columns: dict[str, Any] = {name: table[name].to_numpy(zero_copy_only=False) for name in _COLUMNS}
+    judges = list(dict.fromkeys(cast("list[str]", list(columns["judge"]))))
+    scales = {get_prompt(name).scale.name for name in set(columns["prompt"])}
+    if len(judges) != 1 or len(scales) != 1:
+        raise ConfigError(f"{path}: expected one judge on one scale, found {judges} on {sorted(scales)}")
+    place = {label: number for number, label in enumerate(dict.fromkeys(columns["label_id"]))}
+    label_R = np.array([place[label] for label in columns["label_id"]], dtype=np.int64)
+    _, first = np.unique(label_R, return_index=True)
+    score_R, side_R = columns["score"].astype(np.float64), columns["side"].astype(np.int64)
+    return Scores(
+        path=path,
+        judge=judges[0],
+        scale=scales.pop(),
+        label_ids=list(place),
+        pair_ids=list(columns["pair_id"][first]),
+        preferred_L=columns["preferred_side"][first].astype(np.float64),
+        score_L2=side_scores(score_R, label_R, side_R, len(place)).means(),
+    )
+
+
+def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
+    """Compare two judges; `most` pairs on which they differ most are named.
+
+    Raises ConfigError, with both files, where they have no pair in common, other pairs under one label_id, or other
+    scales.
+    """
+    place = {label: number for number, label in enumerate(b.label_ids)}
+    mine = [number for number, label in enumerate(a.label_ids) if label in place]
+    theirs = [place[a.label_ids[number]] for number in mine]
+    _comparable(a, b, mine, theirs)
+    score_P2A, score_P2B = a.score_L2[mine], b.score_L2[theirs]
+    pair_ids = [a.pair_ids[number] for number in mine]
+    cluster_P = clusters(pair_ids)
+    margin_A, margin_B = score_P2A[:, 0] - score_P2A[:, 1], score_P2B[:, 0] - score_P2B[:, 1]
+    both_P = ~np.isnan(margin_A) & ~np.isnan(margin_B)
+    same_P = np.where(both_P, np.sign(margin_A) == np.sign(margin_B), False).astype(np.float64)
+    told_P = ~np.isnan(a.preferred_L[mine])
+    preferred_P = a.preferred_L[mine]
+    credit_A, credit_B = (_credit(margin, preferred_P) for margin in (margin_A, margin_B))
+    columns = [same_P, both_P, np.where(told_P, credit_A - credit_B, 0.0), told_P]
+    sums_BM = resampled_sums(np.stack(columns, 1).astype(np.float64), _RESAMPLES, seed, cluster_P)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        agreed_B, lead_B = sums_BM[:, 0] / sums_BM[:, 1], sums_BM[:, 2] / sums_BM[:, 3]
+    one, other = score_P2A.ravel(), score_P2B.ravel()
+    scored = ~np.isnan(one) & ~np.isnan(other)
+    accuracies = _mean(credit_A[told_P]), _mean(credit_B[told_P])
+    return Agreement(
+        judges=(a.judge, b.judge),
+        common=len(mine),
+        only=(len(a.label_ids) - len(mine), len(b.label_ids) - len(mine)),
+        coverage=(_mean((~np.isnan(margin_A)).astype(np.float64)), _mean((~np.isnan(margin_B)).astype(np.float64))),
+        compared=int(both_P.sum()),
+        agreement=_mean(same_P[both_P]),
+        agreement_interval=percentile_interval(agreed_B),
+        kappa=cohens_kappa(np.sign(margin_A[both_P]), np.sign(margin_B[both_P])),
+        pearson=pearson(one[scored], other[scored]),
+        spearman=pearson(ranks(one[scored]), ranks(other[scored])),
+        mean_difference=_mean(np.abs(one[scored] - other[scored])),
+        labelled=int(told_P.sum()),
+        accuracy=accuracies,
+        accuracy_lead=accuracies[0] - accuracies[1],
+        accuracy_lead_interval=percentile_interval(lead_B),
+        differing=_differing([a.label_ids[number] for number in mine], margin_A, margin_B, most),
+    )
+
+
+def _comparable(a: Scores, b: Scores, mine: list[int], theirs: list[int]) -> None:
+    if a.scale != b.scale:
+        raise ConfigError(f"{a.path} is on the scale {a.scale}, {b.path} on {b.scale}: give judges on one scale")
+    if not mine:
+        raise ConfigError(f"{a.path} and {b.path} have no pair in common: give judges of the same pairs")
+    for one, other in zip(mine, theirs, strict=True):
+        if a.pair_ids[one] != b.pair_ids[other]:
+            pairs = f"pair {a.pair_ids[one]} in {a.path} and pair {b.pair_ids[other]} in {b.path}"
+            raise ConfigError(f"label_id {a.label_ids[one]} is {pairs}: give judges of the same pairs")
+
+
+def cohens_kappa(one_P: Floats, other_P: Floats) -> float:
+    """Return Cohen's kappa of two classifications; NaN where chance alone explains everything (or without pairs)."""
+    if not len(one_P):
+        return math.nan
+    classes = np.union1d(one_P, other_P)
+    frequency_A, frequency_B = (np.mean(x[:, None] == classes, axis=0) for x in (one_P, other_P))
+    chance = float(frequency_A @ frequency_B)
+    return math.nan if chance >= 1 else (float(np.mean(one_P == other_P)) - chance) / (1 - chance)
+
+
+def pearson(one_N: Floats, other_N: Floats) -> float:
+    """Return Pearson's correlation; NaN where either does not vary."""
+    if len(one_N) < 2:
+        return math.nan
+    a, b = one_N - one_N.mean(), other_N - other_N.mean()
+    norm = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / norm if norm > 0 else math.nan
+
+
+def ranks(value_N: Floats) -> Floats:
+    """Return ranks from 1; equal values get the mean of their ranks."""
+    _, inverse, count = np.unique(value_N, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[inverse]
+
+
+def _credit(margin_P: Floats, preferred_P: Floats) -> Floats:
+    """Return 1 where a margin agrees with the label, 1/2 for a tie, 0 else and where a score is missing."""
+    agreed_P = np.where(preferred_P == 0, margin_P, -margin_P)
+    return np.where(np.isnan(agreed_P), 0.0, 0.5 + 0.5 * np.sign(np.nan_to_num(agreed_P)))
+
+
+def _differing(labels: list[str], margin_A: NDArray[np.float64], margin_B: Floats, most: int) -> list[Differing]:
+    apart_P = np.nan_to_num(np.abs(margin_A - margin_B), nan=-1.0)
+    order = np.argsort(-apart_P, kind="stable")[:most]
+    found = [Differing(labels[p], float(margin_A[p]), float(margin_B[p]), float(apart_P[p])) for p in order.tolist()]
+    return [pair for pair in found if pair.apart > 0]
+
+
+def _mean(value_N: Floats) -> float:
+    return float(value_N.mean()) if len(value_N) else math.nan
