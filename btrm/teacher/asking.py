@@ -8,13 +8,18 @@ import math
 from btrm.records import stable_hash
 from btrm.runs import StageRun
 from btrm.teacher.base import Backend, Call
+from btrm.teacher.chain import Chain
 from btrm.teacher.config import APIS, TeacherConfig
 from btrm.teacher.drive import Asker
 from btrm.teacher.estimate import most_of
 from btrm.teacher.gate import Gate, OpenGate
 from btrm.teacher.journal import Journal
 from btrm.teacher.prices import check_price, price_of
+from btrm.teacher.shared_gate import SharedGate
+from btrm.teacher.spending import spent_by_journal
+from btrm.teacher.tally import Limits
 
+GATE = ".gate"
 _ROOM = "btrm.teacher.backends"
 _ENGINE_AT_ONCE = 2048  # twice the largest batch that vLLM takes by itself, so that the next are there already
 
@@ -28,7 +33,7 @@ async def open_asker(config: TeacherConfig, run: StageRun, journal: Journal) -> 
     price, own_engine = price_of(config), config.backend == "vllm"
     return Asker(
         backend=open_backend(config, run),
-        gate=open_gate(config, run, journal),
+        gate=await open_gate(config, run, journal),
         journal=journal,
         concurrency=max(config.concurrency, _ENGINE_AT_ONCE) if own_engine else config.concurrency,
         max_attempts=config.max_attempts,
@@ -46,10 +51,13 @@ def open_backend(config: TeacherConfig, run: StageRun) -> Backend:
     return importlib.import_module(f"{_ROOM}.{name}").open_backend(config, run)
 
 
-def open_gate(config: TeacherConfig, run: StageRun, journal: Journal) -> Gate:
-    """Return the gate that a share's calls go through."""
-    del config, run, journal
-    return OpenGate()
+async def open_gate(config: TeacherConfig, run: StageRun, journal: Journal) -> Gate:
+    """Return the gate that a share's calls go through: all shards' one where an API is asked."""
+    if config.backend not in APIS:
+        return OpenGate()
+    limits = Limits(config.rpm, config.tpm, config.budget_usd)
+    spent = spent_by_journal(journal.path.parent) if limits.budget_usd else {}
+    return await SharedGate(Chain(run.dir / GATE), journal.path.name, limits, config.timeout_s).open(spent)
 
 
 # What changes a request beside its text.

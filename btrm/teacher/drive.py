@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from btrm.leases import check_held
 from btrm.teacher.base import Backend, Call, Fault, HaltError, Reply, RequestError, TransientError, Usage
-from btrm.teacher.gate import Cost, Gate
+from btrm.teacher.gate import Cost, Gate, Turn
 from btrm.teacher.journal import Entry, Journal, entry_of
 
+_LOG = logging.getLogger(__name__)
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
 _DRAIN_S = 20.0  # Slurm's usual grace is 30 s: answers that are under way are waited for, they are paid for
+_GATHER_S = 0.05  # answers that come so close together are handed over together
+_CHECK_S = 1.0  # between two looks for a newer attempt, or for others' word that nobody goes on
+_FULL_S = 1.0  # between two tries of a journal whose disk is full
+# What failed so may have been answered, and charged, all the same.
+_PERHAPS_CHARGED: frozenset[Fault] = frozenset({"timeout", "connection", "garbled"})
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A call on its way: what went wrong so far, and its turn."""
+
+    call: Call
+    faults: list[Fault]
+    turn: Turn
+    sent: float
+
+    @property
+    def attempts(self) -> int:
+        return len(self.faults) + 1
 
 
 @dataclass(slots=True)
@@ -38,99 +59,158 @@ class Asker:
     usd: Callable[[Usage], float | None]
     request_hash: Callable[[Call], str]
     lead_first: bool = False
-    faults: Counter[Fault] = field(default_factory=lambda: Counter[Fault]())
     _under_way: int = 0  # sent, and not yet on disk
+    _unwritten: int = 0  # answers that a full disk does not take
     _closed: bool = False
+    _checked: float = 0.0
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    _ended: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    _ready: list[Entry] = field(default_factory=list[Entry])
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, calls: Iterable[Call], wake_s: float = 1.0) -> AsyncGenerator[list[Entry]]:
         """Yield the entries that have come, at least every `wake_s` seconds (then perhaps none).
 
-        Raises HaltError where nobody may go on, after what was under way is on disk.
+        Raises HaltError where nobody may go on, Fenced where a newer attempt has taken this one's place, OSError where
+        an answer could not be written: nothing more is sent then, and what was under way is handed over before.
         """
-        ready: list[Entry] = []
-        arrived = asyncio.Event()
         slots = asyncio.Semaphore(self.concurrency)
         groups = _groups(calls, self.lead_first)
-
-        def keep(entry: Entry) -> None:
-            ready.append(entry)
-            arrived.set()
-
-        workers = [asyncio.create_task(self._work(groups, slots, keep)) for _ in range(self.concurrency)]
-        for worker in workers:
-            worker.add_done_callback(lambda _: arrived.set())
+        workers = {self._start(self._work(groups, slots)) for _ in range(self.concurrency)}
+        problem: Exception | None = None
         try:
-            while workers:
+            while workers and problem is None:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(arrived.wait(), wake_s)
-                arrived.clear()
-                some, ready[:] = ready[:], []
-                yield some
-                for worker in [worker for worker in workers if worker.done()]:
-                    workers.remove(worker)
-                    worker.result()
+                    await asyncio.wait_for(self._news.wait(), wake_s)
+                    await asyncio.sleep(_GATHER_S)
+                self._news.clear()
+                ended, self._ended[:] = self._ended[:], []
+                workers.difference_update(ended)
+                problem = self._problem(ended)
+                if problem is None:
+                    yield self._handed()
+            if problem is not None:
+                await self._drain()
+            yield self._handed()
         finally:
-            await self._drain(workers)
+            await self._drain()
+        if problem is not None:
+            raise problem
 
     async def close(self) -> None:
         """Give back what the backend and the gate hold."""
-        await self.backend.close()
-        await self.gate.close()
+        try:
+            await self.backend.close()
+        finally:
+            await self.gate.close()
 
-    async def _drain(self, workers: list[asyncio.Task[None]]) -> None:
+    def _problem(self, ended: list[asyncio.Task[None]]) -> Exception | None:
+        """Return why nobody goes on: what a task raised, a newer attempt, others' word."""
+        try:
+            for task in ended:
+                task.result()
+            if time.monotonic() - self._checked > _CHECK_S:
+                self._checked = time.monotonic()
+                check_held()
+                self.gate.check()
+            return None
+        except HaltError as error:
+            return self._first_word() or error
+        except Exception as error:
+            return error
+
+    def _first_word(self) -> HaltError | None:
+        """Return what the first shard was told, so that all end with one message."""
+        try:
+            self.gate.check()
+        except HaltError as error:
+            return error
+        return None
+
+    def _handed(self) -> list[Entry]:
+        some, self._ready[:] = self._ready[:], []
+        return some
+
+    def _keep(self, entry: Entry) -> None:
+        self._ready.append(entry)
+        self._news.set()
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+        return task
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._ended.append(task)
+        self._news.set()
+
+    async def _drain(self) -> None:
         """Send nothing more; wait a while for what was sent, since it is paid for."""
         self._closed = True
         deadline = time.monotonic() + _DRAIN_S
         while self._under_way and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *self._ended, return_exceptions=True)
 
-    async def _work(
-        self, groups: Iterator[list[Call]], slots: asyncio.Semaphore, keep: Callable[[Entry], None]
-    ) -> None:
-        for group in groups:
-            keep(await self._one(group[0], slots))
-            for entry in asyncio.as_completed([self._one(call, slots) for call in group[1:]]):
-                keep(await entry)
+    async def _work(self, groups: Iterator[list[Call]], slots: asyncio.Semaphore) -> None:
+        for first, *rest in groups:
+            await self._one(first, slots)
+            if rest:
+                await asyncio.wait([self._start(self._one(call, slots)) for call in rest])
+            if self._closed:
+                return
 
-    async def _one(self, call: Call, slots: asyncio.Semaphore) -> Entry:
-        """Ask until there is an answer, or no more hope of one; return it when it is on disk."""
+    async def _one(self, call: Call, slots: asyncio.Semaphore) -> None:
+        """Ask until there is an answer, or no more hope of one; keep it when it is on disk."""
+        faults: list[Fault] = []
         async with slots:
-            for attempt in range(1, self.max_attempts + 1):
-                most = self.most(call)
-                await self.gate.admit(most)
-                if self._closed:
-                    raise asyncio.CancelledError
-                self._under_way += 1
+            while True:
+                turn = await self.gate.admit(self.most(call))
+                if self._closed or self._unwritten:
+                    await self.gate.settle(turn, Cost())
+                    if self._closed:
+                        return
+                    await asyncio.sleep(_FULL_S)
+                    continue
                 try:
-                    return await self._attempt(call, most, attempt)
+                    self._under_way += 1
+                    self._keep(await self._attempt(_Asked(call, faults, turn, time.monotonic())))
+                    return
                 except TransientError as error:
-                    self.faults[error.fault] += 1
-                    problem = error
+                    faults.append(error.fault)
+                    wait_s = self._back_off(len(faults), error)
                 finally:
                     self._under_way -= 1
-                await self._back_off(attempt, problem)
-        raise AssertionError("the last attempt returns or raises")
+                await asyncio.sleep(wait_s)
 
-    async def _attempt(self, call: Call, most: Cost, attempt: int) -> Entry:
+    async def _attempt(self, asked: _Asked) -> Entry:
         """Ask once. Raises TransientError where another attempt is worth it and allowed, and HaltError."""
-        started = time.monotonic()
         try:
-            reply = await self._sent(call)
+            reply = await self._sent(asked.call)
         except TransientError as error:
-            if attempt < self.max_attempts:
-                await self.gate.settle(most, Cost())
+            charged = asked.turn.most if error.fault in _PERHAPS_CHARGED else Cost()
+            await self.gate.settle(asked.turn, charged)
+            await self._pause(error, asked.attempts)
+            if asked.attempts < self.max_attempts:
                 raise
-            self.faults[error.fault] += 1
-            reply = Reply(str(error), "error")
+            asked.faults.append(error.fault)
+            return await self._written(asked, Reply(str(error), "error"), len(asked.faults))
         except RequestError as error:
             reply = Reply(str(error), error.finish_reason)
         except HaltError as error:
+            await self.gate.settle(asked.turn, Cost())
             await self.gate.halt(error)
             raise
-        return await self._kept(call, reply, most, started, attempt)
+        entry = await self._written(asked, reply, asked.attempts)
+        await self.gate.settle(asked.turn, Cost(reply.usage.prompt + reply.usage.output, entry.usd or 0.0))
+        if reply.pause_s:
+            await self.gate.pause(reply.pause_s)
+        return entry
 
     async def _sent(self, call: Call) -> Reply:
         try:
@@ -139,22 +219,42 @@ class Asker:
         except TimeoutError:
             raise TransientError(f"no answer in {self.timeout_s:g} s", "timeout") from None
 
-    async def _kept(self, call: Call, reply: Reply, most: Cost, started: float, attempts: int) -> Entry:
-        latency_s = time.monotonic() - started
-        usd = self.usd(reply.usage)
-        entry = entry_of(call, self.request_hash(call), reply, usd, latency_s, attempts, time.time())
-        await self.journal.write(entry)
-        await self.gate.settle(most, Cost(reply.usage.prompt + reply.usage.output, usd or 0.0))
-        if reply.pause_s:
-            await self.gate.pause(reply.pause_s)
-        return entry
+    async def _written(self, asked: _Asked, reply: Reply, attempts: int) -> Entry:
+        """Put an answer on disk. A disk is often full for a moment: nothing is sent, and this tries again, for a while.
 
-    async def _back_off(self, attempt: int, error: TransientError) -> None:
-        longest = min(_FIRST_BACKOFF_S * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
-        wait_s = max(error.retry_after_s or 0.0, random.uniform(0, longest))
-        if error.fault == "rate_limited":
-            await self.gate.pause(error.retry_after_s or longest)
-        await asyncio.sleep(wait_s)
+        Raises OSError after that: the answer is lost.
+        """
+        latency_s = time.monotonic() - asked.sent
+        name, usd = self.request_hash(asked.call), self.usd(reply.usage)
+        entry = entry_of(asked.call, name, reply, usd, latency_s, attempts, time.time(), asked.faults)
+        deadline, failed = time.monotonic() + _DRAIN_S, 0
+        try:
+            while True:
+                try:
+                    await self.journal.write(entry)
+                    return entry
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        raise
+                    _LOG.warning("an answer could not be written (%s); trying again", error)
+                    self._unwritten += not failed
+                    failed = 1
+                await asyncio.sleep(_FULL_S)
+        finally:
+            self._unwritten -= failed
+
+    def _back_off(self, attempt: int, error: TransientError) -> float:
+        """Return the seconds until the next attempt: no sooner than the API asks for, and drawn, so that calls part."""
+        return max(error.retry_after_s or 0.0, random.uniform(0, _longest(attempt)))
+
+    async def _pause(self, error: TransientError, attempt: int) -> None:
+        """Hold all shards back where the API asks for that."""
+        if error.retry_after_s or error.fault == "rate_limited":
+            await self.gate.pause(error.retry_after_s or _longest(attempt))
+
+
+def _longest(attempt: int) -> float:
+    return min(_FIRST_BACKOFF_S * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
 
 
 def _groups(calls: Iterable[Call], lead_first: bool) -> Iterator[list[Call]]:

@@ -16,14 +16,22 @@ class Cost:
     usd: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A call's turn: the most that it may cost, and when it came (seconds since 1970; 0 where nothing is counted)."""
+
+    most: Cost
+    at: float = 0.0
+
+
 class Gate(Protocol):
     """Where a call waits for its turn."""
 
-    async def admit(self, most: Cost) -> None:
+    async def admit(self, most: Cost) -> Turn:
         """Return when a call that may cost this much may be sent. Raises HaltError where nobody may go on."""
         ...
 
-    async def settle(self, most: Cost, spent: Cost) -> None:
+    async def settle(self, turn: Turn, spent: Cost) -> None:
         """Say what an admitted call has cost after all; what it has not is there for others."""
         ...
 
@@ -35,6 +43,10 @@ class Gate(Protocol):
         """Tell everyone to stop, and why; the first word stays."""
         ...
 
+    def check(self) -> None:
+        """Raise HaltError where someone has said so; costs nothing."""
+        ...
+
     async def close(self) -> None:
         """Give back what is held."""
         ...
@@ -43,10 +55,11 @@ class Gate(Protocol):
 class OpenGate:
     """No limits, and nobody else: for backends of this process."""
 
-    async def admit(self, most: Cost) -> None:
+    async def admit(self, most: Cost) -> Turn:
         """Return at once."""
+        return Turn(most)
 
-    async def settle(self, most: Cost, spent: Cost) -> None:
+    async def settle(self, turn: Turn, spent: Cost) -> None:
         """Nothing is counted."""
 
     async def pause(self, seconds: float) -> None:
@@ -54,6 +67,9 @@ class OpenGate:
 
     async def halt(self, error: HaltError) -> None:
         """Nobody else listens."""
+
+    def check(self) -> None:
+        """Nobody else speaks."""
 
     async def close(self) -> None:
         """Nothing is held."""

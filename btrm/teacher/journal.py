@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any, cast
 import orjson
 
 from btrm.config import ConfigError
-from btrm.teacher.base import Call, FinishReason, Form, Item, Layout, Reply, RowKey, Usage
+from btrm.teacher.base import Call, Fault, FinishReason, Form, Item, Layout, Reply, RowKey, Usage
 
 _LOG = logging.getLogger(__name__)
+_NAME = re.compile(r"\d+-\d+\.\d+\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Entry:
     """A line: a call that has ended, with everything that its rows are made of.
 
     `usd` is None where no price is known. `latency_s` is that of the attempt that was answered, `attempts` counts all,
-    `at` is the time of the answer (seconds since 1970).
+    `at` is the time of the answer (seconds since 1970). `faults` are the attempts that were not answered.
     """
 
     items: tuple[Item, ...]
@@ -44,6 +46,7 @@ class Entry:
     attempts: int
     at: float
     raw: Any = None
+    faults: tuple[Fault, ...] = ()
 
     @property
     def keys(self) -> tuple[RowKey, ...]:
@@ -59,11 +62,19 @@ class Entry:
         """Read a line. Raises ValueError (orjson.JSONDecodeError) or KeyError where it is none."""
         values = cast("dict[str, Any]", orjson.loads(line))
         items = tuple(Item(**item) for item in values.pop("items"))
-        return cls(items=items, usage=Usage(**values.pop("usage")), **values)
+        faults = tuple(values.pop("faults", ()))
+        return cls(items=items, usage=Usage(**values.pop("usage")), faults=faults, **values)
 
 
 def entry_of(
-    call: Call, request_hash: str, reply: Reply, usd: float | None, latency_s: float, attempts: int, at: float
+    call: Call,
+    request_hash: str,
+    reply: Reply,
+    usd: float | None,
+    latency_s: float,
+    attempts: int,
+    at: float,
+    faults: Sequence[Fault] = (),
 ) -> Entry:
     """Return the line of a call that has ended."""
     return Entry(
@@ -80,6 +91,7 @@ def entry_of(
         attempts=attempts,
         at=round(at, 3),
         raw=dict(reply.raw),
+        faults=tuple(faults),
     )
 
 
@@ -87,6 +99,7 @@ class Journal:
     """An open journal. Lines that come while the disk is busy are written, and flushed to it, together."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
@@ -143,26 +156,41 @@ def read_journal(path: Path) -> Iterator[Entry]:
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
             try:
-                yield Entry.from_line(line)
+                entry = _parsed(line)
             except (ValueError, KeyError, TypeError) as error:
+                if not file.read(1):  # (the loop reads by lines, and this one was the last)
+                    return
                 raise ConfigError(
                     f"{path}:{number}: not a line of this journal ({error}); move the file away to ask again"
                 ) from None
+            yield entry
+
+
+def _parsed(line: bytes) -> Entry:
+    if not line.endswith(b"\n"):
+        raise ValueError("the line does not end")
+    return Entry.from_line(line)
 
 
 def repair(path: Path) -> int:
-    """Cut off a torn last line, of a journal whose writer is dead; return its bytes and say so. 0: nothing was torn."""
+    """Cut off a torn last line, of a journal whose writer is dead; return its bytes and say so. 0: nothing was torn.
+
+    A power cut may leave bytes that end as a line and are none.
+    """
     data = path.read_bytes()
-    torn = len(data) - (data.rfind(b"\n") + 1)
-    if torn:
-        os.truncate(path, len(data) - torn)
+    start = data.rfind(b"\n", 0, -1) + 1
+    try:
+        if data:
+            _parsed(data[start:])
+        return 0
+    except (ValueError, KeyError, TypeError):
+        os.truncate(path, start)
+        torn = len(data) - start
         _LOG.warning("%s: cut off %d bytes of a line that was never finished; its call is asked again", path, torn)
-    return torn
+        return torn
 
 
 def journals(directory: Path) -> list[Path]:
     """Return the journals of a stage, in the order in which their answers count: the first that has a row wins."""
-    return sorted(directory.glob("*.jsonl"))
+    return sorted(path for path in directory.glob("*.jsonl") if _NAME.fullmatch(path.name))

@@ -24,6 +24,7 @@ class Spending:
     cached_tokens: int = 0
     completion_tokens: int = 0
     ends: Counter[str] = field(default_factory=Counter[str])
+    faults: Counter[str] = field(default_factory=Counter[str])
     latencies_s: list[float] = field(default_factory=list[float])
 
     def add(self, entry: Entry) -> None:
@@ -36,6 +37,7 @@ class Spending:
         self.cached_tokens += entry.usage.cached
         self.completion_tokens += entry.usage.output
         self.ends[entry.finish_reason] += 1
+        self.faults.update(entry.faults)
         self.latencies_s.append(entry.latency_s)
 
     def to_json(self) -> dict[str, Any]:
@@ -49,6 +51,7 @@ class Spending:
             "cached_share": round(self.cached_tokens / self.prompt_tokens, 4) if self.prompt_tokens else 0.0,
             "completion_tokens": self.completion_tokens,
             "finish_reasons": dict(self.ends.most_common()),
+            "faults": dict(self.faults.most_common()),
             "latency_p50_s": p50,
             "latency_p95_s": p95,
         }
@@ -61,3 +64,8 @@ def spending(directory: Path) -> Spending:
         for entry in read_journal(path):
             total.add(entry)
     return total
+
+
+def spent_by_journal(directory: Path) -> dict[str, float]:
+    """Return the dollars that each journal tells, by its file's name."""
+    return {path.name: sum(entry.usd or 0.0 for entry in read_journal(path)) for path in journals(directory)}

@@ -1,0 +1,307 @@
+"""The gate that all shards share: a tally on the shared file system that each of them changes in turn.
+
+A shard asks for the turns of all its waiting calls at once, a second or so ahead, and says what settled ones have cost
+in the same step; so dozens of shards are a few steps a second each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from btrm.teacher.base import HaltError
+from btrm.teacher.chain import Chain
+from btrm.teacher.gate import Cost, Turn
+from btrm.teacher.tally import AHEAD_S, Halt, Held, Limits, Tally
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+_NOTHING = Cost()
+_POLL_S = 1.0  # a halt is seen by all within this
+_STEP_S = 0.05  # between two steps of one shard
+_GOOD_S = 0.75  # a turn that is not taken by then is given back: after a pause, or a process that stood still
+_SPREAD_S = 5.0  # calls that a pause held back go on over so long
+_PATIENCE_S = 60.0  # a file system that fails for longer ends the share
+
+
+def job_id() -> str:
+    """Return what the processes of one job or array have in common; a process by itself is its own job."""
+    return os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID") or f"pid {os.getpid()}"
+
+
+@dataclass(slots=True)
+class _Said:
+    """What has happened here and the tally does not know yet."""
+
+    given_back: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
+    used: list[int] = field(default_factory=list[int])
+    paused_until: float = 0.0
+    halted: Halt | None = None
+    money: bool = False
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.given_back or self.used or self.paused_until or self.halted or self.money)
+
+
+@dataclass(slots=True)
+class _Waiter:
+    most: Cost
+    turn: asyncio.Future[float]
+
+
+class SharedGate:
+    """One shard's end of the gate. Open it with `open`; `name` is its journal's, and nobody else's."""
+
+    def __init__(self, chain: Chain, name: str, limits: Limits, timeout_s: float) -> None:
+        self._chain = chain
+        self._name = name
+        self._limits = limits
+        self._stale_s = 2 * timeout_s
+        self._waiters: deque[_Waiter] = deque()
+        self._said = _Said()
+        self._spent = self._held = 0.0
+        self._halted: HaltError | None = None
+        self._failed: Exception | None = None
+        self._paused_until = 0.0
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "gate")
+        self._stepping = asyncio.Lock()
+        self._pump: asyncio.Task[None] | None = None
+
+    async def open(self, spent: dict[str, float]) -> SharedGate:
+        """Take part. `spent` is what the journals on disk tell, in dollars; the word of an earlier job is forgotten."""
+
+        def join(record: bytes, _now: float) -> bytes | None:
+            tally = Tally.from_bytes(record)
+            tally.spent |= {name: max(usd, tally.spent.get(name, 0.0)) for name, usd in spent.items()}
+            if tally.halted and tally.halted.job != job_id():
+                tally.halted = None
+            self._learn(tally)
+            return tally.to_bytes()
+
+        await self._in_thread(self._chain.update, join)
+        await self._in_thread(self._chain.sweep)
+        self._pump = asyncio.create_task(self._run())
+        return self
+
+    async def admit(self, most: Cost) -> Turn:
+        """Return when a call may be sent. Raises HaltError, and OSError where the file system fails."""
+        while True:
+            self.check()
+            if not self._limits.any:
+                await self._paused()
+                self.check()
+                return Turn(most)
+            turn = Turn(most, await self._turn(most))
+            try:
+                await asyncio.sleep(turn.at - self._chain.clock.now())
+                self.check()
+            except BaseException:
+                self._unused(turn)
+                raise
+            if self._paused_until <= self._chain.clock.now() <= turn.at + _GOOD_S:
+                return turn
+            self._unused(turn)
+
+    async def _turn(self, most: Cost) -> float:
+        waiter = _Waiter(most, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        self._wake.set()
+        return await waiter.turn
+
+    async def _paused(self) -> None:
+        """Wait for the end of a pause; those who wait go on one by one."""
+        while (left := self._paused_until - self._chain.clock.now()) > 0:
+            await asyncio.sleep(left + random.uniform(0, min(_SPREAD_S, left)))
+            self.check()
+
+    async def settle(self, turn: Turn, spent: Cost) -> None:
+        """Say what a call has cost; told to the others within a second."""
+        if not self._limits.any:
+            return
+        self._unused(turn, spent)
+        if spent.tokens:
+            self._said.used.append(spent.tokens)
+
+    def _unused(self, turn: Turn, spent: Cost = _NOTHING) -> None:
+        """Give back what of a turn was not used."""
+        self._held -= turn.most.usd
+        self._spent += spent.usd
+        self._said.money = self._limits.budget_usd is not None
+        if self._limits.tpm is not None:
+            self._said.given_back.append((turn.at, turn.most.tokens - spent.tokens))
+
+    async def pause(self, seconds: float) -> None:
+        """Hold all shards back for so long, by the file system's clock."""
+        until = self._chain.clock.now() + seconds
+        if until > self._paused_until + _GOOD_S:
+            _LOG.info("the API asks for a pause of %.0f s", seconds)
+            self._paused_until = self._said.paused_until = until
+            self._wake.set()
+
+    async def halt(self, error: HaltError) -> None:
+        """Stop all shards; the first word stays."""
+        if self._halted is None and self._said.halted is None:
+            self._said.halted = Halt(error.cause, str(error), job_id(), self._chain.clock.now())
+            async with self._stepping:
+                await self._step()
+
+    def check(self) -> None:
+        """Raise what ended the asking, from the last look at the tally; OSError where there was none for a minute."""
+        if self._halted is not None:
+            raise HaltError(str(self._halted), self._halted.cause)
+        if self._failed is not None:
+            raise self._failed
+
+    async def close(self) -> None:
+        """Say the last costs and leave. What calls cut off under way may have cost stays held."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+            with suppress(OSError):
+                async with self._stepping:
+                    await self._step(leaving=True)
+        self._thread.shutdown()
+
+    async def _run(self) -> None:
+        """Step whenever calls wait, and look for others' words at least every second."""
+        delay, last = 0.0, time.monotonic()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _POLL_S)
+            await asyncio.sleep(delay)
+            self._wake.clear()
+            try:
+                async with self._stepping:
+                    delay = await self._step()
+                last = time.monotonic()
+            except OSError as error:
+                delay = _POLL_S
+                _LOG.warning("the shared gate: %s; looking again", error)
+                if time.monotonic() - last > _PATIENCE_S:
+                    self._fail(error)
+            except Exception as error:
+                self._fail(error)
+            if self._waiters:
+                self._wake.set()
+
+    def _fail(self, error: Exception) -> None:
+        """Let nobody wait any more."""
+        self._failed = error
+        self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.turn.done():
+                waiter.turn.set_exception(error)
+
+    async def _step(self, *, leaving: bool = False) -> float:
+        """Tell and ask once; hand out the turns; return how long to wait before the next step."""
+        while self._waiters and self._waiters[0].turn.done():
+            self._waiters.popleft()
+        said, self._said = self._said, _Said()
+        asking = [] if leaving else [waiter.most for waiter in self._waiters]
+        try:
+            turns, free = await self._in_thread(self._told, said, asking, self._spent, self._held, leaving)
+        except BaseException:
+            self._say_again(said)
+            raise
+        for at in turns:
+            waiter = self._waiters.popleft()
+            self._held += waiter.most.usd
+            if waiter.turn.done():
+                self._unused(Turn(waiter.most, at))
+            else:
+                waiter.turn.set_result(at)
+        if self._halted is not None:
+            self._refuse(self._halted)
+        if not self._waiters:
+            return _STEP_S
+        # Turns that are taken in the middle of what is ahead leave none out, whoever comes next.
+        late = free - AHEAD_S - self._chain.clock.now()
+        return min(max(late, 0.0) + AHEAD_S * random.uniform(0.2, 0.5), _POLL_S)
+
+    def _say_again(self, said: _Said) -> None:
+        self._said.given_back += said.given_back
+        self._said.used += said.used
+        self._said.paused_until = max(self._said.paused_until, said.paused_until)
+        self._said.halted = said.halted or self._said.halted
+        self._said.money = self._said.money or said.money
+
+    def _told(
+        self, said: _Said, asking: list[Cost], spent: float, held: float, leaving: bool
+    ) -> tuple[list[float], float]:
+        """Change the tally, in the gate's own thread; return the turns, and when the next one is free."""
+        turns: list[float] = []
+        free = 0.0
+
+        def change(record: bytes, now: float) -> bytes | None:
+            nonlocal free
+            turns.clear()
+            tally = Tally.from_bytes(record)
+            before = tally.halted
+            self._tell(tally, said, spent, held, now, leaving)
+            free = self._take(tally, asking, turns, now)
+            self._learn(tally)
+            changed = said.anything or turns or leaving or tally.halted != before
+            return tally.to_bytes() if changed else None
+
+        if said.anything or asking or leaving:
+            self._chain.update(change)
+        else:
+            self._learn(Tally.from_bytes(self._chain.look()))
+        return turns, free
+
+    def _tell(self, tally: Tally, said: _Said, spent: float, held: float, now: float, leaving: bool) -> None:
+        for at, tokens in said.given_back:
+            tally.give_back(at, tokens)
+        for tokens in said.used:
+            tally.learn(tokens)
+        tally.paused_until = max(tally.paused_until, said.paused_until)
+        tally.halted = tally.halted or said.halted
+        if self._limits.budget_usd is not None:
+            tally.spent[self._name] = max(spent, tally.spent.get(self._name, 0.0))
+            tally.held[self._name] = Held(held, 0.0 if leaving else now)
+            if leaving and held < 1e-9:
+                del tally.held[self._name]
+
+    def _take(self, tally: Tally, asking: list[Cost], turns: list[float], now: float) -> float:
+        """Take turns for as many calls as there are some for; return when the next one is free."""
+        for most in asking:
+            if tally.halted is not None:
+                break
+            try:
+                if not tally.affords(self._limits, most.usd, now - self._stale_s):
+                    return now + AHEAD_S
+            except HaltError as error:
+                tally.halted = Halt(error.cause, str(error), job_id(), now)
+                break
+            if (at := tally.take(self._limits, most, now)) is None:
+                return tally.free(self._limits, most, now)
+            turns.append(at)
+            if self._limits.budget_usd is not None:
+                tally.held[self._name].usd += most.usd
+        return now
+
+    def _learn(self, tally: Tally) -> None:
+        if tally.paused_until > self._paused_until:
+            self._paused_until = tally.paused_until
+        if tally.halted is not None:
+            self._halted = tally.halted.error()
+
+    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from btrm.leases import Fenced, Lease, holding
+from btrm.teacher import drive
+from btrm.teacher.base import Call, HaltError, Item, Reply, RequestError, TransientError, Usage
+from btrm.teacher.drive import Asker
+from btrm.teacher.gate import Cost, OpenGate, Turn
+from btrm.teacher.journal import Entry, Journal, read_journal
+
+Answer = Callable[[Call, int], Reply]  # of a call, and how often it has been asked
+
+
+def calls(count: int, contexts: int = 10**9) -> Iterator[Call]:
+    for number in range(count):
+        item = Item(f"pair{number}", f"pair{number}", 0, "m")
+        yield Call((item,), 0, "pointwise", "tags", "", f"context {number % contexts}", str(number), None, 0)
+
+
+class Backend:
+    """Answers after `latency_s`; `answer` may raise."""
+
+    def __init__(self, answer: Answer, latency_s: float = 0.0) -> None:
+        self.answer = answer
+        self.latency_s = latency_s
+        self.asked: Counter[str] = Counter()
+        self.order: list[Call] = []
+        self.under_way = self.most_under_way = 0
+
+    async def ask(self, call: Call) -> Reply:
+        self.asked[call.question] += 1
+        self.order.append(call)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await asyncio.sleep(self.latency_s)
+            return self.answer(call, self.asked[call.question])
+        finally:
+            self.under_way -= 1
+
+    async def close(self) -> None:
+        return
+
+
+class Books(OpenGate):
+    """A gate that lets all pass and keeps book."""
+
+    def __init__(self) -> None:
+        self.admitted = 0
+        self.settled: list[Cost] = []
+        self.pauses: list[float] = []
+        self.halted: HaltError | None = None
+
+    async def admit(self, most: Cost) -> Turn:
+        self.admitted += 1
+        return Turn(most)
+
+    async def settle(self, turn: Turn, spent: Cost) -> None:
+        assert turn.most == Cost(100, 0.5)
+        self.settled.append(spent)
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    async def halt(self, error: HaltError) -> None:
+        self.halted = self.halted or error
+
+    def check(self) -> None:
+        if self.halted is not None:
+            raise self.halted
+
+
+def fine(call: Call, _count: int) -> Reply:
+    return Reply(f"answer to {call.question}", "stop", Usage(10, 5))
+
+
+def asker(backend: Backend, path: Path, concurrency: int = 8, lead_first: bool = False) -> Asker:
+    return Asker(
+        backend=backend,
+        gate=Books(),
+        journal=Journal(path),
+        concurrency=concurrency,
+        max_attempts=3,
+        timeout_s=0.5,
+        most=lambda _: Cost(100, 0.5),
+        usd=lambda usage: usage.prompt * 0.01,
+        request_hash=lambda call: call.question,
+        lead_first=lead_first,
+    )
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "_FIRST_BACKOFF_S", 0.02)
+    monkeypatch.setattr(drive, "_FULL_S", 0.05)
+    monkeypatch.setattr(drive, "_CHECK_S", 0.1)
+
+
+def ask(asker: Asker, some: Iterator[Call]) -> list[Entry]:
+    async def all_of_them() -> list[Entry]:
+        try:
+            return [entry async for entries in asker.run(some) for entry in entries]
+        finally:
+            await asker.close()
+
+    return asyncio.run(all_of_them())
+
+
+def books(asker: Asker) -> Books:
+    assert isinstance(asker.gate, Books)
+    return asker.gate
+
+
+def test_every_call_is_answered_once_and_on_disk(tmp_path: Path) -> None:
+    backend = Backend(fine)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+    entries = ask(ours, calls(300))
+    assert sorted(entry.items[0].pair_id for entry in entries) == sorted(f"pair{n}" for n in range(300))
+    assert set(backend.asked.values()) == {1} and backend.most_under_way <= 8
+    assert {e.request_hash for e in read_journal(tmp_path / "0-1.1.jsonl")} == {str(n) for n in range(300)}
+    assert books(ours).settled == [Cost(15, 0.1)] * 300
+
+
+def test_failures_that_may_pass_are_tried_again_and_counted(tmp_path: Path) -> None:
+    def answer(call: Call, count: int) -> Reply:
+        number = int(call.question)
+        if number % 10 == 0 and count == 1:
+            raise TransientError("busy", "overloaded")
+        if number % 10 == 1 and count < 3:
+            raise TransientError("slower", "rate_limited", 0.01)
+        if number % 10 == 2:
+            raise TransientError("gone", "connection")
+        if number % 10 == 3:
+            raise RequestError("no such thing", "prompt_too_long")
+        return fine(call, count)
+
+    backend = Backend(answer)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+    entries = {int(entry.request_hash): entry for entry in ask(ours, calls(100))}
+    assert len(entries) == 100
+    assert (entries[0].faults, entries[0].attempts, entries[0].finish_reason) == (("overloaded",), 2, "stop")
+    assert (entries[1].faults, entries[1].attempts) == (("rate_limited", "rate_limited"), 3)
+    assert (entries[2].faults, entries[2].attempts, entries[2].finish_reason) == (("connection",) * 3, 3, "error")
+    assert (entries[3].attempts, entries[3].finish_reason) == (1, "prompt_too_long")
+    assert sum(backend.asked.values()) == 100 + 10 + 20 + 20
+    # Each turn is settled; a lost connection may have been charged all the same.
+    assert len(books(ours).settled) == books(ours).admitted == 150
+    assert books(ours).settled.count(Cost(100, 0.5)) == 30
+    assert books(ours).pauses == [0.01] * 20
+
+
+def test_no_answer_in_time_is_a_fault(tmp_path: Path) -> None:
+    backend = Backend(fine, latency_s=5)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+    ours.timeout_s, ours.max_attempts = 0.05, 2
+    (entry,) = ask(ours, calls(1))
+    assert entry.faults == ("timeout", "timeout") and entry.finish_reason == "error" and "0.05 s" in entry.text
+
+
+def test_who_may_not_go_on_stops_all_and_keeps_what_was_under_way(tmp_path: Path) -> None:
+    def answer(call: Call, count: int) -> Reply:
+        if call.question == "20":
+            raise HaltError("no such key", "auth")
+        return fine(call, count)
+
+    backend = Backend(answer, latency_s=0.05)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+    got: list[Entry] = []
+
+    async def all_of_them() -> None:
+        async for entries in ours.run(calls(1000)):
+            got.extend(entries)
+
+    with pytest.raises(HaltError, match="no such key"):
+        asyncio.run(all_of_them())
+    sent = set(backend.asked) - {"20"}
+    assert len(sent) < 60 and {entry.request_hash for entry in got} == sent
+    assert {entry.request_hash for entry in read_journal(tmp_path / "0-1.1.jsonl")} == sent
+    assert len(books(ours).settled) == books(ours).admitted
+
+
+def test_others_word_ends_a_share_whose_calls_are_under_way(tmp_path: Path) -> None:
+    ours = asker(Backend(fine, latency_s=0.4), tmp_path / "0-1.1.jsonl")
+    started = time.monotonic()
+
+    async def all_of_them() -> None:
+        run = ours.run(calls(10**6), wake_s=0.05)
+        await anext(run)
+        books(ours).halted = HaltError("another's word", "quota")
+        async for _ in run:
+            pass
+
+    with pytest.raises(HaltError, match="another's word"):
+        asyncio.run(all_of_them())
+    assert time.monotonic() - started < 1.5
+
+
+def test_a_stop_keeps_what_was_under_way(tmp_path: Path) -> None:
+    backend = Backend(fine, latency_s=0.2)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+
+    async def some() -> None:
+        async with aclosing(ours.run(calls(1000), wake_s=0.05)) as run:
+            await anext(run)
+        await ours.close()
+
+    asyncio.run(some())
+    assert len(backend.asked) == 8
+    assert {entry.request_hash for entry in read_journal(tmp_path / "0-1.1.jsonl")} == set(backend.asked)
+
+
+def test_a_fenced_attempt_sends_nothing_more(tmp_path: Path) -> None:
+    backend = Backend(fine, latency_s=0.02)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+    directory = tmp_path / "share"
+    (directory / ".leases").mkdir(parents=True)
+    (directory / ".leases" / "1").touch()
+
+    async def all_of_them() -> None:
+        run = ours.run(calls(10**6), wake_s=0.05)
+        await anext(run)
+        (directory / ".leases" / "2").write_text('{"owner": "job 2"}')
+        async for _ in run:
+            pass
+
+    with holding(Lease(directory, 1)), pytest.raises(Fenced, match="job 2"):
+        asyncio.run(all_of_them())
+    assert len(backend.asked) < 8 * 30
+
+
+def test_the_first_of_a_context_is_answered_before_the_others_go(tmp_path: Path) -> None:
+    backend = Backend(fine, latency_s=0.01)
+    some = sorted(calls(60, contexts=6), key=lambda call: call.context)
+    assert len(ask(asker(backend, tmp_path / "0-1.1.jsonl", 16, lead_first=True), iter(some))) == 60
+    assert backend.most_under_way == 16 and set(backend.asked.values()) == {1}
+    assert [call.context for call in backend.order[:6]] == [f"context {number}" for number in range(6)]
+
+
+def test_a_disk_that_is_full_for_a_moment_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Backend(fine, latency_s=0.01)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+    fills = time.monotonic() + 0.05
+    write = os.write
+
+    def full(file: int, data: memoryview) -> int:
+        if fills < time.monotonic() < fills + 0.3:
+            write(file, data[:7])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", full)
+    assert len(ask(ours, calls(400))) == 400
+    assert set(backend.asked.values()) == {1}
+    assert len(list(read_journal(tmp_path / "0-1.1.jsonl"))) == 400
+
+
+def test_a_disk_that_stays_full_ends_the_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "_DRAIN_S", 0.3)
+    backend = Backend(fine)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+    write = ours.journal._append  # pyright: ignore[reportPrivateUsage]
+
+    def full(lines: bytes) -> None:
+        if os.fstat(ours.journal._file).st_size > 10_000:  # pyright: ignore[reportPrivateUsage]
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(lines)
+
+    monkeypatch.setattr(ours.journal, "_append", full)
+    with pytest.raises(OSError, match="No space left"):
+        ask(ours, calls(1000))
+    written = list(read_journal(tmp_path / "0-1.1.jsonl"))
+    assert len(backend.asked) - 2 * 8 <= len(written) < 100
+
+
+def test_an_answer_of_the_last_moment_is_handed_over(tmp_path: Path) -> None:
+    async def slow_reader(ours: Asker) -> int:
+        run = ours.run(calls(40), wake_s=0.01)
+        count = 0
+        while (entries := await anext(run, None)) is not None:
+            count += len(entries)
+            await asyncio.sleep(random.uniform(0, 0.08))  # meanwhile the last ones may arrive
+        return count
+
+    for number in range(5):
+        ours = asker(Backend(fine, 0.01), tmp_path / f"0-1.{number}.jsonl", concurrency=40)
+        assert asyncio.run(slow_reader(ours)) == 40
+
+
+def test_thousands_at_a_time_and_quickly(tmp_path: Path) -> None:
+    backend = Backend(fine, latency_s=0.2)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl", concurrency=4096)
+    ours.timeout_s = math.inf
+    started = time.process_time()
+    assert len(ask(ours, calls(8000))) == 8000
+    assert backend.most_under_way == 4096
+    assert time.process_time() - started < 4.0  # 2,000 a second
