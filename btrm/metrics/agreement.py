@@ -1,7 +1,7 @@
 """How far two judges agree about the same pairs, and which of them is right more often.
 
-A pair counts where both judges judged it and the label is known to both as the same pair. Scores are means over samples;
-a preference is the side with the higher mean, a tie where both are equal. Intervals are percentile bootstraps over
+A pair counts where both judges judged it. Scores are means over samples; a preference is the side with the higher mean,
+a tie where both are equal. Intervals are percentile bootstraps over
 pair_ids (95 %), and the difference of the accuracies is paired: both judges see the same resamples.
 
 - kappa (Cohen 1960) over side 0, side 1 and tie: (p_o - p_e) / (1 - p_e), p_e from the judges' own frequencies;
@@ -33,15 +33,15 @@ JUDGEMENTS = "judgements.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A judge's mean scores: a row a label, NaN where a side has none; `preferred_L` is NaN for a label that ties."""
+    """A judge's mean scores: a row a label, NaN where a side has none; `preferred_P` is NaN for a label that ties."""
 
     path: Path
     judge: str
     scale: str
     label_ids: list[str]
     pair_ids: list[str]
-    preferred_L: Floats
-    score_L2: Floats
+    preferred_P: Floats
+    score_P2: Floats
 
     def only(self, labels: Set[str]) -> Scores:
         """Return the scores of these labels alone."""
@@ -50,8 +50,8 @@ class Scores:
             self,
             label_ids=[self.label_ids[number] for number in kept],
             pair_ids=[self.pair_ids[number] for number in kept],
-            preferred_L=self.preferred_L[kept],
-            score_L2=self.score_L2[kept],
+            preferred_P=self.preferred_P[kept],
+            score_P2=self.score_P2[kept],
         )
 
 
@@ -115,8 +115,8 @@ def read_scores(where: Path) -> Scores:
         scale=scales.pop(),
         label_ids=list(place),
         pair_ids=list(columns["pair_id"][first]),
-        preferred_L=columns["preferred_side"][first].astype(np.float64),
-        score_L2=side_scores(score_R, label_R, side_R, len(place)).means(),
+        preferred_P=columns["preferred_side"][first].astype(np.float64),
+        score_P2=side_scores(score_R, label_R, side_R, len(place)).means(),
     )
 
 
@@ -130,31 +130,31 @@ def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
     mine = [number for number, label in enumerate(a.label_ids) if label in place]
     theirs = [place[a.label_ids[number]] for number in mine]
     _comparable(a, b, mine, theirs)
-    score_P2A, score_P2B = a.score_L2[mine], b.score_L2[theirs]
+    scores_a, scores_b = a.score_P2[mine], b.score_P2[theirs]
     pair_ids = [a.pair_ids[number] for number in mine]
     cluster_P = clusters(pair_ids)
-    margin_A, margin_B = score_P2A[:, 0] - score_P2A[:, 1], score_P2B[:, 0] - score_P2B[:, 1]
-    both_P = ~np.isnan(margin_A) & ~np.isnan(margin_B)
-    same_P = np.where(both_P, np.sign(margin_A) == np.sign(margin_B), False).astype(np.float64)
-    told_P = ~np.isnan(a.preferred_L[mine])
-    preferred_P = a.preferred_L[mine]
-    credit_A, credit_B = (_credit(margin, preferred_P) for margin in (margin_A, margin_B))
-    columns = [same_P, both_P, np.where(told_P, credit_A - credit_B, 0.0), told_P]
+    margin_a, margin_b = scores_a[:, 0] - scores_a[:, 1], scores_b[:, 0] - scores_b[:, 1]
+    both_P = ~np.isnan(margin_a) & ~np.isnan(margin_b)
+    same_P = np.where(both_P, np.sign(margin_a) == np.sign(margin_b), False).astype(np.float64)
+    told_P = ~np.isnan(a.preferred_P[mine])
+    label_P = a.preferred_P[mine]
+    credit_a, credit_b = (_credit(margin, label_P) for margin in (margin_a, margin_b))
+    columns = [same_P, both_P, np.where(told_P, credit_a - credit_b, 0.0), told_P]
     sums_BM = resampled_sums(np.stack(columns, 1).astype(np.float64), _RESAMPLES, seed, cluster_P)
     with np.errstate(invalid="ignore", divide="ignore"):
         agreed_B, lead_B = sums_BM[:, 0] / sums_BM[:, 1], sums_BM[:, 2] / sums_BM[:, 3]
-    one, other = score_P2A.ravel(), score_P2B.ravel()
+    one, other = scores_a.ravel(), scores_b.ravel()
     scored = ~np.isnan(one) & ~np.isnan(other)
-    accuracies = _mean(credit_A[told_P]), _mean(credit_B[told_P])
+    accuracies = _mean(credit_a[told_P]), _mean(credit_b[told_P])
     return Agreement(
         judges=(a.judge, b.judge),
         common=len(mine),
         only=(len(a.label_ids) - len(mine), len(b.label_ids) - len(mine)),
-        coverage=(_mean((~np.isnan(margin_A)).astype(np.float64)), _mean((~np.isnan(margin_B)).astype(np.float64))),
+        coverage=(_mean((~np.isnan(margin_a)).astype(np.float64)), _mean((~np.isnan(margin_b)).astype(np.float64))),
         compared=int(both_P.sum()),
         agreement=_mean(same_P[both_P]),
         agreement_interval=percentile_interval(agreed_B),
-        kappa=cohens_kappa(np.sign(margin_A[both_P]), np.sign(margin_B[both_P])),
+        kappa=cohens_kappa(np.sign(margin_a[both_P]), np.sign(margin_b[both_P])),
         pearson=pearson(one[scored], other[scored]),
         spearman=pearson(ranks(one[scored]), ranks(other[scored])),
         mean_difference=_mean(np.abs(one[scored] - other[scored])),
@@ -162,7 +162,7 @@ def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
         accuracy=accuracies,
         accuracy_lead=accuracies[0] - accuracies[1],
         accuracy_lead_interval=percentile_interval(lead_B),
-        differing=_differing([a.label_ids[number] for number in mine], margin_A, margin_B, most),
+        differing=_differing([a.label_ids[number] for number in mine], margin_a, margin_b, most),
     )
 
 
@@ -182,8 +182,8 @@ def cohens_kappa(one_P: Floats, other_P: Floats) -> float:
     if not len(one_P):
         return math.nan
     classes = np.union1d(one_P, other_P)
-    frequency_A, frequency_B = (np.mean(x[:, None] == classes, axis=0) for x in (one_P, other_P))
-    chance = float(frequency_A @ frequency_B)
+    frequency_a, frequency_b = (np.mean(x[:, None] == classes, axis=0) for x in (one_P, other_P))
+    chance = float(frequency_a @ frequency_b)
     return math.nan if chance >= 1 else (float(np.mean(one_P == other_P)) - chance) / (1 - chance)
 
 
@@ -209,10 +209,10 @@ def _credit(margin_P: Floats, preferred_P: Floats) -> Floats:
     return np.where(np.isnan(agreed_P), 0.0, 0.5 + 0.5 * np.sign(np.nan_to_num(agreed_P)))
 
 
-def _differing(labels: list[str], margin_A: NDArray[np.float64], margin_B: Floats, most: int) -> list[Differing]:
-    apart_P = np.nan_to_num(np.abs(margin_A - margin_B), nan=-1.0)
+def _differing(labels: list[str], margin_a: NDArray[np.float64], margin_b: Floats, most: int) -> list[Differing]:
+    apart_P = np.nan_to_num(np.abs(margin_a - margin_b), nan=-1.0)
     order = np.argsort(-apart_P, kind="stable")[:most]
-    found = [Differing(labels[p], float(margin_A[p]), float(margin_B[p]), float(apart_P[p])) for p in order.tolist()]
+    found = [Differing(labels[p], float(margin_a[p]), float(margin_b[p]), float(apart_P[p])) for p in order.tolist()]
     return [pair for pair in found if pair.apart > 0]
 
 
