@@ -118,6 +118,4 @@ def _rounded_mean(units: Sequence[int]) -> int | None:
 
 def _median(units: Sequence[int]) -> int | None:
     ordered, half = sorted(units), len(units) // 2
-    return (
-        _rounded_mean(ordered[half : half + 1] if len(units) % 2 else ordered[half - 1 : half + 1]) if units else None
-    )
+    return _rounded_mean(ordered[max(0, half - 1 + len(units) % 2) : half + 1])

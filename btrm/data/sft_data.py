@@ -81,15 +81,20 @@ class SftWriter:
     teachers: Sequence[str]
     counts: Counter[str]
 
-    def keep(self, pair: PreferencePair, side: Side, teacher: int | None, merged: bool) -> None:
-        """Write one conversation: the prompt filled in, and the answer with its tag exactly once."""
+    def keep(self, pair: PreferencePair, side: Side, teacher: int | None) -> None:
+        """Write one conversation: the prompt filled in, and the answer with its tag exactly once.
+
+        A merged row says how many answers its score is made of, and names the one that the rationale is of.
+        """
         reason = without_tags(cast(str, side.answer["completion"]))
         target = self.prompt.target(side.score, reason)
         messages = self.prompt.messages(pair.context, pair.responses[side.answer["side"]])
         row = {"messages": [*messages, {"role": "assistant", "content": target}], **key_of(side.answer)}
-        if len(self.teachers) > 1:
-            row["judge"] = side.answer["judge"] if teacher is None else self.teachers[teacher]
-        self.rows.write(json.dumps(row | ({"answers": len(side.behind)} if merged else {}), ensure_ascii=False) + "\n")
+        if teacher is None:
+            row["answers"] = len(side.behind)
+        elif len(self.teachers) > 1:
+            row["judge"] = self.teachers[teacher]
+        self.rows.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.counts["rows"] += 1
         self.counts["merged"] += len(side.behind)
 
@@ -130,14 +135,16 @@ def run_sft_data(config: SftDataConfig, run: StageRun) -> StageResult:
 def _write(config: SftDataConfig, run: StageRun, answers: Answers, writer: SftWriter, tally: Tally) -> None:
     for pair in progress(read_pairs(run.input(config.pairs)), None, "sft_data", "pair"):
         samples = answers.pop(pair.label_id, {})
-        for answer in (answer for sides in samples.values() for answer in sides):
+        for teacher, answer in ((key[0], answer) for key, sides in samples.items() for answer in sides):
             if answer["pair_id"] != pair.pair_id:
                 raise ConfigError(
-                    f"{', '.join(config.sources)}: label_id {pair.label_id}: judged as pair {answer['pair_id']}, "
+                    f"{config.sources[teacher]}: label_id {pair.label_id}: judged as pair {answer['pair_id']}, "
                     f"in {config.pairs} it is {pair.pair_id}"
                 )
-        said = verdicts(config.merge, samples, writer.prompt.scale) if samples else []
-        tally.add(pair, samples, said) if samples else None
+        if not samples:
+            continue
+        said = verdicts(config.merge, samples, writer.prompt.scale)
+        tally.add(pair, samples, said)
         for verdict in said:
             _judged_pair(config, writer, pair, verdict)
     for answer in (a for samples in answers.values() for sides in samples.values() for a in sides):
@@ -157,7 +164,7 @@ def _judged_pair(config: SftDataConfig, writer: SftWriter, pair: PreferencePair,
             for answer in side.behind:
                 writer.drop(answer, reason)
         else:
-            writer.keep(pair, side, verdict.teacher, config.merge != "none")
+            writer.keep(pair, side, verdict.teacher)
 
 
 def _refusal(config: SftDataConfig, pair: PreferencePair, margin: float | None) -> str:

@@ -81,13 +81,20 @@ def test_judgements_join_by_label_and_the_tag_stands_once(tmp_path: Path) -> Non
     assert assistant == {"role": "assistant", "content": "<s>10</s>\nbecause  it is"}
     assert all(row["messages"][-1]["content"].count("<s>") == 1 for row in rows)
     assert [(d["label_id"], d["side"], d["reason"]) for d in drops] == [(PAIRS[4].label_id, 0, "unparsed")]
-    assert manifest.results == {
+    expected = {
         "rows": 9,
         "judged_pairs": 5,
         "teacher_accuracy": (1 + 0 + 0.5 + 0) / 4,  # the tied label has none; unparsed counts against
+        "teacher_strict_accuracy": 1 / 4,
         "teacher_tie_rate": 0.2,
+        "teacher_coverage": 0.8,
+        "outcomes": {"scored": 9, "unparsed": 1},
+        "score_histogram": [0, 2, 0, 0, 1, 2, 1, 1, 0, 2],
+        "longer_wins_accuracy": 0.5,
+        "majority_accuracy": [[1, 4, 0.375]],
         "dropped": {"unparsed": 1},
     }
+    assert {name: manifest.results[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -135,7 +142,7 @@ def test_judgements_of_no_pair_are_written_down(tmp_path: Path) -> None:
     ("judgements", "fields", "problem"),
     [
         (None, {"prompt": "hh_score5_v1"}, "judged with hh_score100_v1 on the scale score100; prompt hh_score5_v1 has"),
-        ([judged(PAIRS[0], 0, 5, pair_id="other")], {}, "judged as pair other, now "),
+        ([judged(PAIRS[0], 0, 5, pair_id="other")], {}, "judgements.parquet: label_id .* judged as pair other, in .*pairs.parquet it is"),
         ([judged(PAIRS[0], 0, 5), judged(PAIRS[0], 0, 6)], {}, "stands twice"),
         ([judged(PAIRS[0], 0, None)], {}, "no judgement is left to learn from: {'dropped_unparsed': 1}"),
         ([], {}, "no judgement is left to learn from: none was made"),
