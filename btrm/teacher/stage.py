@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from btrm.config import ConfigError
 from btrm.judges.base import Sampling
@@ -19,7 +20,9 @@ from btrm.prompts import get_prompt
 from btrm.runs import OWNER, StageResult, StageRun
 from btrm.stopping import safe_point
 from btrm.teacher.asking import open_asker
-from btrm.teacher.base import Call, HaltedError, HaltError
+from btrm.teacher.base import HaltedError, HaltError, RowKey
+from btrm.teacher.batch import MakeCalls, ask_in_batches
+from btrm.teacher.batch_files import BatchFiles
 from btrm.teacher.check import check_settings, check_start
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.journal import Entry, Journal, journals, read_journal, repair
@@ -28,7 +31,7 @@ from btrm.teacher.rows import Owed
 from btrm.teacher.spending import spending
 from btrm.work import Unit
 
-PARTS, CALLS, SHARES = "parts", "calls", ".shares"
+PARTS, CALLS, BATCHES, SHARES = "parts", "calls", "batches", ".shares"
 
 
 def check_teacher(config: TeacherConfig, run: StageRun) -> None:
@@ -61,8 +64,7 @@ def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -
         try:
             for path in journals(run.dir / CALLS):
                 yield sum(owed.fill(entry) for entry in read_journal(path))
-            calls = make_calls(config, records, list(owed.missing()))
-            for entries in _ask(config, run, journal, calls):
+            for entries in _ask(config, run, journal, partial(make_calls, config, records), owed.missing()):
                 done = sum(owed.fill(entry) for entry in entries)
                 owed.write_parts(run, run.dir / PARTS)
                 yield done
@@ -71,11 +73,17 @@ def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -
             owed.write_rest(run, run.dir / PARTS)
 
 
-def _ask(config: TeacherConfig, run: StageRun, journal: Journal, calls: Iterator[Call]) -> Iterator[list[Entry]]:
+def _ask(
+    config: TeacherConfig, run: StageRun, journal: Journal, make: MakeCalls, missing: Iterator[RowKey]
+) -> Iterator[list[Entry]]:
     """Run the asking in this thread, as far as its results are wanted."""
     with asyncio.Runner() as runner:
         asker = runner.run(open_asker(config, run, journal))
-        answers = asker.run(calls)
+        if config.mode == "batch":
+            files = BatchFiles(run, run.dir / CALLS / BATCHES, run.dir / SHARES, _share_of(journal))
+            answers = ask_in_batches(config, run, asker, files, make, list(missing))
+        else:
+            answers = asker.run(make(list(missing)))
         try:
             while (entries := runner.run(_next(answers))) is not None:
                 yield entries
@@ -88,6 +96,10 @@ def _ask(config: TeacherConfig, run: StageRun, journal: Journal, calls: Iterator
 
 async def _next(answers: AsyncGenerator[list[Entry]]) -> list[Entry] | None:
     return await anext(answers, None)
+
+
+def _share_of(journal: Journal) -> str:
+    return journal.path.name.partition(".")[0]
 
 
 @contextmanager
