@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import api_anthropic
+import api_gemini
 import api_openai
 from aiohttp import web
 from api_world import World
 
 AddRoutes = Callable[[web.Application, World], None]
-ROUTES: list[AddRoutes] = [api_openai.add_routes]
+ROUTES: list[AddRoutes] = [api_openai.add_routes, api_anthropic.add_routes, api_gemini.add_routes]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -30,7 +31,8 @@ ERRORS = (
 ANSWERS = ("refusal", "truncation", "filtered", "empty", "malformed", "no_score", "blocked", "stream_error")
 FAULTS = (*TRANSPORT, *ERRORS, *ANSWERS)
 
-_MARK = re.compile(r"(?:<score id=\"|^=== )([0-9A-Za-z_-]{4,64})(?:\"| ===$)", re.MULTILINE)
+# The question stands last: whatever responses say before it, it names the marks.
+_QUESTION = re.compile(r"Grade the responses? ([0-9A-Za-z_-]{4,64}(?:, [0-9A-Za-z_-]{4,64})*)[,.:]")
 
 
 @dataclass
@@ -165,7 +167,10 @@ class World:
             return await _broken(request, answer, data, noted.fault)
         noted.status = answer.status
         noted.prompt_tokens, noted.cached_tokens, noted.completion_tokens = answer.tokens
-        response = await _whole(request, answer, data, noted.fault == "garbled")
+        try:
+            response = await _whole(request, answer, data, noted.fault == "garbled")
+        except ConnectionResetError:  # the other side has not waited
+            return web.Response()
         noted.answered = answer.status == 200 and noted.fault not in {"garbled", "empty", "stream_error"}
         noted.done = time.time()
         return response
@@ -173,10 +178,8 @@ class World:
     async def _sleep(self, seconds: float) -> None:
         if self.stop is None or not seconds:
             return await asyncio.sleep(seconds)
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self.stop.wait(), seconds)
-        except TimeoutError:
-            pass
         return None
 
     def log_json(self) -> list[Json]:
@@ -224,7 +227,14 @@ def digest_of(text: str) -> str:
 
 def marks_in(prompt: str) -> list[str]:
     """Return the marks that a prompt names, in their order, each once."""
-    return list(dict.fromkeys(_MARK.findall(prompt)))
+    asked = _QUESTION.findall(prompt)
+    return asked[-1].split(", ") if asked else []
+
+
+def response_of(prompt: str, mark: str) -> str:
+    """Return the response that a prompt shows under a mark: for rules that grade what is said."""
+    start, end = f'<response id="{mark}">\n', f'\n</response id="{mark}">'
+    return prompt.split(start, 1)[1].split(end, 1)[0]
 
 
 def tokens_of(text: str) -> int:
@@ -252,7 +262,8 @@ def _filled(schema: Json, name: str, marks: Sequence[str], mark: str, world: Wor
     if kind == "array":
         return [_filled(schema["items"], name, marks, each, world, prompt) for each in marks or [mark]]
     if kind in {"integer", "number"}:
-        return world.rule(prompt, mark)
+        low, high = schema.get("minimum", 0), schema.get("maximum", 100)
+        return low + world.rule(prompt, mark) % (high - low + 1)
     if "enum" in schema:
         return schema["enum"][0]
     return mark if name in {"id", "mark", "item", "name", "response"} else "It answers."

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
+from btrm.teacher.backends.waits import retry_after_s
 from btrm.teacher.base import Fault, HaltCause, HaltError, RequestError, TeacherError, TransientError
 
 _LONGEST_MESSAGE = 500
-_LONGEST_WAIT_S = 3600.0
 # Libraries that the SDKs speak HTTP with: what they raise is a connection that failed.
 _HTTP = {"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "anyio", "h11", "ssl", "google.auth"}
+_GARBLED = {
+    "JSONDecodeError",
+    "DecodingError",
+    "UnknownApiResponseError",
+    "APIResponseValidationError",
+    "ValidationError",
+}
 
 _QUOTA = {"insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active"}
 _AUTH = {"invalid_api_key", "authentication_error", "permission_error", "API_KEY_INVALID", "UNAUTHENTICATED"}
@@ -26,7 +31,7 @@ _MODEL = {"model_not_found", "not_found_error"}
 _LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large"}
 _POLICY = {"content_policy_violation", "content_filter", "moderation_blocked", "invalid_prompt"}
 _QUOTA_TEXT = re.compile(
-    r"credit balance is too low|insufficient (?:credits|balance|quota)|enable billing|limit: 0\b", re.I
+    r"credit balance is too low|usage limits?\b|insufficient (?:credits|balance|quota)|enable billing|limit: 0\b", re.I
 )
 _MODEL_TEXT = re.compile(r"not a valid model|model\W.{0,200}(?:does not exist|not found|not supported for)", re.I)
 _LONG_TEXT = re.compile(
@@ -101,59 +106,6 @@ def lost(error: Exception) -> TransientError | None:
     ):
         return TransientError(f"the connection was lost ({kinds[0][1]})", "connection")
     return None
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how many seconds a server wants to be left alone: retry-after-ms, or retry-after in seconds or as a date."""
-    given = {name.lower(): value.strip() for name, value in headers.items()}
-    if (wait_s := _number(given.get("retry-after-ms"))) is not None:
-        return min(wait_s / 1000, _LONGEST_WAIT_S)
-    if (wait_s := _number(given.get("retry-after"))) is not None:
-        return min(wait_s, _LONGEST_WAIT_S)
-    return until(given.get("retry-after"))
-
-
-def until(date: str | None) -> float | None:
-    """Return the seconds until a date of HTTP or of RFC 3339; 0 for one that has passed, None for no date."""
-    from datetime import UTC, datetime
-
-    for read in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            when = read(date or "")
-        except (ValueError, TypeError):
-            continue
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return min(max(when.timestamp() - time.time(), 0.0), _LONGEST_WAIT_S)
-    return None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if 0 <= value < float("inf") else None
-
-
-def pause_s(headers: Mapping[str, str], remaining_reset: Sequence[tuple[str, str]]) -> float:
-    """Return how long nothing may be sent: the longest reset of a limit of which nothing is left."""
-    given = {name.lower(): value for name, value in headers.items()}
-    waits = [wait(given.get(reset)) for remaining, reset in remaining_reset if _number(given.get(remaining)) == 0]
-    return max(waits, default=0.0)
-
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def wait(text: str | None) -> float:
-    """Return the seconds of a reset: `6m0s`, `20ms`, a number of seconds, or a date."""
-    if (seconds := _number(text)) is not None:
-        return min(seconds, _LONGEST_WAIT_S)
-    if parts := _DURATION.findall(text or ""):
-        if "".join(number + unit for number, unit in parts) == text:
-            return min(sum(float(number) * _SECONDS[unit] for number, unit in parts), _LONGEST_WAIT_S)
-    return until(text) or 0.0
 
 
 def read_json(data: bytes | str) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from btrm.runs import StageRun
-from btrm.teacher.backends.http_errors import Problem, pause_s, read_json
-from btrm.teacher.backends.wire import Wire, asked_text, most_tokens, whole
+from btrm.teacher.backends.http_errors import Problem, read_json
+from btrm.teacher.backends.waits import pause_s
+from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, whole
 from btrm.teacher.base import Call, FinishReason, Reply, RequestError, TransientError, Usage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
@@ -69,16 +70,16 @@ def request(config: TeacherConfig, call: Call, limit: str) -> _Body:
     messages = [{"role": "system", "content": call.system}] if call.system else []
     fields: _Body = {
         "model": config.model,
-        "messages": [*messages, {"role": "user", "content": asked_text(call)}],
+        "messages": [*messages, {"role": "user", "content": call.context + call.question}],
         limit: most_tokens(config, call),
-        "seed": call.seed % 2**31,
+        "seed": api_seed(call),
         "temperature": config.temperature,
         "top_p": config.top_p,
     }
     if call.form == "schema":
         answer = {"name": "answer", "strict": True, "schema": call.schema}
         fields["response_format"] = {"type": "json_schema", "json_schema": answer}
-    return {name: value for name, value in fields.items() if value is not None}
+    return given(fields)
 
 
 def reply_of(body: _Body, headers: Mapping[str, str]) -> Reply:
@@ -112,9 +113,12 @@ def problem_of(error: Exception) -> Problem | None:
     if not isinstance(error, APIError) or isinstance(error, APIConnectionError):
         return None
     names = frozenset(str(name) for name in (error.code, error.type) if name)
-    if not isinstance(error, APIStatusError):  # in the middle of a stream
-        return Problem(int(error.code) if (error.code or "").isdigit() else 500, error.message, names)
-    return Problem(error.status_code, error.message, names, error.response.headers)
+    body: Any = error.body if isinstance(error.body, dict) else {}
+    message = str(body.get("message") or error.message)
+    if isinstance(error, APIStatusError):
+        return Problem(error.status_code, message, names, error.response.headers)
+    code = error.code or ""  # in the middle of a stream
+    return Problem(int(code) if code.isdigit() else 500, message, names)
 
 
 def _merge(merged: _Body, chunk: _Body) -> None:

@@ -44,14 +44,19 @@ class Wire:
         raise failure from None
 
 
-def asked_text(call: Call) -> str:
-    """Return what the user says in one text: what calls about a pair share, then the question."""
-    return "\n\n".join(part for part in (call.context, call.question) if part)
-
-
 def most_tokens(config: TeacherConfig, call: Call) -> int:
     """Return the longest answer of a call in tokens, with its thinking."""
     return config.max_tokens * len(call.items) + (config.thinking_budget or 0)
+
+
+def api_seed(call: Call) -> int:
+    """Return a call's seed as the APIs take it."""
+    return call.seed % 2**31
+
+
+def given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's fields without those that nobody set: the API has defaults of its own."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def whole(body: dict[str, Any], ended: bool) -> dict[str, Any]:
