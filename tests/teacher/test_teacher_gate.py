@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import random
+import signal
+import time
+from multiprocessing.context import SpawnProcess
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+
+import pytest
+
+from btrm.config import ConfigError
+from btrm.teacher import shared_gate, tally
+from btrm.teacher.base import HaltError
+from btrm.teacher.chain import Chain
+from btrm.teacher.gate import Cost
+from btrm.teacher.shared_gate import SharedGate
+from btrm.teacher.tally import Limits, Tally
+
+_SPAWN = multiprocessing.get_context("spawn")
+NOW = 1_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+async def gate(directory: Path, limits: Limits, name: str = "0-9.0001.jsonl", timeout_s: float = 60.0) -> SharedGate:
+    return await SharedGate(Chain(directory), name, limits, timeout_s).open({})
+
+
+# The arithmetic, by a clock of the test's own.
+
+
+def granted(limits: Limits, costs: list[Cost], settle_s: float | None = None) -> list[tuple[float, int]]:
+    """Ask without a rest; return (time, tokens that the call used): a third of the most."""
+    now, state = NOW, Tally()
+    turns: list[tuple[float, int]] = []
+    under_way: list[tuple[float, Cost]] = []
+    for most in costs:
+        while (at := state.take(limits, most, now)) is None:
+            now += 0.3
+            for sent, cost in [(s, c) for s, c in under_way if settle_s is not None and s + settle_s < now]:
+                under_way.remove((sent, cost))
+                state.give_back(sent, cost.tokens - cost.tokens // 3)
+                state.learn(cost.tokens // 3)
+        under_way.append((at, most))
+        turns.append((at, most.tokens // 3 if settle_s is not None else most.tokens))
+    return turns
+
+
+def most_in_a_minute(turns: list[tuple[float, int]]) -> int:
+    """Return the largest sum in any 61 s: a minute at the server, of calls that are up to a second late."""
+    most = total = first = 0
+    for at, tokens in turns:
+        total += tokens
+        while turns[first][0] <= at - 61:
+            total -= turns[first][1]
+            first += 1
+        most = max(most, total)
+    return most
+
+
+@pytest.mark.parametrize("rpm", [1, 7, 60, 1000, 40_000])
+def test_requests_of_any_minute_keep_the_limit_and_use_it(rpm: int) -> None:
+    turns = granted(Limits(rpm=rpm), [Cost()] * (3 * rpm + 1))
+    assert most_in_a_minute([(at, 1) for at, _ in turns]) <= rpm
+    assert turns[-1][0] - turns[0][0] == pytest.approx(3 * 61.2, rel=0.001)
+
+
+@pytest.mark.parametrize("settle_s", [None, 0.5, 20.0, 90.0])
+@pytest.mark.parametrize("largest", [300, 3_000, 29_000])
+def test_tokens_of_any_minute_keep_the_limit(settle_s: float | None, largest: int) -> None:
+    draw = random.Random(0)
+    costs = [Cost(draw.randint(largest // 10, largest)) for _ in range(500)]
+    turns = granted(Limits(tpm=30_000), costs, settle_s)
+    assert most_in_a_minute(turns) <= 30_000
+    if largest == 300 and settle_s in {None, 0.5}:
+        minutes = (turns[-1][0] - NOW) / 60
+        assert sum(tokens for _, tokens in turns) / minutes > 0.9 * 30_000
+
+
+def test_a_call_larger_than_a_minute_is_refused_with_both_figures() -> None:
+    with pytest.raises(ConfigError, match=r"tpm 1000: one call may take 1001 tokens"):
+        Tally().take(Limits(tpm=1000), Cost(1001), NOW)
+
+
+def test_a_budget_waits_for_calls_under_way_and_halts_when_it_is_spent() -> None:
+    limits, state = Limits(budget_usd=1.0), Tally()
+    state.spent, state.held = {"a": 0.5}, {"b": tally.Held(0.4, NOW)}
+    assert state.affords(limits, 0.1, NOW - 10)
+    assert not state.affords(limits, 0.2, NOW - 10)  # what b does not use will be there
+    with pytest.raises(HaltError, match=r"\$0\.5000 of budget_usd 1 .* \$0\.4000 may be, .* cost \$0\.2000"):
+        state.affords(limits, 0.2, NOW + 10)  # b is dead
+    with pytest.raises(HaltError, match="budget_usd 1"):
+        state.affords(limits, 0.6, NOW - 10)
+
+
+def test_a_record_comes_back_as_it_was_and_a_torn_one_counts_as_none() -> None:
+    state = Tally(1.5, 2.5, 3.5, {7: 8}, 9.5, {"a": 0.25}, {"a": tally.Held(0.5, 1.0)})
+    state.halted = tally.Halt("quota", "no more", "7", 1.0)
+    assert Tally.from_bytes(state.to_bytes()) == state
+    assert Tally.from_bytes(b"") == Tally.from_bytes(b"\0" * 30) == Tally.from_bytes(b'{"requ') == Tally()
+
+
+# The chain.
+
+
+def _add(directory: str, times: int) -> None:
+    chain = Chain(Path(directory))
+    for _ in range(times):
+        chain.update(lambda record, _now: b"%d" % (int(record or 0) + 1))
+
+
+def test_no_change_of_several_processes_is_lost(tmp_path: Path) -> None:
+    run_all([_SPAWN.Process(target=_add, args=(str(tmp_path), 100)) for _ in range(4)])
+    assert Chain(tmp_path).look() == b"400"
+    assert len(list(tmp_path.iterdir())) <= 2
+
+
+def test_a_number_that_was_used_and_cleared_away_wins_nothing(tmp_path: Path) -> None:
+    chain, slow = Chain(tmp_path), Chain(tmp_path)
+    changes: list[bytes] = []
+
+    def change(record: bytes, _now: float) -> bytes:
+        if not changes:
+            _add(str(tmp_path), 10)  # meanwhile others go on, and clear the next number away
+        changes.append(record)
+        return b"%d" % (int(record or 0) + 1)
+
+    _add(str(tmp_path), 1)
+    slow.update(change)
+    assert chain.look() == b"12" and changes == [b"1", b"11"]
+
+
+def test_a_lost_answer_to_a_link_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def lost(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(target)
+
+    monkeypatch.setattr(os, "link", lost)
+    _add(str(tmp_path), 5)
+    assert Chain(tmp_path).look() == b"5"
+
+
+def test_the_clock_is_the_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 5.0)  # this node's own clock is far off
+    chain = Chain(tmp_path)
+    chain.look()
+    (tmp_path / "probe").touch()
+    assert abs(chain.clock.now() - (tmp_path / "probe").stat().st_mtime) < 0.1
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    old, new = tmp_path / ".host-1-aa", tmp_path / ".host-2-bb"
+    old.touch()
+    new.touch()
+    os.utime(old, (NOW, NOW))
+    Chain(tmp_path).sweep()
+    assert not old.exists() and new.exists()
+
+
+# The gate, with real processes and the real clock.
+
+
+def run_all(processes: list[SpawnProcess]) -> None:
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+
+
+def _ask(directory: str, name: str, limits: Limits, count: int, log: str) -> None:
+    async def ask() -> None:
+        shared = await gate(Path(directory), limits, name)
+
+        async def one() -> None:
+            turn = await shared.admit(Cost(100))
+            line = b"%.4f\n" % shared._chain.clock.now()  # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0.05)
+            os.write(file, line)
+            await shared.settle(turn, Cost(60))
+
+        for start in range(0, count, 20):
+            await asyncio.gather(*(one() for _ in range(min(20, count - start))))
+        await shared.close()
+
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    asyncio.run(ask())
+
+
+def test_four_shards_share_one_rate(tmp_path: Path) -> None:
+    log, limits = tmp_path / "sent", Limits(rpm=6000)
+    started = time.monotonic()
+    run_all(
+        [
+            _SPAWN.Process(target=_ask, args=(str(tmp_path / "g"), f"{n}-9.0001.jsonl", limits, 60, str(log)))
+            for n in range(4)
+        ]
+    )
+    sent = sorted(float(line) for line in log.read_text().split())
+    assert len(sent) == 240
+    assert sent[-1] - sent[0] > 239 * 0.0102 - shared_gate._GOOD_S  # pyright: ignore[reportPrivateUsage]
+    # A turn may be taken shared_gate._GOOD_S late, so any 40 take no less than the rest of their time.
+    assert all(late - early > 40 * 0.0102 - 0.8 for early, late in zip(sent, sent[40:], strict=False))
+    assert time.monotonic() - started < 10
+
+
+def test_a_pause_holds_all_back(tmp_path: Path) -> None:
+    async def ask() -> None:
+        limits = Limits(rpm=60_000)
+        one, other = await gate(tmp_path, limits), await gate(tmp_path, limits, "9-19.0001.jsonl")
+        await one.admit(Cost())
+        await other.pause(1.2)
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        await asyncio.gather(*(some.admit(Cost()) for some in (one, other) for _ in range(30)))
+        assert 0.8 < time.monotonic() - started < 3.5
+        await one.close()
+        await other.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(rpm=1), Limits(budget_usd=1)])
+def test_the_first_halt_is_everyones_within_two_seconds(tmp_path: Path, limits: Limits) -> None:
+    async def ask() -> None:
+        one, other = await gate(tmp_path, limits), await gate(tmp_path, limits, "9-19.0001.jsonl")
+        await one.admit(Cost(usd=1))
+        waiting = asyncio.create_task(other.admit(Cost(usd=1))) if limits.any else None
+        await asyncio.sleep(0.1)
+        await one.halt(HaltError("no money", "quota"))
+        await other.halt(HaltError("me too", "auth"))
+        started = time.monotonic()
+        if waiting is not None:
+            with pytest.raises(HaltError, match="no money"):
+                await asyncio.wait_for(waiting, 2.0)
+        for some in (one, other):
+            with pytest.raises(HaltError, match="no money"):
+                some.check()
+            with pytest.raises(HaltError, match="no money") as caught:
+                await some.admit(Cost())
+            assert caught.value.cause == "quota"
+            await some.close()
+        assert time.monotonic() - started < 2
+
+    asyncio.run(ask())
+
+
+def test_a_halt_stays_for_its_own_array_and_not_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> None:
+        shared = await gate(tmp_path, Limits())
+        try:
+            await shared.admit(Cost())
+            await shared.halt(HaltError("no such key", "auth"))
+        finally:
+            await shared.close()
+
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    asyncio.run(ask())
+    with pytest.raises(HaltError, match="no such key"):
+        asyncio.run(ask())
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "8")
+    asyncio.run(ask())
+
+
+def test_turns_that_nobody_takes_are_given_back(tmp_path: Path) -> None:
+    async def ask() -> None:
+        shared = await gate(tmp_path, Limits(budget_usd=1.0))
+        asked = [asyncio.create_task(shared.admit(Cost(usd=0.5))) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        assert sum(task.done() for task in asked) == 2
+        for task in asked:
+            task.cancel()
+        await shared.settle(asked[0].result(), Cost())
+        await shared.settle(asked[1].result(), Cost(usd=0.25))
+        await shared.admit(Cost(usd=0.7))
+        await shared.close()
+
+    asyncio.run(ask())
+    left = Tally.from_bytes(Chain(tmp_path).look())
+    assert left.spent == {"0-9.0001.jsonl": 0.25} and left.held["0-9.0001.jsonl"].usd == pytest.approx(0.7)
+
+
+def _spend(directory: str, name: str, charged: Synchronized[float]) -> None:
+    async def ask() -> None:
+        shared = await SharedGate(Chain(Path(directory)), name, Limits(budget_usd=1.0), 0.3).open({})
+        draw = random.Random(name)
+
+        async def one() -> None:
+            while True:
+                turn = await shared.admit(Cost(usd=0.01))
+                usd = draw.choice([0.0001, 0.001, 0.01])
+                with charged:
+                    charged.value += usd  # the server charges, whether the answer arrives or not
+                await asyncio.sleep(draw.uniform(0, 0.05))
+                await shared.settle(turn, Cost(usd=usd))
+
+        try:
+            await asyncio.gather(*(one() for _ in range(4)))
+        except HaltError as error:
+            assert error.cause == "budget"
+        await shared.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.slow
+def test_no_more_than_the_budget_is_spent_whoever_is_killed(tmp_path: Path) -> None:
+    charged = _SPAWN.Value("d", 0.0)
+    draw, started, count = random.Random(1), time.monotonic(), 8
+    running: list[SpawnProcess] = []
+    while time.monotonic() - started < 40:
+        running = [process for process in running if process.is_alive()]
+        if count >= 20 and not running:
+            break
+        while len(running) < 8 and count < 20:
+            count += 1
+            running.append(_SPAWN.Process(target=_spend, args=(str(tmp_path), f"{count}-9.0001.jsonl", charged)))
+            running[-1].start()
+        time.sleep(draw.uniform(0.3, 0.6))
+        if count < 20:
+            victim = draw.choice(running)
+            if charged.get_lock().acquire(timeout=1):  # its death must not take the test's own lock along
+                assert victim.pid is not None
+                os.kill(victim.pid, signal.SIGKILL)
+                charged.get_lock().release()
+    assert not running
+    assert 0.5 < charged.value <= 1.0 + 1e-9
