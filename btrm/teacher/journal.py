@@ -21,6 +21,7 @@ import orjson
 from btrm.config import ConfigError
 from btrm.teacher.base import Call, Fault, FinishReason, Form, Item, Layout, Reply, RowKey, Usage
 
+FORGOTTEN = "forgotten.jsonl"
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"\d+-\d+\.\d+\.jsonl")
 
@@ -189,6 +190,18 @@ def repair(path: Path) -> int:
         torn = len(data) - start
         _LOG.warning("%s: cut off %d bytes of a line that was never finished; its call is asked again", path, torn)
         return torn
+
+
+Forgotten = tuple[str, float, str, int, int]  # of an answer: request hash and time; and of the row: its key
+
+
+def forgotten(directory: Path) -> set[Forgotten]:
+    """Return the rows of answers that do not count any more, of the journals in a directory."""
+    try:
+        lines = (directory / FORGOTTEN).read_bytes().splitlines()
+    except FileNotFoundError:
+        return set()
+    return {cast("Forgotten", tuple(orjson.loads(line))) for line in lines}
 
 
 def journals(directory: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from btrm.judges.cells import Cell
@@ -12,7 +12,7 @@ from btrm.records import Judgement, PreferencePair, write_judgements
 from btrm.runs import StageRun, win
 from btrm.scores import Outcome, without_tags
 from btrm.teacher.base import RowKey
-from btrm.teacher.journal import Entry
+from btrm.teacher.journal import Entry, Forgotten
 from btrm.teacher.reading import Verdict, verdicts
 
 PairOf = Callable[[str], PreferencePair | None]
@@ -45,11 +45,13 @@ class Owed:
             keys = ((label, side, sample) for side in (0, 1) for sample in samples) if left else ()
             yield from (key for key in keys if key not in self._rows)
 
-    def fill(self, entry: Entry) -> int:
+    def fill(self, entry: Entry, without: Collection[Forgotten] = ()) -> int:
         """Take the rows of an answer that are still owed; return how many pairs they complete."""
         completed = 0
         for row in judgements(entry, self._cell, self._pair):
             key = (row.label_id, row.side, row.sample)
+            if (entry.request_hash, entry.at, *key) in without:
+                continue
             number = self._numbers[row.label_id]
             if key not in self._rows and self._left[number] and row.sample < self._cell.n_samples:
                 self._rows[key] = row

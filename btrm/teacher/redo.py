@@ -1,0 +1,91 @@
+"""Answers that are asked again: forgotten, not removed, since they were paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import orjson
+
+from btrm.config import ConfigError, nearest
+from btrm.judges.cells import parts_by_cell
+from btrm.leases import live_owner
+from btrm.prompts import get_prompt
+from btrm.records import read_judgements
+from btrm.runs import MANIFEST, read_request, replace
+from btrm.scores import Outcome, Scale
+from btrm.teacher.base import RowKey
+from btrm.teacher.config import TeacherConfig
+from btrm.teacher.journal import FORGOTTEN, Forgotten, forgotten, journals, read_journal
+from btrm.teacher.reading import verdicts
+from btrm.teacher.stage import CALLS, PARTS, SHARES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def redo(directory: Path, outcomes: Sequence[str]) -> int:
+    """Forget a teacher's answers with these outcomes, so that a rerun asks for them again; return how many.
+
+    The journals stay, and with them what was spent. Killed anywhere, it can be called again: what says that the work is
+    done goes first, and the answers count until the last step. Raises ConfigError for what is no teacher's directory,
+    for an unknown outcome, where someone works, and where rows would be lost.
+    """
+    scale = _scale(directory)
+    if wrong := [name for name in outcomes if name not in set(Outcome)]:
+        raise ConfigError("; ".join(f"no such outcome{nearest(name, list(Outcome))}" for name in wrong))
+    _refuse_live(directory)
+    before = forgotten(directory / CALLS)
+    found = {key for key in _with_outcomes(directory / CALLS, set(outcomes), scale) if key not in before}
+    if not found:
+        return 0
+    parts = _parts_with(directory, {label for _, _, label, *_ in found})
+    (directory / MANIFEST).unlink(missing_ok=True)
+    for part in parts:
+        part.unlink(missing_ok=True)
+    scratch = directory / CALLS / f".{FORGOTTEN}"
+    scratch.write_bytes(b"".join(orjson.dumps(key) + b"\n" for key in sorted(before | found)))
+    replace(scratch, directory / CALLS / FORGOTTEN)
+    return len(found)
+
+
+def _scale(directory: Path) -> Scale:
+    request = read_request(directory)
+    if request is None or request.stage != "teacher":
+        raise ConfigError(f"{directory}: not a teacher's directory ({request.stage if request else 'no stage.json'})")
+    return get_prompt(TeacherConfig.build(request.config).prompt).scale
+
+
+def _refuse_live(directory: Path) -> None:
+    shares = directory / SHARES
+    places = [directory, *(shares.iterdir() if shares.is_dir() else ())]
+    if owners := sorted({owner for place in places if (owner := live_owner(place)) is not None}):
+        raise ConfigError(f"{directory}: {', '.join(owners)} is working here; wait for it, or `btrm cancel` it")
+
+
+def _with_outcomes(calls: Path, outcomes: set[str], scale: Scale) -> Iterator[Forgotten]:
+    for path in journals(calls):
+        for entry in read_journal(path):
+            for key, verdict in zip(entry.keys, verdicts(entry, scale), strict=True):
+                if verdict.score.outcome in outcomes:
+                    yield (entry.request_hash, entry.at, *key)
+
+
+def _parts_with(directory: Path, labels: set[str]) -> list[Path]:
+    """Return the parts that hold any of these pairs. Raises ConfigError for rows that no journal has any more."""
+    known = {key for path in journals(directory / CALLS) for entry in read_journal(path) for key in entry.keys}
+    found: list[Path] = []
+    for part in (part for parts in parts_by_cell(directory / PARTS).values() for part in parts):
+        keys = _keys(read_judgements(part.path, ["label_id", "side", "sample"]))
+        if not labels.intersection(label for label, _, _ in keys):
+            continue
+        if lost := keys - known:
+            raise ConfigError(f"{part.path}: {len(lost)} of its rows are in no journal; put back what was in {CALLS}/")
+        found.append(part.path)
+    return found
+
+
+def _keys(table: pa.Table) -> set[RowKey]:
+    columns = [table[name].to_pylist() for name in ("label_id", "side", "sample")]
+    return set(cast("zip[RowKey]", zip(*columns, strict=True)))
