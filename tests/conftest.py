@@ -34,6 +34,13 @@ def need_swift() -> None:
 
 
 @pytest.fixture(scope="session")
+def need_teacher() -> None:
+    """Skip, or fail where required, without the APIs' SDKs and what their test server is made of."""
+    for module in ("anthropic", "openai", "google.genai", "aiohttp"):
+        _need("teacher", module)
+
+
+@pytest.fixture(scope="session")
 def need_patch() -> None:
     """Skip, or fail where required, without GNU patch."""
     if shutil.which("patch") is None:
@@ -43,7 +50,8 @@ def need_patch() -> None:
 def _need(component: str, module: str) -> None:
     from importlib.util import find_spec
 
-    if find_spec(module) is None:
+    parent = module.partition(".")[0]
+    if find_spec(parent) is None or find_spec(module) is None:
         missing(component, f"{module} is not installed")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -43,12 +44,22 @@ def read_key(config: TeacherConfig) -> Key:
     for name in names:
         if value := os.environ.get(name, "").strip():
             return Key(_checked(value, name))
-    if config.backend == "openai" and config.base_url and _own(config.base_url):
+    if not needs_key(config):
         return Key(_NO_KEY)
     raise ConfigError(
         f"backend {config.backend} needs a key: set {' or '.join(names)} in the environment or in .env, "
         "or give api_key_file, a file of mode 0600"
     )
+
+
+def needs_key(config: TeacherConfig) -> bool:
+    """Say whether an API wants a key; a server of one's own that speaks OpenAI's protocol may want none."""
+    return config.backend in APIS and not (config.backend == "openai" and on_own_network(config))
+
+
+def on_own_network(config: TeacherConfig) -> bool:
+    """Say whether an API is asked at a server of one's own."""
+    return config.base_url is not None and _own(config.base_url)
 
 
 def key_problem(config: TeacherConfig) -> str | None:
@@ -106,6 +117,6 @@ def _checked(value: str, where: str) -> str:
     """Return a key that can stand in a header; what it says is not repeated."""
     if not value.isascii() or not value.isprintable() or any(letter.isspace() for letter in value):
         raise ConfigError(f"{where}: a key is printable ASCII without blanks; this has other characters")
-    if "=" in value and value.split("=")[0].replace("_", "").isupper():
+    if re.match(r"[A-Z_]+_KEY=", value):
         raise ConfigError(f"{where}: holds NAME=VALUE; put the value alone into it")
     return value

@@ -162,7 +162,7 @@ class World:
         body = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
         data = b"".join(answer.chunks) if answer.chunks is not None else body.encode()
         if noted.fault == "garbled":
-            data = data[: len(data) // 2] + b"\x00}"
+            data = data[: len(data) // 2] + b"\x00}\n\n"
         if noted.fault in {"cut_headers", "cut_body", "reset"}:
             return await _broken(request, answer, data, noted.fault)
         noted.status = answer.status

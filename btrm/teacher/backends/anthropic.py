@@ -9,8 +9,8 @@ from typing import Any
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import pause_s
-from btrm.teacher.backends.wire import Wire, given, most_tokens, whole
-from btrm.teacher.base import Call, FinishReason, Reply, TransientError, Usage
+from btrm.teacher.backends.wire import Wire, given, most_tokens, readable, whole
+from btrm.teacher.base import Call, FinishReason, Reply, Usage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
 
@@ -55,10 +55,11 @@ class AnthropicBackend:
         if not self._config.stream:
             raw = (await messages.with_raw_response.create(**fields)).http_response
             return read_json(await raw.aread()), raw.headers
-        stream = await messages.create(**fields, stream=True)
         merged: _Body = {}
-        async for event in stream:
-            _merge(merged, event.to_dict())
+        async with await messages.create(**fields, stream=True) as stream:
+            with readable():
+                async for event in stream:
+                    _merge(merged, event.to_dict())
         return whole(merged, merged.pop("ended", False)), stream.response.headers
 
     async def close(self) -> None:
@@ -108,14 +109,12 @@ def request(config: TeacherConfig, call: Call, cache_context: bool) -> _Body:
 
 def reply_of(body: _Body, headers: Mapping[str, str]) -> Reply:
     """Read a message. Raises TransientError for what is none."""
-    try:
+    with readable():
         blocks = body["content"]
         used = [json.dumps(block["input"]) for block in blocks if block["type"] == "tool_use"]
         said = [block["text"] for block in blocks if block["type"] == "text"]
         finish = _FINISH.get(body["stop_reason"], "stop")
         usage = usage_of(body["usage"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise TransientError(f"an answer that is no message ({error!r})", "garbled") from None
     return Reply("\n".join(used) or "".join(said), finish, usage, body, pause_s(headers, _LIMITS))
 
 
@@ -138,8 +137,9 @@ def problem_of(error: Exception) -> Problem | None:
     body: Any = error.body if isinstance(error.body, dict) else {}
     told: Any = body.get("error") if isinstance(body.get("error"), dict) else {}
     kind, message = str(told.get("type") or ""), str(told.get("message") or error.message)
+    code: Any = (told.get("details") or {}).get("error_code")
     status = error.status_code if error.status_code >= 400 else _STATUS.get(kind, 500)
-    return Problem(status, message, frozenset({kind}), error.response.headers)
+    return Problem(status, message, frozenset({kind, str(code)}), error.response.headers)
 
 
 def _merge(message: _Body, event: _Body) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import aclosing
 from importlib import import_module
 from typing import Any, cast, get_args
 
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import wait
-from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, whole
-from btrm.teacher.base import Call, FinishReason, HaltError, Reply, TransientError, Usage
+from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, readable, whole
+from btrm.teacher.base import Call, FinishReason, HaltError, Reply, Usage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
 
@@ -44,8 +45,10 @@ class GeminiBackend:
             answer = await models.generate_content(**asked, config={**config, "should_return_http_response": True})
             return read_json(answer.sdk_http_response.body or "")
         merged: _Body = {}
-        async for chunk in await models.generate_content_stream(**asked, config=config):
-            _merge(merged, chunk.model_dump(mode="json", by_alias=True, exclude_none=True))
+        async with aclosing(await models.generate_content_stream(**asked, config=config)) as stream:
+            with readable():
+                async for chunk in stream:
+                    _merge(merged, chunk.model_dump(mode="json", by_alias=True, exclude_none=True))
         return whole(merged, _ended(merged))
 
     async def close(self) -> None:
@@ -101,7 +104,7 @@ def settings(config: TeacherConfig, call: Call) -> _Body:
 
 def reply_of(body: _Body) -> Reply:
     """Read a response. Raises TransientError for what is none, HaltError where the account is shut out."""
-    try:
+    with readable():
         usage = usage_of(body.get("usageMetadata") or {})
         blocked = (body.get("promptFeedback") or {}).get("blockReason")
         if blocked and not body.get("candidates"):
@@ -110,8 +113,6 @@ def reply_of(body: _Body) -> Reply:
         reason = first.get("finishReason") or "STOP"
         parts = (first.get("content") or {}).get("parts") or []
         text = "".join(part.get("text", "") for part in parts if not part.get("thought"))
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise TransientError(f"an answer without a candidate ({error!r})", "garbled") from None
     if reason == "PUP_LIMITED_DISABLED":
         raise HaltError("the account is limited or disabled by the prohibited use policy", "auth")
     return Reply(text, _FINISH.get(reason, "content_filter"), usage, body)

@@ -25,8 +25,15 @@ _GARBLED = {
     "ValidationError",
 }
 
-_QUOTA = {"insufficient_quota", "billing_error", "billing_hard_limit_reached", "billing_not_active"}
-_AUTH = {"invalid_api_key", "authentication_error", "permission_error", "API_KEY_INVALID", "UNAUTHENTICATED"}
+_QUOTA = re.compile(r"insufficient_quota|billing|spend_limit")
+_AUTH = {
+    "invalid_api_key",
+    "authentication_error",
+    "permission_error",
+    "API_KEY_INVALID",
+    "UNAUTHENTICATED",
+    "organization_on_hold",
+}
 _MODEL = {"model_not_found", "not_found_error"}
 _LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large"}
 _POLICY = {"content_policy_violation", "content_filter", "moderation_blocked", "invalid_prompt"}
@@ -58,7 +65,7 @@ class Problem:
 def error_of(problem: Problem) -> TeacherError:
     """Return what a problem means for the call, or for everyone."""
     text = " ".join(problem.message.split())[:_LONGEST_MESSAGE] or "no message"
-    said = f"{problem.status} {text}"
+    said = f"{problem.status} {text}" + ("; check model and base_url" if problem.status == 404 else "")
     if cause := _halts(problem):
         return HaltError(said, cause)
     if problem.names & _LONG or problem.status == 413 or (_bad(problem) and _LONG_TEXT.search(problem.message)):
@@ -80,7 +87,7 @@ def _halts(problem: Problem) -> HaltCause | None:
     """Return why nobody who asks so will be answered."""
     if not _bad(problem):
         return None
-    if problem.status == 402 or problem.names & _QUOTA or _QUOTA_TEXT.search(problem.message):
+    if problem.status == 402 or any(map(_QUOTA.search, problem.names)) or _QUOTA_TEXT.search(problem.message):
         return "quota"
     flagged = problem.names & _POLICY or _POLICY_TEXT.search(problem.message)
     if problem.status == 401 or problem.names & _AUTH or (problem.status == 403 and not flagged):

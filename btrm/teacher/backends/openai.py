@@ -8,7 +8,7 @@ from typing import Any, cast
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import pause_s
-from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, whole
+from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, readable, whole
 from btrm.teacher.base import Call, FinishReason, Reply, RequestError, TransientError, Usage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
@@ -54,11 +54,13 @@ class OpenAIBackend:
         if not self._config.stream:
             raw = await completions.with_raw_response.create(**fields)
             return read_json(raw.content), raw.headers
-        stream = await completions.create(**fields, stream=True, stream_options={"include_usage": True})
         merged: _Body = {}
-        async for chunk in cast("Any", stream):
-            _merge(merged, chunk.to_dict())
-        return whole(merged, _ended(merged)), cast("Any", stream).response.headers
+        streamed: _Body = {**fields, "stream": True, "stream_options": {"include_usage": True}}
+        async with cast("Any", await completions.create(**streamed)) as stream:
+            with readable():
+                async for chunk in stream:
+                    _merge(merged, chunk.to_dict())
+        return whole(merged, _ended(merged)), stream.response.headers
 
     async def close(self) -> None:
         """Close the connections."""
@@ -87,17 +89,21 @@ def reply_of(body: _Body, headers: Mapping[str, str]) -> Reply:
     if "error" in body and not body.get("choices"):  # OpenRouter answers 200 where the model behind it failed
         error: Any = body["error"]
         raise TransientError(f"an error instead of an answer: {error}"[:500], "server_error")
-    try:
+    with readable():
         choice = body["choices"][0]
-        message = choice["message"]
+        message, ended = choice["message"], choice.get("finish_reason") or "stop"
         text, refusal = message.get("content"), message.get("refusal")
-        finish = _FINISH.get(choice.get("finish_reason") or "stop", "stop")
         usage = usage_of(body.get("usage") or {})
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise TransientError(f"an answer without a choice ({error!r})", "garbled") from None
-    if refusal:
-        return Reply(refusal, "refusal", usage, body, pause_s(headers, _LIMITS))
-    return Reply(text or "", finish, usage, body, pause_s(headers, _LIMITS))
+    if ended == "error":
+        raise TransientError("the model failed in the middle of its answer", "server_error")
+    finish = "refusal" if refusal else _FINISH.get(ended, "stop")
+    return Reply(refusal or _without_thinking(text or ""), finish, usage, body, pause_s(headers, _LIMITS))
+
+
+def _without_thinking(text: str) -> str:
+    """Return an answer without the thinking before it, where a server has not taken that out."""
+    thought, end, answer = text.partition("</think>")
+    return answer if end and thought.lstrip().startswith("<think>") else text
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:

@@ -59,6 +59,15 @@ def given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+@contextmanager
+def readable() -> Generator[None]:
+    """Raise TransientError where an answer is not built as the API builds them."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise TransientError(f"an answer of another shape ({error!r:.200})", "garbled") from None
+
+
 def whole(body: dict[str, Any], ended: bool) -> dict[str, Any]:
     """Return a streamed answer that came to its end. Raises TransientError for one that was cut."""
     if not ended:
