@@ -74,6 +74,7 @@ class Stage:
     `work_name`, `share_name`: where a stage's work can be cut among the elements of a job array, what is missing as
     units, and the function that does an element's share of them, yielding the rows that each commit made safe.
     `halve_name`: a function that halves the batch in a config n times, where that changes no result.
+    `estimate_name`: a function that tells, as text, what the missing work will cost, and does none of it.
     """
 
     module: str
@@ -87,6 +88,7 @@ class Stage:
     work_name: str = ""
     share_name: str = ""
     halve_name: str = ""
+    estimate_name: str = ""
 
     @property
     def shared(self) -> bool:
@@ -121,6 +123,13 @@ class Stage:
         """Do some of the work; yield the rows of each commit. Elements run side by side in one directory."""
         return getattr(importlib.import_module(self.module), self.share_name)(config, run, units)
 
+    def estimate(self, config: StageConfig, run: StageRun) -> str:
+        """Return what the missing work will cost, for people. Raises ConfigError for a stage that cannot tell."""
+        if not self.estimate_name:
+            can = ", ".join(name for name, stage in STAGES.items() if stage.estimate_name)
+            raise ConfigError(f"--estimate: this stage costs no money that it knows of; {can} can tell")
+        return getattr(importlib.import_module(self.module), self.estimate_name)(config, run)
+
     def halve(self, config: StageConfig, times: int) -> StageConfig:
         """Return the config with its batch halved so many times."""
         return getattr(importlib.import_module(self.module), self.halve_name)(config, times)
@@ -150,6 +159,7 @@ STAGES: dict[str, Stage] = {
             "pairs -> a teacher's judgements",
             check_name="check_teacher",
             settings_check_name="check_teacher_settings",
+            estimate_name="estimate_teacher",
         )
     ),
     "sft_data": Stage("btrm.data.sft_data", "SftDataConfig", "run_sft_data", "judgements -> sft.jsonl"),

@@ -27,10 +27,11 @@ from btrm.launch.plan import (
     published_names,
     read_preset,
 )
+from btrm.launch.secrecy import refuse_keys
 from btrm.launch.site import Site, apply_umask, check_resources, default_site, load_site
 from btrm.launch.submission import Plan, PlannedStep, new_submission
 from btrm.report.closing import closing
-from btrm.runs import Resources, RunPaths, StageError, read_manifest, write_json
+from btrm.runs import REQUEST, Resources, RunPaths, StageError, StageRun, read_manifest, write_json
 from btrm.stages import STAGES, get_stage, prepare, settings_problems
 
 _ORIGIN = "experiment.json"
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for note in load_environment(os.environ, Path(".env")):
             _LOG.info("%s", note)
-        return _submit(normalise(sys.argv[1:] if argv is None else argv))
+        words = list(sys.argv[1:] if argv is None else argv)
+        refuse_keys(words)
+        return _submit(normalise(words))
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -73,6 +76,9 @@ def _submit(argv: list[str]) -> int:
     chosen = replace(experiment, steps=_with_resources(steps, args))
     if stage == "pipeline":
         chosen = chosen.override(_assigned(args))
+    if stage != "pipeline" and args.estimate:
+        print(_estimate(chosen.steps[0], root))
+        return 0
     site = _site(args)
     if site.executor == "slurm":
         return _on_cluster(chosen, root, site, args, origin)
@@ -81,6 +87,13 @@ def _submit(argv: list[str]) -> int:
         return 0
     _refuse_what_cannot_run(chosen, root, site)
     return _run(chosen, root, site, origin)
+
+
+def _estimate(step: Step, root: Path) -> str:
+    paths = RunPaths(root)
+    directory = paths.stage(step.key)
+    run = StageRun(paths, step.key, directory, step.needs, directory / REQUEST)
+    return get_stage(step.stage).estimate(step.config, run)
 
 
 def _site(args: argparse.Namespace) -> Site:
@@ -99,15 +112,15 @@ def _site(args: argparse.Namespace) -> Site:
 
 def _on_cluster(experiment: Experiment, root: Path, site: Site, args: argparse.Namespace, origin: str) -> int:
     """Show or send a plan on Slurm."""
+    from btrm.launch.api_steps import api_problems
     from btrm.launch.cluster import Options, cluster_plan, describe, submit, withheld
     from btrm.launch.offline import missing_offline
 
     shards = _shards(args.shards, experiment)
     offline = missing_offline(experiment, {**os.environ, **site.env}, root, origin, args.site) if site.offline else []
     parallelism = args.array_parallelism or site.array_parallelism
-    options = Options(
-        shards, parallelism, _after(args.after or ""), args.budget, (*offline, *_plan_problems(experiment, root))
-    )
+    problems = (*offline, *api_problems(experiment, root, site), *_plan_problems(experiment, root))
+    options = Options(shards, parallelism, _after(args.after or ""), args.budget, problems)
     plan = cluster_plan(experiment, root, site, options)
     if args.dry_run:
         print(f"{experiment.name} in {root}, site {site.name}\n\n{describe(plan, site, options)}")
@@ -304,6 +317,7 @@ def _parser(stage: str) -> Parser:
     slurm.add_argument("--wait", action="store_true", help="wait for the end; ^C leaves the jobs running")
     if stage != "pipeline":
         run.add_argument("--name", metavar="NAME", help="the step's directory in the run, where a stage runs twice")
+        run.add_argument("--estimate", action="store_true", help="tell calls, tokens, dollars and time, start nothing")
         add_config_flags(parser, get_stage(stage).config)
     return parser
 

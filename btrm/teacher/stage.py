@@ -25,8 +25,10 @@ from btrm.teacher.batch import MakeCalls, ask_in_batches
 from btrm.teacher.batch_files import BatchFiles
 from btrm.teacher.check import check_settings, check_start
 from btrm.teacher.config import TeacherConfig
-from btrm.teacher.journal import Entry, Journal, journals, read_journal, repair
+from btrm.teacher.forecast import Measured, forecast
+from btrm.teacher.journal import Entry, Journal, forgotten, journals, read_journal, repair
 from btrm.teacher.layouts import make_calls
+from btrm.teacher.prices import price_of
 from btrm.teacher.rows import Owed
 from btrm.teacher.spending import spending
 from btrm.work import Unit
@@ -62,8 +64,9 @@ def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -
     owed = Owed(cell, pairs, records, config.part_pairs)
     with _claimed(run, units) as journal:
         try:
+            without = forgotten(run.dir / CALLS)
             for path in journals(run.dir / CALLS):
-                yield sum(owed.fill(entry) for entry in read_journal(path))
+                yield sum(owed.fill(entry, without) for entry in read_journal(path))
             for entries in _ask(config, run, journal, partial(make_calls, config, records), owed.missing()):
                 done = sum(owed.fill(entry) for entry in entries)
                 owed.write_parts(run, run.dir / PARTS)
@@ -118,6 +121,20 @@ def _claimed(run: StageRun, units: Sequence[Unit]) -> Generator[Journal]:
             yield journal
         finally:
             journal.close()
+
+
+def estimate_teacher(config: TeacherConfig, run: StageRun) -> str:
+    """Say what the missing answers will cost; nobody is asked, and no key is read."""
+    pairs = _pairs(config, run)
+    records = read_numbered(run.input(config.pairs), [Unit("", ((0, pairs.wanted),))], config.skip_pairs)
+    owed = Owed(cell_of(config, run), pairs, records, config.part_pairs)
+    seen = Measured()
+    for path in journals(run.dir / CALLS):
+        for entry in read_journal(path):
+            seen.add(entry)
+            owed.fill(entry)
+    calls = make_calls(config, records, owed.missing())
+    return forecast(config, price_of(config), calls, seen, seen.ratio(config, records))
 
 
 def run_teacher(config: TeacherConfig, run: StageRun) -> StageResult:
