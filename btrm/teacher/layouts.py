@@ -50,7 +50,7 @@ class _Missing:
 
 
 def make_calls(config: TeacherConfig, pairs: Mapping[int, PreferencePair], missing: Iterable[RowKey]) -> Iterator[Call]:
-    """Yield the calls that ask for the missing rows, which come in the order of their pairs' numbers.
+    """Yield the calls that ask for the missing rows; these, and the pairs, come in the order of the pairs' numbers.
 
     Calls about one pair stand side by side. Nothing is read ahead beyond one call's pairs.
     """
@@ -59,7 +59,7 @@ def make_calls(config: TeacherConfig, pairs: Mapping[int, PreferencePair], missi
 
 
 def _by_pair(pairs: Mapping[int, PreferencePair], missing: Iterable[RowKey]) -> Iterator[_Missing]:
-    numbers = iter(sorted(pairs))
+    numbers = iter(pairs)
     for label, keys in groupby(missing, key=lambda key: key[0]):
         number = next((number for number in numbers if pairs[number].label_id == label), None)
         assert number is not None, f"{label}: not among the pairs, or not in their order"
