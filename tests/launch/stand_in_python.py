@@ -1,13 +1,13 @@
 """Stands in for a job's Python (a site's `python`, or its image's): runs the job, as slow or as broken as files say.
 
-In FAULTS: `slow`: seconds to wait after each commit of a share. `fail.STEP`: what to raise, config or error.
+In FAULTS: `slow`: seconds that a rule takes to answer as a teacher. `fail.STEP`: what to raise, config or error.
 Each start leaves its environment in `environ.STEP.PID`, with the files that it sees where it is as FILES_HERE.
 """
 
+import asyncio
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ from btrm.config import ConfigError
 from btrm.launch import inside, job, step_work
 from btrm.launch.submission import PlannedStep
 from btrm.runs import RunManifest
+from btrm.teacher.backends.rule import RuleBackend
+from btrm.teacher.base import Call, Reply
 
 FAULTS = Path(__file__).parent
-_safe_point, _run_step = step_work.safe_point, step_work.run_step
+_ask, _run_step = RuleBackend.ask, step_work.run_step
 
 
-def slow_point() -> None:
-    """Wait, then look whether to stop."""
+async def slow_ask(backend: RuleBackend, call: Call) -> Reply:
+    """Wait, then answer."""
     slow = FAULTS / "slow"
-    time.sleep(float(slow.read_text()) if slow.exists() else 0)
-    _safe_point()
+    await asyncio.sleep(float(slow.read_text()) if slow.exists() else 0)
+    return await _ask(backend, call)
 
 
 def broken_step(step: PlannedStep, root: Path, *more: Any) -> RunManifest | None:
@@ -36,7 +38,7 @@ def broken_step(step: PlannedStep, root: Path, *more: Any) -> RunManifest | None
 
 
 if __name__ == "__main__":
-    step_work.safe_point, step_work.run_step = slow_point, broken_step
+    RuleBackend.ask, step_work.run_step = slow_ask, broken_step
     words = sys.argv[1:]
     step = words[words.index("btrm.launch.job") + 2]
     seen = {**os.environ, "FILES_HERE": " ".join(path.name for path in Path.cwd().iterdir())}

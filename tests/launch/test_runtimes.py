@@ -117,10 +117,10 @@ def test_jobs_that_are_stopped_come_back_and_end_alike(
     for name, value in {**HOSTS_OWN, **switched, "LD_LIBRARY_PATH": LIBRARIES}.items():
         monkeypatch.setenv(name, value)
     Path(".env").write_text("")  # where submit is called is where jobs are
-    (faults / "slow").write_text("0.5")
+    (faults / "slow").write_text("0.1")
     study = ["--experiment", STUDY, "--run", str(run), "--site"]
     assert main(["pairs", *study, "local"]) == 0
-    words = ["--shards", "2", "--set", "part_pairs=6"]
+    words = ["--shards", "2", "--concurrency", "1"]
     assert main(["teacher", *study, site(faults, runtime, image), *words]) == 0
     sent = newest(run)
     array = next(job.job_id for job in sent.sent() if job.kind == "array")

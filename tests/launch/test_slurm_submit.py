@@ -223,8 +223,8 @@ def test_killed_tasks_and_cancelled_elements_come_back(slurm: Callable[..., OneB
     from btrm.onebox.faults import task_kill
 
     box = slurm(nodes=3, cpus=1)
-    (faults / "slow").write_text("0.5")
-    assert teacher(run, "--shards", "4", "--set", "part_pairs=3") == 0  # three run, the last waits for a node
+    (faults / "slow").write_text("0.1")
+    assert teacher(run, "--shards", "4", "--concurrency", "1") == 0  # three run, the last waits for a node
     sent = newest(run)
     array = next(job.job_id for job in sent.sent() if job.kind == "array")
 
@@ -254,8 +254,8 @@ def test_a_job_on_a_node_that_is_cut_off_gives_way_to_the_one_sent_in_its_place(
     from btrm.onebox.processes import step_tasks
 
     box = slurm(nodes=2)
-    (faults / "slow").write_text("0.5")
-    assert teacher(run, "--set", "part_pairs=3") == 0
+    (faults / "slow").write_text("0.1")
+    assert teacher(run, "--concurrency", "1") == 0
     sent = newest(run)
     job = sent.sent()[0].job_id
 
