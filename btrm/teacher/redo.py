@@ -34,7 +34,7 @@ def redo(directory: Path, outcomes: Sequence[str]) -> int:
     """
     scale = _scale(directory)
     if wrong := [name for name in outcomes if name not in set(Outcome)]:
-        raise ConfigError("; ".join(f"no such outcome{nearest(name, list(Outcome))}" for name in wrong))
+        raise ConfigError("; ".join(f"no such outcome as {name}{nearest(name, list(Outcome))}" for name in wrong))
     _refuse_live(directory)
     before = forgotten(directory / CALLS)
     found = {key for key in _with_outcomes(directory / CALLS, set(outcomes), scale) if key not in before}
