@@ -128,11 +128,11 @@ def estimate_teacher(config: TeacherConfig, run: StageRun) -> str:
     pairs = _pairs(config, run)
     records = read_numbered(run.input(config.pairs), [Unit("", ((0, pairs.wanted),))], config.skip_pairs)
     owed = Owed(cell_of(config, run), pairs, records, config.part_pairs)
-    seen = Measured()
+    seen, without = Measured(), forgotten(run.dir / CALLS)
     for path in journals(run.dir / CALLS):
         for entry in read_journal(path):
             seen.add(entry)
-            owed.fill(entry)
+            owed.fill(entry, without)
     calls = make_calls(config, records, owed.missing())
     return forecast(config, price_of(config), calls, seen, seen.ratio(config, records))
 
