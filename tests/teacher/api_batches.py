@@ -104,6 +104,8 @@ class AnthropicBatches:
         newest = self.batches.made[::-1]
         after = next((place + 1 for place, batch in enumerate(newest) if f"after_id={batch.id}" in asked.path), 0)
         page = newest[after : after + 2]
+        for batch in page:
+            self._go_on(world, asked, batch)
         data = [self._shown(batch, asked) for batch in page]
         ends = {"first_id": page[0].id, "last_id": page[-1].id} if page else {"first_id": None, "last_id": None}
         return Answer(200, {"data": data, "has_more": after + 2 < len(newest), **ends})
@@ -115,13 +117,16 @@ class AnthropicBatches:
         batch = self.batches.named(asked.path)
         if batch is None:
             return _anthropic_error(404, "not_found_error", "no such batch")
+        self._go_on(world, asked, batch)
+        return Answer(200, self._shown(batch, asked))
+
+    def _go_on(self, world: World, asked: Asked, batch: Made) -> None:
         if batch.results is None and batch.look():
             batch.results = [
                 {"custom_id": request["custom_id"], "result": result}
                 for request in batch.requests
                 if (result := self._result(world, asked, request["params"], self.batches.fate()))
             ]
-        return Answer(200, self._shown(batch, asked))
 
     def _result(self, world: World, asked: Asked, params: Json, fate: str) -> Json:
         if fate == "lost":

@@ -62,7 +62,7 @@ class GeminiBatches(GeminiBackend):
         return Look(state not in _RUNNING | _STOPPING, state.removeprefix("JOB_STATE_").lower())
 
     async def results(self, name: str, batch_id: str) -> AsyncIterator[Result]:
-        """Yield the results of a batch that has ended: in the order of the requests, should they not say their places."""
+        """Yield the results of a batch that has ended: in the requests' order, should they not say their places."""
         del name
         job = await self._job(batch_id)
         responses = (job.dest.inlined_responses if job is not None and job.dest is not None else None) or []
