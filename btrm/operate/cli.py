@@ -33,7 +33,7 @@ def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], 
     retry = add("retry", _retry, "send again what is neither complete nor under way")
     retry.add_argument("run")
     retry.add_argument("--failed", action="store_true", help="only steps whose elements failed or were lost")
-    ledger = add("ledger", _ledger, "hours by stage: useful, and wasted by cause")
+    ledger = add("ledger", _ledger, "hours by stage, useful and wasted by cause; and what APIs were paid")
     ledger.add_argument("run", nargs="*", help="folders or experiments' names (default: every run below runs/)")
     ledger.add_argument("--csv", action="store_true", help="a line a run, step and cause")
     compare = add("agreement", _agreement, "how far two teachers or judges agree, and which is right more often")
@@ -150,10 +150,15 @@ def _retry(args: argparse.Namespace) -> int:
 
 def _ledger(args: argparse.Namespace) -> int:
     from btrm.operate.ledger import ledger, render, to_csv
+    from btrm.operate.money import paid, render_money
     from btrm.operate.where import find_runs
 
-    entries = ledger(find_runs(args.run))
-    print(to_csv(entries) if args.csv else render(entries), end="" if args.csv else "\n")
+    runs = find_runs(args.run)
+    entries, money = ledger(runs), paid(runs)
+    if args.csv:
+        print(to_csv(entries, money), end="")
+        return 0
+    print("\n\n".join([render(entries), *([render_money(money)] if money else [])]))
     return 0
 
 

@@ -18,9 +18,11 @@ from typing import Any, cast
 import orjson
 
 from btrm.launch.submission import Attempt, ElementState, Plan, Submission, submissions
+from btrm.operate.money import COLUMNS, Paid
 from btrm.runs import Resources
 
 USEFUL = "useful"
+API = "api"
 SPENT = "spent.json"  # a submission's entries, kept where `btrm gc` removes its states
 _COMMIT = Resources(cpus=1)
 
@@ -101,12 +103,14 @@ def render(entries: Sequence[Entry]) -> str:
     return "\n".join([*lines, _row("all", entries)])
 
 
-def to_csv(entries: Sequence[Entry]) -> str:
-    """Return the entries as CSV, a line each."""
+def to_csv(entries: Sequence[Entry], money: Sequence[Paid] = ()) -> str:
+    """Return the entries as CSV, a line each; what APIs were paid stands in lines and columns of its own."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Entry)], lineterminator="\n")
+    names = [field.name for field in fields(Entry)]
+    writer = csv.DictWriter(text, [*names, *(COLUMNS if money else ())], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(entry) for entry in entries)
+    writer.writerows({"run": row.run, "step": row.step, "what": API, **row.columns()} for row in money)
     return text.getvalue()
 
 
