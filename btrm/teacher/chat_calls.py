@@ -50,7 +50,7 @@ class ChatCalls:
             stop_token_ids=sorted(self._chat.end_ids),
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            structured_outputs=None if call.schema is None else StructuredOutputsParams(json=dict(call.schema)),
+            structured_outputs=None if call.schema is None else StructuredOutputsParams(json=_counted(call)),
         )
 
     def reply(self, token_ids: Sequence[int], prompt_tokens: int, cached: int | None) -> Reply:
@@ -97,3 +97,14 @@ class ChatCalls:
         No part of a call needs any; the model reads `< |im_end|>`.
         """
         return self._tokens.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def _counted(call: Call) -> dict[str, Any]:
+    """Return a call's schema with the number of its responses, which an API's schema leaves open."""
+    assert call.schema is not None
+    count = {"minItems": len(call.items), "maxItems": len(call.items)}
+    properties = {
+        name: {**value, **count} if value.get("type") == "array" else value
+        for name, value in call.schema["properties"].items()
+    }
+    return {**call.schema, "properties": properties}
