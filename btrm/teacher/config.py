@@ -77,6 +77,13 @@ class TeacherConfig(StageConfig):
             raise ValueError(f"no such teacher{nearest(value, BACKENDS)}")
         return value
 
+    @field_validator("base_url")
+    @classmethod
+    def _with_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value} is no address of a server: it begins with http:// or https://")
+        return value
+
     @field_validator("prompt")
     @classmethod
     def _known_prompt(cls, value: str) -> str:

@@ -128,7 +128,8 @@ def _answered(world: World, asked: Asked, prompt: str) -> Answer:
         "truncation": text[: len(text) // 2], "malformed": "{" + text, "no_score": "I cannot say.", "filtered": "",
         "refusal": "",
     }.get(fault or "", text)  # fmt: skip
-    thinks = (settings.get("thinkingConfig") or {}).get("thinkingBudget", 0) > 0
+    thinking = settings.get("thinkingConfig") or {}  # the API takes names in both spellings, and the SDK sends both
+    thinks = thinking.get("thinkingBudget", thinking.get("thinking_budget", 0)) > 0
     thought = [{"text": "**7 of 100**", "thought": True}] if thinks else []
     content = {"role": "model", "parts": [*thought, {"text": text}]} if text else {"role": "model"}
     candidate: Json = {"content": content, "finishReason": _FINISH.get(fault or "", "STOP"), "index": 0}

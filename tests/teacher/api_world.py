@@ -111,6 +111,10 @@ class World:
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
 
+    def reset(self) -> None:
+        """Forget everything, in a server that goes on."""
+        self.__dict__.update(World().__dict__, stop=self.stop)
+
     def fault(self) -> str | None:
         """Return the next request's fault."""
         if self.script:
@@ -162,7 +166,7 @@ class World:
         body = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
         data = b"".join(answer.chunks) if answer.chunks is not None else body.encode()
         if noted.fault == "garbled":
-            data = data[: len(data) // 2] + b"\x00}\n\n"
+            data = _garbled(answer, data)
         if noted.fault in {"cut_headers", "cut_body", "reset"}:
             return await _broken(request, answer, data, noted.fault)
         noted.status = answer.status
@@ -198,6 +202,14 @@ async def _whole(request: web.Request, answer: Answer, data: bytes, garbled: boo
         await response.write(chunk)
     await response.write_eof()
     return response
+
+
+def _garbled(answer: Answer, data: bytes) -> bytes:
+    """Return an answer whose JSON breaks off in the middle, of one event where it streams."""
+    if not answer.chunks:
+        return data[: len(data) // 2]
+    middle = len(answer.chunks) // 2
+    return b"".join([*answer.chunks[:middle], answer.chunks[middle].rstrip()[:-2] + b"\n\n"])
 
 
 async def _broken(request: web.Request, answer: Answer, data: bytes, fault: str) -> web.StreamResponse:

@@ -11,6 +11,7 @@ from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import pause_s
 from btrm.teacher.backends.wire import Wire, given, most_tokens, readable, whole
 from btrm.teacher.base import Call, FinishReason, Reply, Usage
+from btrm.teacher.caching import cacheable
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
 
@@ -35,23 +36,24 @@ _Body = dict[str, Any]
 
 
 class AnthropicBackend:
-    """One client of the API. `cache_context`: what calls about a pair share is kept in the API's cache."""
+    """One client of the API."""
 
-    def __init__(self, config: TeacherConfig, cache_context: bool = False) -> None:
+    def __init__(self, config: TeacherConfig) -> None:
         key = read_key(config)
         self._config = config
-        self._cache_context = cache_context
         self._wire = Wire("anthropic", key, problem_of)
         self._client = open_client(config, key.value)
 
     async def ask(self, call: Call) -> Reply:
         """Ask once."""
         with self._wire.errors():
-            body, headers = await self._sent(request(self._config, call, self._cache_context))
+            body, headers = await self._sent(request(self._config, call))
             return reply_of(body, headers)
 
     async def _sent(self, fields: _Body) -> tuple[_Body, Mapping[str, str]]:
         messages = self._client.messages
+        # Newer SDKs have no arguments for these: their newest models take none.
+        fields["extra_body"] = {name: fields.pop(name) for name in ("temperature", "top_p") if name in fields}
         if not self._config.stream:
             raw = (await messages.with_raw_response.create(**fields)).http_response
             return read_json(await raw.aread()), raw.headers
@@ -83,12 +85,12 @@ def open_client(config: TeacherConfig, key: str) -> Any:
     )
 
 
-def request(config: TeacherConfig, call: Call, cache_context: bool) -> _Body:
+def request(config: TeacherConfig, call: Call) -> _Body:
     """Return a request's fields.
 
     A schema is the input of a tool that must be used; while the model thinks the API lets none be forced.
     """
-    cached = _CACHED if cache_context else {}
+    cached = _CACHED if cacheable(config, call) else {}
     words = [{"type": "text", "text": call.context, **cached}] if call.context else []
     fields: _Body = {
         "model": config.model,
@@ -181,4 +183,4 @@ def _finish(block: _Body) -> None:
 def open_backend(config: TeacherConfig, run: StageRun) -> AnthropicBackend:
     """Return the client of the API. Raises ConfigError where its key is missing."""
     del run
-    return AnthropicBackend(config, config.prompt_cache == "on")
+    return AnthropicBackend(config)

@@ -18,7 +18,12 @@ from btrm.teacher.keys import read_key
 ADDRESS = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"
 # What ends an answer otherwise is a filter: SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII, OTHER …
-_FINISH: dict[str, FinishReason] = {"STOP": "stop", "MAX_TOKENS": "length", "MALFORMED_RESPONSE": "stop"}
+_FINISH: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "CONTINUATION": "length",
+    "MALFORMED_RESPONSE": "stop",
+}
 _Body = dict[str, Any]
 
 
@@ -40,7 +45,7 @@ class GeminiBackend:
     async def _sent(self, call: Call) -> _Body:
         models = self._client.aio.models
         asked = {"model": self._config.model, "contents": call.context + call.question}
-        config = settings(self._config, call)
+        config = {**settings(self._config, call), **_asked_once()}
         if not self._config.stream:
             answer = await models.generate_content(**asked, config={**config, "should_return_http_response": True})
             return read_json(answer.sdk_http_response.body or "")
@@ -85,8 +90,7 @@ def open_client(config: TeacherConfig, key: str, http: Any) -> Any:
 
 def settings(config: TeacherConfig, call: Call) -> _Body:
     """Return what the SDK calls the config of a request: all of it but the model and the words of the user."""
-    schema = call.schema
-    thinks = config.thinking_budget
+    schema, thinks = call.schema, config.thinking_budget
     return given(
         {
             "system_instruction": call.system or None,
@@ -97,9 +101,16 @@ def settings(config: TeacherConfig, call: Call) -> _Body:
             "thinking_config": None if thinks is None else {"thinking_budget": thinks},
             "response_mime_type": None if schema is None else "application/json",
             "response_json_schema": None if schema is None else dict(schema),
-            "automatic_function_calling": {"disable": True},
         }
     )
+
+
+def _asked_once() -> _Body:
+    """Return what keeps the SDK from more requests than one: newer ones go on by themselves where an answer was cut."""
+    from google.genai.types import GenerateContentConfig
+
+    unwanted: _Body = {"automatic_function_calling": {"disable": True}, "automatic_continuation": False}
+    return {name: value for name, value in unwanted.items() if name in GenerateContentConfig.model_fields}
 
 
 def reply_of(body: _Body) -> Reply:
@@ -153,9 +164,19 @@ def _merge(merged: _Body, chunk: _Body) -> None:
     chunk.pop("sdkHttpResponse", None)
     for piece in chunk.pop("candidates", None) or []:
         first = merged.setdefault("candidates", [{"content": {"role": "model", "parts": []}}])[0]
-        first["content"]["parts"] += (piece.pop("content", None) or {}).get("parts") or []
+        for part in (piece.pop("content", None) or {}).get("parts") or []:
+            _append(first["content"]["parts"], part)
         first.update(piece)
     merged.update(chunk)
+
+
+def _append(parts: list[_Body], part: _Body) -> None:
+    """Add a part, to the one before it where both are pieces of one text."""
+    last = parts[-1] if parts else {}
+    if "text" in last and {**last, "text": ""} == {**part, "text": ""}:
+        last["text"] += part["text"]
+    else:
+        parts.append(part)
 
 
 def _ended(merged: _Body) -> bool:

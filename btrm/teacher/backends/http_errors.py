@@ -15,25 +15,13 @@ from btrm.teacher.backends.waits import retry_after_s
 from btrm.teacher.base import Fault, HaltCause, HaltError, RequestError, TeacherError, TransientError
 
 _LONGEST_MESSAGE = 500
-# Libraries that the SDKs speak HTTP with: what they raise is a connection that failed.
-_HTTP = {"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "anyio", "h11", "ssl", "google.auth"}
-_GARBLED = {
-    "JSONDecodeError",
-    "DecodingError",
-    "UnknownApiResponseError",
-    "APIResponseValidationError",
-    "ValidationError",
-}
+# Libraries that the SDKs speak HTTP with: what they raise, and these errors, are a connection that failed.
+_HTTP = {"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "anyio", "h11", "ssl"}
+_LOST = {"APIConnectionError", "OSError"}
+_GARBLED = {"JSONDecodeError", "DecodingError", "UnknownApiResponseError", "ValidationError"}
 
 _QUOTA = re.compile(r"insufficient_quota|billing|spend_limit")
-_AUTH = {
-    "invalid_api_key",
-    "authentication_error",
-    "permission_error",
-    "API_KEY_INVALID",
-    "UNAUTHENTICATED",
-    "organization_on_hold",
-}
+_AUTH = {"invalid_api_key", "authentication_error", "permission_error", "organization_on_hold", "API_KEY_INVALID"}
 _MODEL = {"model_not_found", "not_found_error"}
 _LONG = {"context_length_exceeded", "string_above_max_length", "request_too_large"}
 _POLICY = {"content_policy_violation", "content_filter", "moderation_blocked", "invalid_prompt"}
@@ -104,13 +92,9 @@ def lost(error: Exception) -> TransientError | None:
     kinds = [(kind.__module__, kind.__name__) for kind in type(error).__mro__]
     if any("Timeout" in name for _, name in kinds):
         return TransientError(f"no answer in time ({kinds[0][1]})", "timeout")
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) or any(
-        "DecodingError" in name for _, name in kinds
-    ):
+    if isinstance(error, UnicodeDecodeError) or any(name in _GARBLED for _, name in kinds):
         return TransientError(f"an answer that cannot be read ({kinds[0][1]})", "garbled")
-    if any(name in {"APIConnectionError", "OSError"} for _, name in kinds) or any(
-        module.split(".")[0] in _HTTP or module.startswith("google.auth") for module, _ in kinds
-    ):
+    if any(name in _LOST or module.partition(".")[0] in _HTTP for module, name in kinds):
         return TransientError(f"the connection was lost ({kinds[0][1]})", "connection")
     return None
 

@@ -1,0 +1,336 @@
+"""The three APIs' backends: their real SDKs against a server that speaks the protocols, with every fault."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import traceback
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+pytest.importorskip("aiohttp")  # need_teacher says so where it must be there
+
+from api_server import Server, serve
+from api_world import KEY, MODEL, World, by_mark
+from asking_apis import APIS, MARK, ask, ask_each, call_of, config_of
+
+from btrm.teacher.base import FinishReason, HaltError, Reply, RequestError, TeacherError, TransientError, Usage
+
+pytestmark = pytest.mark.usefixtures("need_teacher")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    for name in ("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, KEY)
+    for name in ("GOOGLE_API_KEY", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    running.world.reset()
+    return running
+
+
+api = pytest.mark.parametrize("api", APIS)
+stream = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+
+
+@api
+@stream
+@pytest.mark.parametrize("form", ["schema", "tags"])
+def test_an_answer_has_its_text_its_tokens_and_what_the_api_said(
+    server: Server, api: str, stream: bool, form: str
+) -> None:
+    reply = ask(config_of(api, server, stream=stream), call_of(form))
+    if form == "schema":
+        assert json.loads(reply.text) == {"analysis": "It answers.", "score": by_mark("", MARK)}
+    else:
+        assert f'<score id="{MARK}">{by_mark("", MARK)}</score>' in reply.text
+    assert (reply.finish_reason, reply.pause_s) == ("stop", 0.0)
+    [noted] = server.world.log
+    assert (noted.api, noted.answered, noted.marks) == (api, True, [MARK])
+    assert (reply.usage.prompt, reply.usage.output) == (noted.prompt_tokens, noted.completion_tokens)
+    assert json.loads(json.dumps(reply.raw)) == reply.raw
+    assert MODEL in json.dumps(reply.raw)
+
+
+@api
+def test_a_streamed_answer_is_the_same_reply(server: Server, api: str) -> None:
+    config = config_of(api, server, thinking_budget=2048, max_tokens=100)
+    calls = [call_of("schema"), call_of("tags")]
+    streamed = ask_each(config.model_copy(update={"stream": True}), calls)
+    for whole, piecewise in zip(ask_each(config, calls), streamed, strict=True):
+        assert isinstance(whole, Reply) and isinstance(piecewise, Reply)
+        assert (piecewise.text, piecewise.finish_reason, piecewise.usage) == (whole.text, "stop", whole.usage)
+        assert set(whole.raw) - set(piecewise.raw) <= {"object"}
+
+
+HALTS = {"401": "auth", "403": "auth", "quota": "quota", "no_model": "model"}
+REFUSED: dict[str, FinishReason] = {
+    "too_long": "prompt_too_long", "too_large": "prompt_too_long", "policy": "content_filter", "bad_request": "error",
+}  # fmt: skip
+PASSING = {
+    "429": "rate_limited", "429_date": "rate_limited", "429_ms": "rate_limited", "429_bare": "rate_limited",
+    "500": "server_error", "502": "server_error", "html_502": "server_error", "503": "overloaded", "529": "overloaded",
+    "408": "timeout", "409": "server_error", "cut_headers": "connection", "cut_body": "connection",
+    "reset": "connection", "garbled": "garbled",
+}  # fmt: skip
+
+
+def failures(server: Server, api: str, faults: Collection[str], **fields: Any) -> dict[str, TeacherError]:
+    """Return what asking raises for each fault, after exactly one request each."""
+    server.world.script[:] = faults
+    before = len(server.world.log)
+    errors = ask_each(config_of(api, server, **fields), [call_of()] * len(faults))
+    assert [noted.fault for noted in server.world.log[before:]] == [*faults]
+    for error in errors:
+        assert isinstance(error, TeacherError), error
+        assert KEY not in "".join(traceback.format_exception(error)) + repr(error)
+        assert str(error).startswith(f"{api}: ")
+    return dict(zip(faults, cast("list[TeacherError]", errors), strict=True))
+
+
+def failure(server: Server, api: str, fault: str, **fields: Any) -> TeacherError:
+    """Return what asking raises for a fault."""
+    return failures(server, api, [fault], **fields)[fault]
+
+
+@api
+@stream
+def test_errors_that_pass_are_left_to_the_asker(server: Server, api: str, stream: bool) -> None:
+    server.world.retry_after_s = 7
+    errors = failures(server, api, PASSING, stream=stream)
+    assert {fault: getattr(error, "fault", error) for fault, error in errors.items()} == PASSING
+    waits = {fault: cast("TransientError", error).retry_after_s for fault, error in errors.items()}
+    dated = waits.pop("429_date")
+    assert dated is not None and 4 < dated <= 7
+    assert waits == {fault: 7 if fault in {"429", "429_ms", "503"} else None for fault in waits}
+
+
+@api
+@stream
+def test_errors_that_do_not_pass_are_told_apart(server: Server, api: str, stream: bool) -> None:
+    errors = failures(server, api, [*HALTS, *REFUSED], stream=stream)
+    assert {fault: error.cause for fault, error in errors.items() if isinstance(error, HaltError)} == HALTS
+    refused = {fault: error.finish_reason for fault, error in errors.items() if isinstance(error, RequestError)}
+    assert refused == REFUSED
+
+
+@api
+@stream
+def test_a_server_that_says_nothing_in_time(server: Server, api: str, stream: bool) -> None:
+    error = failure(server, api, "hang", stream=stream, timeout_s=0.2)
+    assert isinstance(error, TransientError) and error.fault == "timeout"
+
+
+@api
+def test_nobody_at_the_address(server: Server, api: str) -> None:
+    with pytest.raises(TransientError, match="connection was lost") as caught:
+        ask(config_of(api, server, base_url="http://127.0.0.1:9"), call_of())
+    assert caught.value.fault == "connection"
+
+
+@api
+@stream
+def test_answers_that_hold_no_verdict_keep_their_reason(server: Server, api: str, stream: bool) -> None:
+    refusal = "content_filter" if api == "gemini" else "refusal"
+    filtered = "refusal" if api == "anthropic" else "content_filter"
+    ends = {"truncation": "length", "refusal": refusal, "filtered": filtered, "malformed": "stop", "no_score": "stop"}
+    server.world.script[:] = ends
+    replies = ask_each(config_of(api, server, stream=stream), [call_of()] * len(ends))
+    for (fault, reason), reply in zip(ends.items(), replies, strict=True):
+        assert isinstance(reply, Reply) and reply.finish_reason == reason, fault
+        assert reply.usage.input > 0
+        assert str(by_mark("", MARK)) not in reply.text or fault == "malformed"
+
+
+@stream
+def test_a_blocked_prompt_has_no_candidate(server: Server, stream: bool) -> None:
+    server.world.script[:] = ["blocked"]
+    reply = ask(config_of("gemini", server, stream=stream), call_of())
+    assert (reply.text, reply.finish_reason) == ("the prompt was blocked: SAFETY", "content_filter")
+
+
+@api
+@stream
+def test_an_answer_without_an_answer_is_tried_again(server: Server, api: str, stream: bool) -> None:
+    error = failure(server, api, "empty", stream=stream)
+    assert isinstance(error, TransientError) and error.fault in {"garbled", "connection"}
+
+
+@api
+def test_an_error_in_the_middle_of_a_stream(server: Server, api: str) -> None:
+    error = failure(server, api, "stream_error", stream=True)
+    assert isinstance(error, TransientError)
+    assert error.fault == ("server_error" if api == "openai" else "overloaded")
+
+
+@api
+def test_what_was_set_is_asked_for_and_nothing_else(server: Server, api: str) -> None:
+    ask(config_of(api, server), call_of("tags"))
+    ask(config_of(api, server, temperature=0.5, top_p=0.9, max_tokens=300), call_of("schema", seed=2**40 + 3))
+    bare, full = server.world.bodies
+    sampling = full.get("generationConfig", full)
+    assert not {"temperature", "top_p", "topP", "thinking", "tools", "response_format"} & set(bare)
+    assert (sampling["temperature"], sampling.get("top_p", sampling.get("topP"))) == (0.5, 0.9)
+    limit = {"anthropic": "max_tokens", "gemini": "maxOutputTokens", "openai": "max_completion_tokens"}[api]
+    assert sampling[limit] == 300
+    assert sampling.get("seed") == (None if api == "anthropic" else 3)
+
+
+@api
+def test_several_responses_have_room_each_and_thinking_comes_on_top(server: Server, api: str) -> None:
+    from dataclasses import replace
+
+    call = call_of()
+    ask(config_of(api, server, max_tokens=100, thinking_budget=2048), replace(call, items=call.items * 3))
+    [body] = server.world.bodies
+    settings = body.get("generationConfig", body)
+    limit = {"anthropic": "max_tokens", "gemini": "maxOutputTokens", "openai": "max_completion_tokens"}[api]
+    assert settings[limit] == 2348
+    if api == "anthropic":
+        assert body["thinking"] == {"type": "enabled", "budget_tokens": 2048}
+    if api == "gemini":
+        assert settings["thinkingConfig"] in thinking(2048)
+
+
+def thinking(budget: int) -> list[dict[str, int]]:
+    """Gemini's config, in the spellings that the API takes."""
+    return [{"thinkingBudget": budget}, {"thinking_budget": budget}]
+
+
+@stream
+def test_thoughts_are_counted_and_not_read(server: Server, stream: bool) -> None:
+    for api in ("anthropic", "gemini"):
+        reply = ask(config_of(api, server, stream=stream, thinking_budget=1024), call_of())
+        assert "7 of 100" in json.dumps(reply.raw) and "7 of 100" not in reply.text
+    assert reply.usage.output == server.world.log[-1].completion_tokens + 5
+
+
+def test_gemini_is_told_not_to_think(server: Server) -> None:
+    ask(config_of("gemini", server, thinking_budget=0), call_of())
+    assert server.world.bodies[0]["generationConfig"]["thinkingConfig"] in thinking(0)
+
+
+@stream
+def test_anthropics_cache_holds_the_context_of_a_pair(server: Server, stream: bool) -> None:
+    cold, warm = call_of(seed=1), call_of(seed=2)
+    config = config_of("anthropic", server, stream=stream, prompt_cache="on")
+    first, second = ask(config, cold).usage, ask(config, warm).usage
+    assert (first.cached, first.cache_written > 0) == (0, True)
+    assert second == Usage(first.input, first.output, cached=first.cache_written)
+    system, words = server.world.bodies[0]["system"], server.world.bodies[0]["messages"][0]["content"]
+    assert ["cache_control" in block for block in (*system, *words)] == [True, True, False]
+    ask(config_of("anthropic", server, prompt_cache="off"), cold)
+    assert "cache_control" not in json.dumps(server.world.bodies[-1])
+
+
+@stream
+@pytest.mark.parametrize("api", ["gemini", "openai"])
+def test_the_apis_own_caches_are_counted(server: Server, api: str, stream: bool) -> None:
+    call = call_of(context="The same words. " * 400)
+    config = config_of(api, server, stream=stream)
+    first, second = ask(config, call).usage, ask(config, call).usage
+    assert second == Usage(first.input - 1024, first.output, cached=1024)
+
+
+def test_nothing_left_means_a_pause(server: Server) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    for remaining, least, most in (("0", 25, 30), ("12", 0, 0)):
+        server.world.rate_headers = {
+            "x-ratelimit-remaining-requests": remaining, "x-ratelimit-reset-requests": "28s",
+            "x-ratelimit-remaining-tokens": "100", "x-ratelimit-reset-tokens": "6m0s",
+            "anthropic-ratelimit-tokens-remaining": remaining, "anthropic-ratelimit-tokens-reset": soon,
+        }  # fmt: skip
+        for api in ("openai", "anthropic"):
+            for stream in (False, True):
+                assert least <= ask(config_of(api, server, stream=stream), call_of()).pause_s <= most
+
+
+def test_a_server_that_knows_only_max_tokens_is_asked_so_from_then_on(server: Server) -> None:
+    server.world.rejects = ("max_completion_tokens",)
+    assert ask(config_of("openai", server), call_of(), call_of()).finish_reason == "stop"
+    assert [noted.status for noted in server.world.log] == [400, 200, 200]
+    server.world.rejects = ("max_completion_tokens", "max_tokens")
+    with pytest.raises(RequestError, match="max_tokens"):
+        ask(config_of("openai", server), call_of())
+
+
+def test_a_forced_tool_gives_way_to_thinking(server: Server) -> None:
+    ask(config_of("anthropic", server), call_of("schema"))
+    config = config_of("anthropic", server, thinking_budget=1024, structured="tags")
+    ask(config, call_of("schema"))
+    forced, free = server.world.bodies
+    assert forced["tool_choice"] == {"type": "tool", "name": "answer", "disable_parallel_tool_use": True}
+    assert free["tool_choice"]["type"] == "auto"
+
+
+@api
+def test_a_server_of_the_users_own_gets_the_key_and_no_other_address(
+    server: Server, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "another")
+    assert ask(config_of(api, server), call_of()).finish_reason == "stop"
+
+
+@api
+def test_the_key_is_in_no_log(server: Server, api: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    faults = [None, "401", "403", "reset", "garbled", "hang"]
+    server.world.script[:] = faults
+    for reply in ask_each(config_of(api, server, timeout_s=0.3), [call_of()] * len(faults)):
+        logging.getLogger("btrm").info("as a stage would write it: %r", reply)
+        if isinstance(reply, TeacherError):
+            logging.getLogger("btrm").info("with where it came from", exc_info=reply)
+    assert caplog.text.count("as a stage") == len(faults)
+    assert caplog.text.count("Traceback") >= len(faults) - 1
+    assert KEY not in caplog.text
+
+
+def test_many_calls_at_a_time_get_their_own_answers(server: Server) -> None:
+    from dataclasses import replace
+
+    from btrm.teacher.asking import open_backend
+
+    marks = [f"mark{number:04d}" for number in range(30)]
+    calls = [replace(call_of(), question=f"Grade the response {mark}.") for mark in marks]
+    server.world.jitter_s = 0.05
+
+    async def together(api: str) -> list[str]:
+        backend = open_backend(config_of(api, server, concurrency=30), None)  # type: ignore[arg-type]
+        replies = await asyncio.gather(*(backend.ask(call) for call in calls))
+        await backend.close()
+        return [reply.text for reply in replies]
+
+    for api in APIS:
+        for mark, text in zip(marks, asyncio.run(together(api)), strict=True):
+            assert f'<score id="{mark}">{by_mark("", mark)}</score>' in text
+
+
+def test_a_wrong_key_is_told_in_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = "sk-wrong-98765432109876543210"
+    for name in ("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, wrong)
+    for api in APIS:
+        with pytest.raises(HaltError) as caught:
+            ask(config_of(api, server), call_of())
+        assert caught.value.cause == "auth"
+        assert "\n" not in str(caught.value) and wrong not in str(caught.value)
+
+
+def test_faults_are_drawn_the_same_from_the_same_seed() -> None:
+    drawn = [[World(rates={"429": 0.2, "reset": 0.1}, seed=seed).fault() for _ in range(1)] for seed in (3, 3, 4)]
+    assert drawn[0] == drawn[1]
+    world = World(rates={"429": 0.2, "reset": 0.1}, seed=3)
+    faults = [world.fault() for _ in range(5000)]
+    assert 0.18 < faults.count("429") / 5000 < 0.22 and 0.08 < faults.count("reset") / 5000 < 0.12
