@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Iterable
 
 from btrm.records import stable_hash
 from btrm.runs import StageRun
 from btrm.teacher.base import Backend, Call
+from btrm.teacher.caching import cacheable
 from btrm.teacher.chain import Chain
 from btrm.teacher.config import APIS, TeacherConfig
 from btrm.teacher.drive import Asker
@@ -17,7 +19,7 @@ from btrm.teacher.journal import Journal
 from btrm.teacher.prices import check_price, price_of
 from btrm.teacher.shared_gate import SharedGate
 from btrm.teacher.spending import spent_by_journal
-from btrm.teacher.tally import Limits
+from btrm.teacher.tally import Limits, check_size
 
 GATE = ".gate"
 _ROOM = "btrm.teacher.backends"
@@ -41,7 +43,7 @@ async def open_asker(config: TeacherConfig, run: StageRun, journal: Journal) -> 
         most=lambda call: most_of(call, config, price),
         usd=lambda usage: price.usd(usage, config.mode) if price else None,
         request_hash=lambda call: request_hash(config, call),
-        lead_first=False,
+        led=lambda call: cacheable(config, call),
     )
 
 
@@ -49,6 +51,13 @@ def open_backend(config: TeacherConfig, run: StageRun) -> Backend:
     """Return who is asked. Each backend's module has `open_backend(config, run)`."""
     name = config.backend if config.backend in (*APIS, "vllm") else "rule"
     return importlib.import_module(f"{_ROOM}.{name}").open_backend(config, run)
+
+
+def check_calls(config: TeacherConfig, calls: Iterable[Call]) -> None:
+    """Raise ConfigError, before anything is sent, for a call that alone is more than a minute allows."""
+    if config.tpm is not None and config.mode == "direct":
+        for call in calls:
+            check_size(Limits(tpm=config.tpm), most_of(call, config, None))
 
 
 async def open_gate(config: TeacherConfig, run: StageRun, journal: Journal) -> Gate:

@@ -45,8 +45,7 @@ class Asker:
     """Everything that a call passes on its way: the gate, the backend, the journal.
 
     `most` is the largest cost that a call can have, `usd` the price of what it used; `request_hash` names the request.
-    `lead_first`: of calls that share their context the first is answered before the others go, so that they find it in
-    the API's cache.
+    `led`: such calls wait for the first of those that share their context, to find it in the API's cache.
     """
 
     backend: Backend
@@ -58,7 +57,7 @@ class Asker:
     most: Callable[[Call], Cost]
     usd: Callable[[Usage], float | None]
     request_hash: Callable[[Call], str]
-    lead_first: bool = False
+    led: Callable[[Call], bool] = lambda _: False
     _under_way: int = 0  # sent, and not yet on disk
     _unwritten: int = 0  # answers that a full disk does not take
     _closed: bool = False
@@ -75,7 +74,7 @@ class Asker:
         an answer could not be written: nothing more is sent then, and what was under way is handed over before.
         """
         slots = asyncio.Semaphore(self.concurrency)
-        groups = _groups(calls, self.lead_first)
+        groups = _groups(calls, self.led)
         workers = {self._start(self._work(groups, slots)) for _ in range(self.concurrency)}
         problem: Exception | None = None
         try:
@@ -257,8 +256,11 @@ def _longest(attempt: int) -> float:
     return min(_FIRST_BACKOFF_S * 2 ** (attempt - 1), _LONGEST_BACKOFF_S)
 
 
-def _groups(calls: Iterable[Call], lead_first: bool) -> Iterator[list[Call]]:
-    """Cut calls into groups of which the first goes alone."""
-    if not lead_first:
-        return ([call] for call in calls)
-    return (list(group) for _, group in groupby(calls, key=lambda call: (call.system, call.context)))
+def _groups(calls: Iterable[Call], led: Callable[[Call], bool]) -> Iterator[list[Call]]:
+    """Cut calls into groups of which the first goes alone; groups of one where they need not wait."""
+    for _, calls_together in groupby(calls, key=lambda call: call.context or call.items):
+        first, *rest = calls_together
+        if rest and led(first):
+            yield [first, *rest]
+        else:
+            yield from ([call] for call in (first, *rest))

@@ -86,7 +86,7 @@ def fine(call: Call, _count: int) -> Reply:
     return Reply(f"answer to {call.question}", "stop", Usage(10, 5))
 
 
-def asker(backend: Backend, path: Path, concurrency: int = 8, lead_first: bool = False) -> Asker:
+def asker(backend: Backend, path: Path, concurrency: int = 8, led: bool = False) -> Asker:
     return Asker(
         backend=backend,
         gate=Books(),
@@ -97,7 +97,7 @@ def asker(backend: Backend, path: Path, concurrency: int = 8, lead_first: bool =
         most=lambda _: Cost(100, 0.5),
         usd=lambda usage: usage.prompt * 0.01,
         request_hash=lambda call: call.question,
-        lead_first=lead_first,
+        led=lambda _: led,
     )
 
 
@@ -243,7 +243,7 @@ def test_a_fenced_attempt_sends_nothing_more(tmp_path: Path) -> None:
 def test_the_first_of_a_context_is_answered_before_the_others_go(tmp_path: Path) -> None:
     backend = Backend(fine, latency_s=0.01)
     some = sorted(calls(60, contexts=6), key=lambda call: call.context)
-    assert len(ask(asker(backend, tmp_path / "0-1.1.jsonl", 16, lead_first=True), iter(some))) == 60
+    assert len(ask(asker(backend, tmp_path / "0-1.1.jsonl", 16, led=True), iter(some))) == 60
     assert backend.most_under_way == 16 and set(backend.asked.values()) == {1}
     assert [call.context for call in backend.order[:6]] == [f"context {number}" for number in range(6)]
 

@@ -33,7 +33,7 @@ class AnthropicBatches(AnthropicBackend):
         return len(json.dumps(self._fields(call), ensure_ascii=False).encode()) + _FRAME
 
     def _fields(self, call: Call) -> dict[str, Any]:
-        return request(self._config, call, self._cache_context)
+        return request(self._config, call)
 
     async def create(self, name: str, calls: list[Call]) -> str:
         """Create a batch and return its id."""
@@ -122,4 +122,4 @@ def _outcome(result: dict[str, Any]) -> Reply | TransientError | RequestError:
 def open_batches(config: TeacherConfig, run: StageRun) -> AnthropicBatches:
     """Return the API's batches. Raises ConfigError where its key is missing."""
     del run
-    return AnthropicBatches(config, config.prompt_cache == "on")
+    return AnthropicBatches(config)

@@ -1,0 +1,25 @@
+"""Which calls begin as others do, and whether that is worth keeping in an API's cache."""
+
+from __future__ import annotations
+
+from btrm.teacher.base import Call
+from btrm.teacher.config import APIS, TeacherConfig
+from btrm.teacher.tokens import typical_tokens
+
+# No API keeps less than this; some models want two or four times as much, and charge for nothing that they do not keep.
+_LEAST_TOKENS = 1024
+
+
+def cacheable(config: TeacherConfig, call: Call) -> bool:
+    """Say whether what a call shares with others about its pair is worth keeping.
+
+    With Anthropic, writing costs a quarter more than input, and reading a tenth of it: two calls are enough.
+    """
+    if config.prompt_cache == "off" or config.backend not in APIS or _shared_by(config) < 2 or not call.context:
+        return False
+    return config.prompt_cache == "on" or typical_tokens(call.system + call.context) >= _LEAST_TOKENS
+
+
+def _shared_by(config: TeacherConfig) -> int:
+    """Return how many calls are about one pair, and nothing else."""
+    return {"pointwise": 2 * config.n_samples, "pairwise": config.n_samples, "batched": 1}[config.call_layout]
