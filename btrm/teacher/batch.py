@@ -17,10 +17,10 @@ import importlib
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from btrm.leases import check_held
 from btrm.runs import StageRun
@@ -29,7 +29,7 @@ from btrm.teacher.batch_files import Asked, Batch, BatchFiles
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.drive import Asker
 from btrm.teacher.gate import Cost, Turn
-from btrm.teacher.journal import Entry
+from btrm.teacher.journal import Entry, forgotten
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 20.0
@@ -50,7 +50,10 @@ async def ask_in_batches(
 ) -> AsyncGenerator[list[Entry]]:
     """Yield the entries that answer the missing rows, as `Asker.run` does, by way of the API's batch mode."""
     api = importlib.import_module(f"btrm.teacher.backends.{config.backend}_batch").open_batches(config, run)
-    answers = BatchAsker(asker, api, files, make_calls, config.poll_s).run(missing)
+    times: dict[RowKey, float] = {}
+    for _, at, *key in sorted(forgotten(asker.journal.path.parent), key=lambda answer: answer[1]):
+        times[cast("RowKey", tuple(key))] = at
+    answers = BatchAsker(asker, api, files, make_calls, config.poll_s, times).run(missing)
     try:
         async for entries in answers:
             yield entries
@@ -124,12 +127,15 @@ class BatchAsker:
         files: BatchFiles,
         make_calls: MakeCalls,
         poll_s: float,
+        forgotten: Mapping[RowKey, float],
     ) -> None:
+        """`forgotten` are the rows whose answers do not count any more, with their times: nor do batches before."""
         self._asker = asker
         self._api = api
         self._files = files
         self._make_calls = make_calls
         self._poll_s = poll_s
+        self._forgotten = forgotten
         self._order: dict[RowKey, int] = {}
         self._labels: set[str] = set()
         self._owed: set[RowKey] = set()
@@ -193,6 +199,8 @@ class BatchAsker:
                 continue
             for asked in batch.asked:
                 for key in self._owed.intersection(asked.keys):
+                    if batch.at < self._forgotten.get(key, 0.0):
+                        continue
                     if key not in latest or latest[key][:2] < (asked.attempt, batch.at):
                         latest[key] = (asked.attempt, batch.at, batch)
         self._tried = {key: attempt for key, (attempt, _, _) in latest.items()}
