@@ -19,7 +19,7 @@ from btrm.progress import progress
 from btrm.prompts import get_prompt
 from btrm.runs import OWNER, StageResult, StageRun
 from btrm.stopping import safe_point
-from btrm.teacher.asking import open_asker
+from btrm.teacher.asking import check_calls, open_asker
 from btrm.teacher.base import HaltedError, HaltError, RowKey
 from btrm.teacher.batch import MakeCalls, ask_in_batches
 from btrm.teacher.batch_files import BatchFiles
@@ -80,13 +80,15 @@ def _ask(
     config: TeacherConfig, run: StageRun, journal: Journal, make: MakeCalls, missing: Iterator[RowKey]
 ) -> Iterator[list[Entry]]:
     """Run the asking in this thread, as far as its results are wanted."""
+    keys = list(missing)
+    check_calls(config, make(keys))
     with asyncio.Runner() as runner:
         asker = runner.run(open_asker(config, run, journal))
         if config.mode == "batch":
             files = BatchFiles(run, run.dir / CALLS / BATCHES, run.dir / SHARES, _share_of(journal))
-            answers = ask_in_batches(config, run, asker, files, make, list(missing))
+            answers = ask_in_batches(config, run, asker, files, make, keys)
         else:
-            answers = asker.run(make(list(missing)))
+            answers = asker.run(make(keys))
         try:
             while (entries := runner.run(_next(answers))) is not None:
                 yield entries

@@ -66,7 +66,7 @@ def most_in_a_minute(turns: list[tuple[float, int]]) -> int:
     return most
 
 
-@pytest.mark.parametrize("rpm", [1, 7, 60, 1000, 40_000])
+@pytest.mark.parametrize("rpm", [1, 7, 60, 1000, 10_000])
 def test_requests_of_any_minute_keep_the_limit_and_use_it(rpm: int) -> None:
     turns = granted(Limits(rpm=rpm), [Cost()] * (3 * rpm + 1))
     assert most_in_a_minute([(at, 1) for at, _ in turns]) <= rpm
@@ -197,6 +197,7 @@ def _ask(directory: str, name: str, limits: Limits, count: int, log: str) -> Non
     asyncio.run(ask())
 
 
+@pytest.mark.slow
 def test_four_shards_share_one_rate(tmp_path: Path) -> None:
     log, limits = tmp_path / "sent", Limits(rpm=6000)
     started = time.monotonic()
