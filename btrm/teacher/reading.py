@@ -131,7 +131,6 @@ def _parsed(text: str) -> Any:
         object_pairs_hook=_gather,
         parse_int=_Numeral,
         parse_float=_Numeral,
-        parse_constant=_Numeral,
     )
 
 

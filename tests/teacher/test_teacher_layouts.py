@@ -16,6 +16,7 @@ from btrm.judges.base import request_seed
 from btrm.records import PreferencePair
 from btrm.teacher.base import Call, RowKey
 from btrm.teacher.layouts import make_calls
+from btrm.teacher.marks import draw_marks
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_form = pytest.mark.parametrize("form", FORMS)
@@ -93,6 +94,18 @@ def test_both_sides_and_all_samples_share_what_stands_before_the_response(form: 
     assert pair.context in calls[0].context and "first" not in calls[0].context
     assert [call.question.split("\n")[1] for call in calls] == ["the first", "the first", "the second", "the second"]
     assert len({call.text_hash for call in calls}) == 4
+
+
+def test_a_context_reads_the_same_though_one_response_knows_its_mark() -> None:
+    config, pair = settings("pointwise", "tags"), pair_of(0, "the first", "the second")
+    known = calls_of(config, {0: pair})[0].context.split('"')[1]
+    one, two = calls_of(config, {0: replace(pair, responses=("the first", f"the second {known}"))})
+    assert one.context == two.context and known not in one.context
+
+
+def test_two_of_one_name_have_two_marks() -> None:
+    marks = draw_marks(0, [("a", "b"), ("a", "b"), ("ab",)], [""])
+    assert len(set(marks)) == 3 and marks == draw_marks(0, [("a", "b"), ("a", "b"), ("ab",)], ["unrelated"])
 
 
 @each_form
