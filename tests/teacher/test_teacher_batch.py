@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("aiohttp")  # need_teacher says so where it must be there
+
 from api_batches import Batches
 from api_server import Server, serve
 from api_world import KEY, World
@@ -22,6 +26,7 @@ from btrm.teacher.base import HaltedError
 from btrm.teacher.batch_files import Asked, BatchFiles
 from btrm.teacher.config import TeacherConfig
 
+pytestmark = pytest.mark.usefixtures("need_teacher")
 PAIRS = 6
 BOTH = pytest.mark.parametrize("backend", ["anthropic", "gemini"])
 
@@ -296,3 +301,19 @@ def test_a_budget_is_held_to_before_a_batch_is_sent(
     monkeypatch.setenv("SLURM_JOB_ID", "2")
     do_share(teacher(server, tmp_path, "anthropic", prices=str(prices), budget_usd=2.0), tmp_path)
     check_whole(config, tmp_path)
+
+
+def test_an_answer_that_is_forgotten_is_asked_for_in_a_new_batch(
+    server: Server, batches: Batches, tmp_path: Path
+) -> None:
+    config = teacher(server, tmp_path, "anthropic")
+    batches.fates = ["invalid_request_error"]
+    do_share(config, tmp_path)
+    [bad] = [entry for entry in entries(tmp_path) if entry.finish_reason == "error"]
+    run = stage_run(tmp_path)
+    line = json.dumps([bad.request_hash, bad.at, *bad.keys[0]]) + "\n"
+    (run.dir / "calls" / "forgotten.jsonl").write_text(line)
+    shutil.rmtree(run.dir / "parts")
+    do_share(config, tmp_path)
+    assert {row["outcome"] for row in rows(config, tmp_path)} == {"scored"}
+    assert [len(batch.requests) for batch in batches.made] == [2 * PAIRS, 1]
