@@ -7,6 +7,7 @@ is read from all of them by row key, so a rerun with other shards asks for nothi
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -55,8 +56,11 @@ class Entry:
         return tuple((item.label_id, item.side, self.sample) for item in self.items)
 
     def to_line(self) -> bytes:
-        """Return the line, with its end."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
+        """Return the line, with its end. Half of a surrogate pair, which UTF-8 cannot hold, is written as `?`."""
+        try:
+            return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:
+            return json.dumps(asdict(self), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Entry:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def written(path: Path, count: int = 3) -> Path:
 def test_a_line_comes_back_as_it_was() -> None:
     assert Entry.from_line(entry(7).to_line()) == entry(7)
     assert entry(7).keys == (("pair7", 0, 2), ("pair7", 1, 2))
+
+
+def test_what_utf8_cannot_hold_is_no_reason_to_lose_an_answer() -> None:
+    odd = replace(entry(7), text="half \ud83d a pair, grün", raw={"number": 2**70, "text": "\udc00"})
+    read = Entry.from_line(odd.to_line())
+    assert read.text == "half ? a pair, grün" and read.items == odd.items
 
 
 @pytest.mark.parametrize(
