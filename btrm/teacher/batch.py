@@ -7,7 +7,7 @@ Of several batches that have held a row the latest attempt counts.
 
 A batch that was perhaps created (its sender died, or got no answer) is looked for, by its name or by its results,
 before its calls are sent again. A batch is one request at the gate, and the most that its calls can cost is held there
-until they are journaled; what a killed attempt held stays held, as it is for single calls.
+until they are journaled, whoever does that. Where the budget ends, what was sent is waited for: it is paid for.
 """
 
 from __future__ import annotations
@@ -162,21 +162,34 @@ class BatchAsker:
                 "batches are answered within 24 hours, mostly within one; this job keeps its CPUs while it waits. "
                 "Stopped, nothing is lost: a rerun goes on waiting"
             )
+        halted: HaltError | None = None
         try:
             while self._tasks:
-                check_held()
-                self._asker.gate.check()
                 done, _ = await asyncio.wait(self._tasks, timeout=wake_s, return_when=asyncio.FIRST_COMPLETED)
                 self._tasks -= done
                 some, self._ready = self._ready, []
                 yield some
-                for task in done:
-                    task.result()
+                halted = self._checked(done) or halted
+            if halted is not None:
+                raise halted
         except HaltError as error:
             await self._asker.gate.halt(error)
             raise
         finally:
             await self._drain()
+
+    def _checked(self, done: Collection[asyncio.Task[None]]) -> HaltError | None:
+        """Raise what ends the asking; return the word that nothing more may be sent, for want of money."""
+        halted: HaltError | None = None
+        check_held()
+        for look in (self._asker.gate.check, *(task.result for task in done)):
+            try:
+                look()
+            except HaltError as error:
+                if error.cause != "budget":
+                    raise
+                halted = error
+        return halted
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.add(asyncio.create_task(work))
@@ -256,7 +269,7 @@ class BatchAsker:
     async def _submit(self, calls: list[Call]) -> None:
         """Send calls as one batch; one that the API refuses in halves, until the call that it refuses is alone."""
         turn = await self._asker.gate.admit(Cost(usd=sum(self._asker.most(call).usd for call in calls)))
-        batch = self._files.intend([self._asked(call) for call in calls])
+        batch = self._files.intend([self._asked(call) for call in calls], self._asker.journal.path.name, turn.most.usd)
         try:
             batch_id = await self._create(batch, calls)
         except (RequestError, HaltError) as error:
@@ -307,11 +320,17 @@ class BatchAsker:
         failed = await self._collect(sent, places)
         hopeless = {place for place in failed if sent.batch.asked[place].attempt >= self._asker.max_attempts}
         await self._keep(sent, [(place, Reply(str(failed[place]), "error")) for place in hopeless])
-        await self._asker.gate.settle(sent.turn, Cost(usd=sent.usd))
+        await self._settle(sent)
         asked_again = [sent.batch.asked[place] for place in failed.keys() - hopeless]
         if again := [key for asked in asked_again for key in asked.keys if key in self._owed]:
             _LOG.warning("batch %s: %d rows are sent again", sent.id, len(again))
             await self._send(again)
+
+    async def _settle(self, sent: _Sent) -> None:
+        """Tell the gate what a batch has cost; let go of what an earlier attempt held for it."""
+        await self._asker.gate.settle(sent.turn, Cost(usd=sent.usd))
+        if self._is_paid_here(sent.batch.asked[0]):
+            self._asker.gate.release(sent.batch.holder, sent.batch.most_usd)
 
     async def _ended(self, batch_id: str) -> None:
         """Return once a batch has ended; whatever may pass is waited for."""
@@ -362,7 +381,7 @@ class BatchAsker:
 
     def _entry(self, batch: Batch, asked: Asked, reply: Reply) -> Entry:
         """Return a journal's line. A call whose pairs now lie in two shares is in both's journals, paid in one's."""
-        usage = reply.usage if asked.items[0].label_id in self._labels else Usage()
+        usage = reply.usage if self._is_paid_here(asked) else Usage()
         now = time.time()
         return Entry(
             items=asked.items,
@@ -379,6 +398,9 @@ class BatchAsker:
             at=round(now, 3),
             raw=dict(reply.raw),
         )
+
+    def _is_paid_here(self, asked: Asked) -> bool:
+        return asked.items[0].label_id in self._labels
 
     async def _timed(self, answer: Coroutine[Any, Any, T]) -> T:
         try:

@@ -54,12 +54,15 @@ class Asked:
 class Batch:
     """Calls that are sent together. `name` is drawn by chance; `at` is when they were to be sent, in s since 1970.
 
-    `share` is whose calls they are.
+    `share` is whose calls they are; `holder` is the journal of the attempt that sent it, for which `most_usd`, all that
+    it can cost, is held at the gate.
     """
 
     name: str
     share: str
     at: float
+    holder: str
+    most_usd: float
     asked: tuple[Asked, ...] = field(repr=False)
 
 
@@ -79,9 +82,9 @@ class BatchFiles:
         self._shares = shares
         self.share = share
 
-    def intend(self, asked: Sequence[Asked]) -> Batch:
+    def intend(self, asked: Sequence[Asked], holder: str, most_usd: float) -> Batch:
         """Write down a batch that is about to be sent."""
-        batch = Batch(uuid.uuid4().hex, self.share, time.time(), tuple(asked))
+        batch = Batch(uuid.uuid4().hex, self.share, time.time(), holder, most_usd, tuple(asked))
         self._win(f"{batch.name}.json", asdict(batch))
         return batch
 

@@ -35,6 +35,10 @@ class Gate(Protocol):
         """Say what an admitted call has cost after all; what it has not is there for others."""
         ...
 
+    def release(self, holder: str, usd: float) -> None:
+        """Give back what an ended attempt, by its journal's name, still holds for calls that are settled now."""
+        ...
+
     async def pause(self, seconds: float) -> None:
         """Let nobody send anything for so long: the API has asked for that."""
         ...
@@ -61,6 +65,9 @@ class OpenGate:
 
     async def settle(self, turn: Turn, spent: Cost) -> None:
         """Nothing is counted."""
+
+    def release(self, holder: str, usd: float) -> None:
+        """Nothing is held."""
 
     async def pause(self, seconds: float) -> None:
         """Nobody asks for that here."""

@@ -46,13 +46,15 @@ class _Said:
 
     given_back: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
     used: list[int] = field(default_factory=list[int])
+    released: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
     paused_until: float = 0.0
     halted: Halt | None = None
     money: bool = False
 
     @property
     def anything(self) -> bool:
-        return bool(self.given_back or self.used or self.paused_until or self.halted or self.money)
+        told = (self.given_back, self.used, self.released, self.paused_until, self.halted, self.money)
+        return any(told)
 
 
 @dataclass(slots=True)
@@ -134,6 +136,11 @@ class SharedGate:
         self._unused(turn, spent)
         if spent.tokens:
             self._said.used.append(spent.tokens)
+
+    def release(self, holder: str, usd: float) -> None:
+        """Give back what an attempt that has ended still holds; told to the others within a second."""
+        if self._limits.budget_usd is not None and holder != self._name:
+            self._said.released.append((holder, usd))
 
     def _unused(self, turn: Turn, spent: Cost = _NOTHING) -> None:
         """Give back what of a turn was not used."""
@@ -237,6 +244,7 @@ class SharedGate:
     def _say_again(self, said: _Said) -> None:
         self._said.given_back += said.given_back
         self._said.used += said.used
+        self._said.released += said.released
         self._said.paused_until = max(self._said.paused_until, said.paused_until)
         self._said.halted = said.halted or self._said.halted
         self._said.money = self._said.money or said.money
@@ -270,6 +278,8 @@ class SharedGate:
             tally.give_back(at, tokens)
         for tokens in said.used:
             tally.learn(tokens)
+        for holder, usd in said.released:
+            tally.release(holder, usd)
         tally.paused_until = max(tally.paused_until, said.paused_until)
         tally.halted = tally.halted or said.halted
         if self._limits.budget_usd is not None:

@@ -135,6 +135,11 @@ class Tally:
         """Take what a call has used into the mean that calls are spaced by."""
         self.mean = tokens if self.mean is None else self.mean + _NEW * (tokens - self.mean)
 
+    def release(self, holder: str, usd: float) -> None:
+        """Let go of dollars that someone held."""
+        if holder in self.held:
+            self.held[holder].usd = max(self.held[holder].usd - usd, 0.0)
+
     def affords(self, limits: Limits, usd: float, stale: float) -> bool:
         """Say whether so many dollars are there now; False: perhaps when calls under way are settled.
 

@@ -148,7 +148,7 @@ def test_what_was_written_down_and_never_sent_is_sent(
     other = teacher(server, tmp_path / "other", backend)
     do_share(other, tmp_path / "other")
     asked = [Asked(e.items, e.sample, e.layout, e.form, e.request_hash, 1) for e in entries(tmp_path / "other")]
-    batch = files.intend(asked)
+    batch = files.intend(asked, "", 0.0)
     batches.made.clear()
     do_share(config, tmp_path)
     check_whole(config, tmp_path)
@@ -317,3 +317,43 @@ def test_an_answer_that_is_forgotten_is_asked_for_in_a_new_batch(
     do_share(config, tmp_path)
     assert {row["outcome"] for row in rows(config, tmp_path)} == {"scored"}
     assert [len(batch.requests) for batch in batches.made] == [2 * PAIRS, 1]
+
+
+def test_what_a_batch_holds_of_the_budget_is_let_go_by_whoever_collects_it(
+    server: Server, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from btrm.teacher.backends.anthropic_batch import AnthropicBatches
+
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[anthropic]\n"*" = { input = 10, output = 100 }\n')
+    monkeypatch.setattr(AnthropicBatches, "most_calls", PAIRS)  # about $0.33 at most each, so that one fits
+    config = teacher(server, tmp_path, "anthropic", prices=str(prices), budget_usd=0.45)
+    batches.looks = 10**9
+    batches.created = lambda: stopping.ask_to_stop("the time limit")
+    with pytest.raises(Stopped):
+        do_share(config, tmp_path)
+    stopping.forget()
+    batches.created, batches.looks = lambda: None, 1
+    batches.made[0].looks = 0
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
+    with pytest.raises(HaltedError, match="budget"):  # perhaps the stopped one has spent all
+        do_share(config, tmp_path)
+    assert len(batches.made) == 1 and len(entries(tmp_path)) == PAIRS  # and what is paid for is collected first
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    do_share(config, tmp_path)
+    check_whole(config, tmp_path)
+    assert len(batches.made) == 2
+
+
+def test_a_batch_waits_for_what_others_hold(
+    server: Server, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from btrm.teacher.backends.anthropic_batch import AnthropicBatches
+
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[anthropic]\n"*" = { input = 10, output = 100 }\n')
+    monkeypatch.setattr(AnthropicBatches, "most_calls", PAIRS)
+    config = teacher(server, tmp_path, "anthropic", prices=str(prices), budget_usd=0.45)
+    do_share(config, tmp_path)
+    check_whole(config, tmp_path)
+    assert len(batches.made) == 2
