@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -67,24 +67,29 @@ def _verdict(places: Sequence[_Found], scale: Scale, none: Score) -> Verdict:
 _Places = defaultdict[str, list[_Found]]
 
 
+# Any id is found and then compared: a pattern of each call's own would have to be compiled for each.
+_TAG = re.compile(r"<score\s+id\s*=\s*[\"']?([^<>\"'\s]*)[\"']?\s*>([^<]*)</score\s*>")
+_HEADING = re.compile(r"^[ \t#*]*===[ \t]*([^\s=]+)[ \t]*===[ \t*\r]*$", re.MULTILINE)
+
+
 def _in_tags(text: str, marks: Sequence[str], alone: bool) -> _Places:
     """Find each mark's tags; where there are several items, only in sections of that mark."""
     found: _Places = defaultdict(list)
     for mark, section in [(marks[0], text)] if alone else _sections(text, marks):
-        tag = re.compile(rf"<score\s+id\s*=\s*[\"']?{re.escape(mark)}[\"']?\s*>([^<]*)</score\s*>")
         begin = 0
-        for match in tag.finditer(section):
-            if match[1].strip() != PLACEHOLDER:
-                found[mark].append(_Found(match[1], section[begin : match.start()]))
-            begin = match.end()
+        for tag in [tag for tag in _TAG.finditer(section) if tag[1] == mark]:
+            if tag[2].strip() != PLACEHOLDER:
+                found[mark].append(_Found(tag[2], section[begin : tag.start()]))
+            begin = tag.end()
     return found
 
 
-def _sections(text: str, marks: Sequence[str]) -> Iterable[tuple[str, str]]:
+def _sections(text: str, marks: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield (mark, text) for each section; only a line with a mark of this call begins one."""
-    line = re.compile(rf"^[ \t#*]*===[ \t]*({'|'.join(map(re.escape, marks))})[ \t]*===[ \t*\r]*$", re.MULTILINE)
-    _, *pieces = line.split(text)
-    return zip(pieces[::2], pieces[1::2], strict=True)
+    headings = [heading for heading in _HEADING.finditer(text) if heading[1] in marks]
+    ends = [*(heading.start() for heading in headings[1:]), len(text)]
+    for heading, end in zip(headings, ends, strict=False):
+        yield heading[1], text[heading.end() : end]
 
 
 class _Numeral(str):
