@@ -86,7 +86,8 @@ def _own(base_url: str) -> bool:
 
 def _from_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK, opening a pipe waits for somebody who writes.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             _check_private(path, os.fstat(file.fileno()))
             data = file.read(_LONGEST_FILE + 1)
     except OSError as error:
