@@ -14,6 +14,7 @@ from typing import Self
 
 from btrm.records import PreferencePair
 from btrm.teacher.base import Call, RowKey, Usage
+from btrm.teacher.caching import cacheable
 from btrm.teacher.config import APIS, TeacherConfig
 from btrm.teacher.estimate import most_answer, most_of, most_prompt
 from btrm.teacher.journal import Entry
@@ -89,7 +90,7 @@ class Forecast:
             tokens = ratio * thought(call)
             found.prompt += tokens
             shared = ratio * (typical_tokens(call.system) + typical_tokens(call.context))
-            if caches(config) and shared >= _LEAST_CACHED:
+            if config.mode == "direct" and cacheable(config, call) and shared >= _LEAST_CACHED:
                 if (call.system, call.context) == before:
                     found.cached += shared
                 elif config.backend == "anthropic":
@@ -105,12 +106,6 @@ class Forecast:
         fresh = self.prompt - self.cached - self.written
         usage = Usage(round(fresh), round(answer), round(self.cached), round(self.written))
         return price.usd(usage, mode)
-
-
-def caches(config: TeacherConfig) -> bool:
-    """Say whether calls about a pair find what they share in a cache: by marks, or by the API's own doing."""
-    asked = config.prompt_cache == "on" if config.backend == "anthropic" else config.prompt_cache != "off"
-    return config.backend in APIS and config.mode == "direct" and asked
 
 
 def forecast(
@@ -144,12 +139,12 @@ def _source(ratio: float | None, seen: Measured) -> str:
 def _cache_line(config: TeacherConfig, sums: Forecast) -> Iterator[str]:
     if config.backend not in APIS:
         return
-    if not caches(config):
-        yield "cached   none: " + ("batches are not counted on" if config.mode == "batch" else "prompt_cache is not on")
+    if config.mode == "batch":
+        yield "cached   not counted on: a batch's calls find each other's prompts by chance"
     elif not sums.cached:
-        yield f"cached   none: what calls share is shorter than {_LEAST_CACHED} tokens, or nothing is asked twice"
+        yield f"cached   none: nothing is asked twice, or what calls share is shorter than {_LEAST_CACHED} tokens"
     else:
-        yield f"cached   {sums.cached / sums.prompt:.0%} of the prompts' tokens, where every second call finds them"
+        yield f"cached   {sums.cached / sums.prompt:.0%} of the prompts' tokens, from the second call about a pair on"
 
 
 def _money(config: TeacherConfig, price: Price | None, sums: Forecast, answer: float) -> Iterator[str]:

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from btrm.cli import main as btrm
+from btrm.records import PreferencePair, write_pairs
+from btrm.runs import Resources, RunPaths, StageRun
+from btrm.submit import main as submit
+from btrm.teacher.base import Usage
+from btrm.teacher.config import TeacherConfig
+from btrm.teacher.estimate import most_answer, most_of
+from btrm.teacher.forecast import thought
+from btrm.teacher.gate import Cost
+from btrm.teacher.journal import journals, read_journal
+from btrm.teacher.layouts import make_calls
+from btrm.teacher.prices import Price, price_of
+from btrm.teacher.stage import estimate_teacher
+from btrm.teacher.tokens import tokens_of, typical_tokens
+
+MODEL = "claude-sonnet-4-20250514"
+PRICE = Price(input=3, output=15, cached=0.3, cache_written=3.75)
+
+
+def pairs(root: Path, count: int, words: int = 40) -> list[PreferencePair]:
+    made = [
+        PreferencePair.make(f"Number {n}. " + "A word of it. " * words, ("Yes.", "No."), 0, source="s", split="train")
+        for n in range(count)
+    ]
+    write_pairs(root / "pairs.parquet", made)
+    return made
+
+
+def config(root: Path, **fields: Any) -> TeacherConfig:
+    values = {"backend": "anthropic", "model": MODEL, "pairs": str(root / "pairs.parquet"), **fields}
+    return TeacherConfig.build(values)
+
+
+def estimate(root: Path, **fields: Any) -> dict[str, str]:
+    """Return the estimate's lines by their first word."""
+    directory = root / "teacher"
+    run = StageRun(RunPaths(root), "teacher", directory, Resources(), directory / "stage.json")
+    lines = estimate_teacher(config(root, **fields), run).splitlines()
+    return {line.split()[0]: line for line in lines}
+
+
+def first(line: str) -> float:
+    found = re.search(r"[\d,]+\.?\d*", line)
+    assert found is not None
+    return float(found[0].replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("The quick brown fox jumps over the lazy dog.", 10),  # as byte-pair encodings of English cut it
+        ("敏捷的棕色狐狸跳过了懒狗。", 12),
+        ("Съешь же ещё этих мягких французских булок.", 16),
+        ("x = {'a': [1, 2, 3], 'b': f(y)}", 18),
+        ("😀😀😀", 6),
+    ],
+)
+def test_token_counts_lie_between_half_and_the_bound(text: str, tokens: int) -> None:
+    assert tokens <= tokens_of(text)
+    assert tokens / 2 <= typical_tokens(text) <= 2 * tokens
+
+
+def test_odd_texts_have_counts_too() -> None:
+    assert tokens_of("") == 0 and tokens_of("\ud800") == 2 and tokens_of("\x00") == 1
+
+
+def test_the_most_that_a_call_can_cost_is_never_less_than_what_it_did(tmp_path: Path) -> None:
+    (pair,) = pairs(tmp_path, 1)
+    asked = config(tmp_path, max_tokens=500, thinking_budget=1024, layout="pairwise")
+    (call,) = make_calls(asked, {0: pair}, [(pair.label_id, 0, 0), (pair.label_id, 1, 0)])
+    most = most_of(call, asked, PRICE)
+    answer = most_answer(call, asked)
+    assert answer == 2 * 500 + 1024
+    prompt = round(thought(call))
+    for usage in (Usage(prompt, answer), Usage(0, answer, 0, prompt), Usage(0, answer, prompt)):
+        assert usage.prompt + usage.output <= most.tokens and PRICE.usd(usage, "direct") <= most.usd
+    assert most_of(call, asked.model_copy(update={"mode": "batch"}), PRICE).usd == pytest.approx(most.usd / 2)
+    assert most_of(call, asked, None) == Cost(most.tokens, 0.0)
+
+
+def test_nothing_is_sent_and_no_key_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs(tmp_path, 100)
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
+    words = ["--backend", "anthropic", "--model", MODEL, "--n-pairs", "50", "--rpm", "50"]
+    assert submit(["teacher", "--run", str(tmp_path), f"--pairs={tmp_path}/pairs.parquet", *words, "--estimate"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["calls"].startswith("calls    100 that ask about 100 responses (pointwise)")
+    assert "2 min in one shard, held up by rpm 50" in lines["time"] and "a guess" in lines["answers"]
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_dollars_are_tokens_times_prices(tmp_path: Path) -> None:
+    pairs(tmp_path, 40)
+    told = estimate(tmp_path)
+    price = price_of(config(tmp_path))
+    assert price is not None
+    expected = price.usd(Usage(round(first(told["prompts"])), round(first(told["answers"]))), "direct")
+    assert first(told["cost"]) == pytest.approx(expected, abs=0.006)
+    assert "with --mode batch" in "".join(told.values())
+    assert "NOT enough" in estimate(tmp_path, budget_usd=0.01)["budget"]
+    assert "enough" in estimate(tmp_path, budget_usd=50.0)["budget"]
+    unknown = estimate(tmp_path, model="claude-next")
+    assert "? :" in unknown["cost"] and "--prices" in unknown["cost"]
+
+
+def test_long_contexts_are_cached_from_the_second_call_on(tmp_path: Path) -> None:
+    pairs(tmp_path, 4, words=2000)
+    told = estimate(tmp_path)
+    assert 45 <= first(told["cached"]) <= 50  # two calls a pair, nearly all of them the context
+    assert first(told["cost"]) < first(estimate(tmp_path, prompt_cache="off")["cost"])
+    assert "not counted on" in estimate(tmp_path, mode="batch")["cached"]
+
+
+def test_what_was_answered_is_not_counted_and_what_it_took_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs(tmp_path, 30)
+    monkeypatch.setenv("BTRM_SITE", "local")
+    words = ["teacher", "--run", str(tmp_path), f"--pairs={tmp_path}/pairs.parquet"]
+    assert submit([*words, "--n-pairs", "10"]) == 0
+    before = estimate(tmp_path)
+    assert before["calls"].startswith("calls    40 ")
+    (journal,) = journals(tmp_path / "teacher/calls")
+    made = [replace(e, usage=Usage(1000, 70), latency_s=3.0) for e in read_journal(journal)]
+    journal.write_bytes(b"".join(entry.to_line() for entry in made))
+    told = estimate(tmp_path)
+    assert first(told["prompts"]) == pytest.approx(40 * 1000, rel=0.02) and "20 answered calls" in told["prompts"]
+    assert "2,800 tokens" in told["answers"] and "measured: 70 a response" in told["answers"]
+    assert "16 under way at 3.0 s each" in told["time"] and "guess" not in told["time"]
+    capsys.readouterr()
+    assert btrm(["redo", str(tmp_path / "teacher"), "--outcomes", "scored,unparsed"]) == 0
+    said = capsys.readouterr().out
+    assert "20 answers are forgotten" in said
+    assert f"python -m btrm.submit teacher --run={tmp_path} --pairs={tmp_path}/pairs.parquet --n-pairs=10" in said
+    assert estimate(tmp_path)["calls"].startswith("calls    60 ")
