@@ -124,7 +124,7 @@ def forecast(
         *_cache_line(config, sums),
         f"answers  {answer:,.0f} tokens, at most {sums.most_answer:,} "
         + (f"(a guess: {guess:.0f} a response)" if an_answer is None else f"(measured: {an_answer:.0f} a response)"),
-        *_money(config, price, sums, answer),
+        *_money(config, price, sums, answer, seen.spent.usd),
         *_time(config, sums, answer, seen),
     ]
     return "\n".join(lines)
@@ -147,7 +147,7 @@ def _cache_line(config: TeacherConfig, sums: Forecast) -> Iterator[str]:
         yield f"cached   {sums.cached / sums.prompt:.0%} of the prompts' tokens, from the second call about a pair on"
 
 
-def _money(config: TeacherConfig, price: Price | None, sums: Forecast, answer: float) -> Iterator[str]:
+def _money(config: TeacherConfig, price: Price | None, sums: Forecast, answer: float, spent: float) -> Iterator[str]:
     if config.backend not in APIS:
         yield "cost     nothing is paid by the token"
         return
@@ -161,8 +161,9 @@ def _money(config: TeacherConfig, price: Price | None, sums: Forecast, answer: f
         batch = sums.usd(answer, price, "batch")
         yield f"         ${batch:,.2f}, at most ${most * price.batch:,.2f} with --mode batch"
     if config.budget_usd is not None:
-        expected = sums.usd(answer, price, config.mode)
-        yield f"budget   ${config.budget_usd:,.2f}: {'enough' if expected <= config.budget_usd else 'NOT enough'}"
+        left = config.budget_usd - spent
+        enough = "enough" if sums.usd(answer, price, config.mode) <= left else "NOT enough"
+        yield f"budget   ${config.budget_usd:,.2f}, ${spent:,.2f} of it spent: {enough}"
 
 
 def _time(config: TeacherConfig, sums: Forecast, answer: float, seen: Measured) -> Iterator[str]:

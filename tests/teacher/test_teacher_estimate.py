@@ -134,11 +134,14 @@ def test_what_was_answered_is_not_counted_and_what_it_took_is_measured(
     before = estimate(tmp_path)
     assert before["calls"].startswith("calls    40 ")
     (journal,) = journals(tmp_path / "teacher/calls")
-    made = [replace(e, usage=Usage(1000, 70), latency_s=3.0) for e in read_journal(journal)]
+    made = [replace(e, usage=Usage(1000, 70), usd=0.01, latency_s=3.0) for e in read_journal(journal)]
     journal.write_bytes(b"".join(entry.to_line() for entry in made))
     told = estimate(tmp_path)
     assert first(told["prompts"]) == pytest.approx(40 * 1000, rel=0.02) and "20 answered calls" in told["prompts"]
     assert "2,800 tokens" in told["answers"] and "measured: 70 a response" in told["answers"]
+    left = first(told["cost"]) + 0.2
+    assert "$0.20 of it spent: enough" in estimate(tmp_path, budget_usd=left + 0.01)["budget"]
+    assert "$0.20 of it spent: NOT enough" in estimate(tmp_path, budget_usd=left - 0.02)["budget"]
     assert "16 under way at 3.0 s each" in told["time"] and "guess" not in told["time"]
     capsys.readouterr()
     assert btrm(["redo", str(tmp_path / "teacher"), "--outcomes", "scored,unparsed"]) == 0
