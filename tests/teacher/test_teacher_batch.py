@@ -99,14 +99,24 @@ def test_a_batch_that_takes_several_looks_is_journaled_at_half_the_price(
 
 
 @BOTH
-def test_answers_are_the_direct_ones(backend: str, server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("structured", ["schema", "tags"])
+def test_requests_and_answers_are_the_direct_ones(
+    backend: str, structured: str, server: Server, batches: Batches, tmp_path: Path
+) -> None:
     found: dict[str, list[Any]] = {}
+    drawn: dict[str, Any] = {"structured": structured, "prompt_cache": "on", "top_p": 0.9}
+    if backend == "gemini" or structured == "tags":
+        drawn["thinking_budget"] = 1024
     for mode in ("direct", "batch"):
-        config = teacher(server, tmp_path / mode, backend, mode=mode)
+        config = teacher(server, tmp_path / mode, backend, mode=mode, **drawn)
         do_share(config, tmp_path / mode)
         names = ("label_id", "side", "score", "completion", "prompt_tokens", "completion_tokens", "request_hash")
         found[mode] = [[row[name] for name in names] for row in rows(config, tmp_path / mode)]
+        if mode == "direct":
+            found["asked"] = sorted(json.dumps(body, sort_keys=True) for body in server.world.bodies)
     assert found["batch"] == found["direct"]
+    sent = [request.get("params") or request["request"] for request in batches.made[0].requests]
+    assert sorted(json.dumps(request, sort_keys=True) for request in sent) == found["asked"]
 
 
 @pytest.mark.slow
