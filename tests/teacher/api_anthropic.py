@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from aiohttp import web
-from api_world import KEY, MODEL, Answer, Asked, Json, World, answer_text, retry_headers, tokens_of
+from api_answers import Json, answer_text, tokens_of
+from api_world import KEY, MODEL, Answer, Asked, World, retry_headers
 
 _ERRORS: dict[str, tuple[int, str, str]] = {
     "429": (429, "rate_limit_error", "This request would exceed your organization's rate limit"),
@@ -126,7 +127,7 @@ def _content(world: World, asked: Asked, prompt: str) -> list[Json]:
     tools = {tool["name"]: tool["input_schema"] for tool in body.get("tools", ())}
     choice = body.get("tool_choice") or {}
     name = choice.get("name") if choice.get("type") == "tool" else next(iter(tools), None)
-    text = answer_text(world, prompt, tools.get(name) if name else None)
+    text = answer_text(world.rule, prompt, tools.get(name) if name else None)
     thought = [{"type": "thinking", "thinking": "Let me see: 7 of 100.", "signature": "EqQBCgIYAhIM"}]
     content = thought if (body.get("thinking") or {}).get("type") == "enabled" else []
     if name and fault not in {"malformed", "no_score"}:

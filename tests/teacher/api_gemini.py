@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from aiohttp import web
-from api_world import KEY, MODEL, Answer, Asked, Json, World, answer_text, retry_headers, tokens_of
+from api_answers import Json, answer_text, tokens_of
+from api_world import KEY, MODEL, Answer, Asked, World, retry_headers
 
 _ERRORS: dict[str, tuple[int, str, str]] = {
     "429": (429, "RESOURCE_EXHAUSTED", "You exceeded your current quota, please check your plan and billing details."),
@@ -123,7 +124,7 @@ def misuse(world: World, body: Json) -> str | None:
 def _answered(world: World, asked: Asked, prompt: str) -> Answer:
     body, fault = asked.body, asked.fault
     settings = body.get("generationConfig") or {}
-    text = answer_text(world, prompt, settings.get("responseJsonSchema"))
+    text = answer_text(world.rule, prompt, settings.get("responseJsonSchema"))
     text = {
         "truncation": text[: len(text) // 2], "malformed": "{" + text, "no_score": "I cannot say.", "filtered": "",
         "refusal": "",

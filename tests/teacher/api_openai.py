@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from aiohttp import web
-from api_world import KEY, MODEL, Answer, Asked, Json, World, answer_text, retry_headers, tokens_of
+from api_answers import Json, answer_text, tokens_of
+from api_world import KEY, MODEL, Answer, Asked, World, retry_headers
 
 _ERRORS: dict[str, tuple[int, str, str | None, str]] = {  # status, type, code, message
     "429": (429, "requests", "rate_limit_exceeded", "Rate limit reached for requests"),
@@ -97,7 +98,7 @@ def error(message: str, kind: str, code: str | None, param: str | None = None) -
 def _answered(world: World, asked: Asked, prompt: str) -> Answer:
     body, fault = asked.body, asked.fault
     schema = (body.get("response_format") or {}).get("json_schema", {}).get("schema")
-    text = answer_text(world, prompt, schema)
+    text = answer_text(world.rule, prompt, schema)
     text = {"truncation": text[: len(text) // 2], "malformed": "{" + text, "no_score": "I cannot say."}.get(
         fault or "", text
     )

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import re
 import socket
 import struct
 import time
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from typing import Any
 
 from aiohttp import web
+from api_answers import Json, Rule, by_mark, digest_of, marks_in
 
 KEY = "sk-test-0123456789abcdefghij"  # the one that the server takes
 MODEL = "test-model"  # and the models: every name that begins so
-Json = dict[str, Any]
 
 # What becomes of the connection, whichever API is asked. The other faults are errors and answers of the APIs' own.
 TRANSPORT = ("slow", "cut_headers", "cut_body", "reset", "garbled", "hang")
@@ -30,9 +28,6 @@ ERRORS = (
 )  # fmt: skip
 ANSWERS = ("refusal", "truncation", "filtered", "empty", "malformed", "no_score", "blocked", "stream_error")
 FAULTS = (*TRANSPORT, *ERRORS, *ANSWERS)
-
-# The question stands last: whatever responses say before it, it names the marks.
-_QUESTION = re.compile(r"Grade the responses? ([0-9A-Za-z_-]{4,64}(?:, [0-9A-Za-z_-]{4,64})*)[,.:]")
 
 
 @dataclass
@@ -75,14 +70,6 @@ class Answer:
     chunks: list[bytes] | None = None
     prompt: str = ""
     tokens: tuple[int, int, int] = (0, 0, 0)  # prompt, cached, completion
-
-
-Rule = Callable[[str, str], int]  # (prompt, mark) -> score
-
-
-def by_mark(prompt: str, mark: str) -> int:
-    """A score in [0, 100] that depends on nothing but the mark (on the prompt where there is none)."""
-    return zlib.crc32((mark or prompt).encode()) % 101
 
 
 @dataclass
@@ -228,57 +215,6 @@ async def _broken(request: web.Request, answer: Answer, data: bytes, fault: str)
     else:
         transport.close()
     return response
-
-
-def digest_of(text: str) -> str:
-    """Return a short digest."""
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def marks_in(prompt: str) -> list[str]:
-    """Return the marks that a prompt names, in their order, each once."""
-    asked = _QUESTION.findall(prompt)
-    return asked[-1].split(", ") if asked else []
-
-
-def response_of(prompt: str, mark: str) -> str:
-    """Return the response that a prompt shows under a mark: for rules that grade what is said."""
-    start, end = f'<response id="{mark}">\n', f'\n</response id="{mark}">'
-    return prompt.split(start, 1)[1].split(end, 1)[0]
-
-
-def tokens_of(text: str) -> int:
-    """Count tokens, four characters each."""
-    return (len(text) + 3) // 4
-
-
-def answer_text(world: World, prompt: str, schema: Json | None) -> str:
-    """Return the answer that the rule gives, as JSON by the schema, or in the form of tags."""
-    marks = marks_in(prompt)
-    if schema is not None:
-        return json.dumps(_filled(schema, "", marks, marks[0] if marks else "", world, prompt))
-    if not marks:
-        return str(world.rule(prompt, ""))
-    parts = [f"=== {mark} ===\nIt answers.\n" if len(marks) > 1 else "It answers.\n" for mark in marks]
-    scores = [f'<score id="{mark}">{world.rule(prompt, mark)}</score>\n' for mark in marks]
-    return "".join(part + score for part, score in zip(parts, scores, strict=True))
-
-
-def _filled(schema: Json, name: str, marks: Sequence[str], mark: str, world: World, prompt: str) -> Any:
-    """Return a value that a schema allows: an element for each mark in arrays, its score for numbers."""
-    kind = schema.get("type")
-    if kind == "object":
-        return {key: _filled(value, key, marks, mark, world, prompt) for key, value in schema["properties"].items()}
-    if kind == "array":
-        return [_filled(schema["items"], name, marks, each, world, prompt) for each in marks or [mark]]
-    if kind in {"integer", "number"}:
-        low, high = schema.get("minimum", 0), schema.get("maximum", 100)
-        return low + world.rule(prompt, mark) % (high - low + 1)
-    if "enum" in schema:
-        return schema["enum"][0]
-    return mark if name in {"id", "mark", "item", "name", "response"} else "It answers."
 
 
 def retry_headers(world: World, fault: str) -> dict[str, str]:

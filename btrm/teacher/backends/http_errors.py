@@ -58,7 +58,7 @@ def error_of(problem: Problem) -> TeacherError:
         return HaltError(said, cause)
     if problem.names & _LONG or problem.status == 413 or (_bad(problem) and _LONG_TEXT.search(problem.message)):
         return RequestError(said, "prompt_too_long")
-    if problem.names & _POLICY or (_bad(problem) and _POLICY_TEXT.search(problem.message)):
+    if _flagged(problem):
         return RequestError(said, "content_filter")
     if problem.status in _FAULTS or problem.status >= 500:
         wait_s = problem.retry_after_s
@@ -71,14 +71,19 @@ def _bad(problem: Problem) -> bool:
     return 400 <= problem.status < 500
 
 
+def _flagged(problem: Problem) -> bool:
+    """Say whether it is what the request says that the API does not like; some answer 403 then."""
+    by_text = problem.status in {400, 403, 422} and _POLICY_TEXT.search(problem.message)
+    return bool(problem.names & _POLICY or by_text)
+
+
 def _halts(problem: Problem) -> HaltCause | None:
     """Return why nobody who asks so will be answered."""
     if not _bad(problem):
         return None
     if problem.status == 402 or any(map(_QUOTA.search, problem.names)) or _QUOTA_TEXT.search(problem.message):
         return "quota"
-    flagged = problem.names & _POLICY or _POLICY_TEXT.search(problem.message)
-    if problem.status == 401 or problem.names & _AUTH or (problem.status == 403 and not flagged):
+    if problem.status == 401 or problem.names & _AUTH or (problem.status == 403 and not _flagged(problem)):
         return "auth"
     missing = problem.names & _MODEL or (problem.status == 400 and _MODEL_TEXT.search(problem.message))
     return "model" if problem.status == 404 or missing else None
