@@ -13,11 +13,13 @@ _LEAST_TOKENS = 1024
 def cacheable(config: TeacherConfig, call: Call) -> bool:
     """Say whether what a call shares with others about its pair is worth keeping.
 
-    With Anthropic, writing costs a quarter more than input, and reading a tenth of it: two calls are enough.
+    With Anthropic, writing costs a quarter more than input, and reading a tenth of it: two calls are enough, where the
+    second waits for the first; in a batch nobody waits, and both may write.
     """
     if config.prompt_cache == "off" or config.backend not in APIS or _shared_by(config) < 2 or not call.context:
         return False
-    return config.prompt_cache == "on" or typical_tokens(call.system + call.context) >= _LEAST_TOKENS
+    waits = config.mode == "direct"
+    return config.prompt_cache == "on" or (waits and typical_tokens(call.system + call.context) >= _LEAST_TOKENS)
 
 
 def _shared_by(config: TeacherConfig) -> int:
