@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def _problems(step: Step, root: Path, site: Site, dotenv: Path) -> Iterator[str]
     if site.offline and not on_own_network(config):
         yield (
             f"{step.key}: the nodes of site {site.name} have no internet, and backend {config.backend} is out there; "
-            f"ask from this machine (python -m btrm.submit {step.key} --run {root} --site local --executor inline, "
-            "with the same settings), or take --backend vllm, which runs on the job's own GPUs"
+            f"ask from this machine ({_inline(step, root)}, with the same settings), or take --backend vllm, which "
+            "runs on the job's own GPUs"
         )
     names = VARIABLES[config.backend]
     known = read_env_file(dotenv) if dotenv.is_file() else {}
@@ -36,3 +37,9 @@ def _problems(step: Step, root: Path, site: Site, dotenv: Path) -> Iterator[str]
             f"{step.key}: jobs are not handed secrets of this shell's environment, so they would have no key; write "
             f"{names[0]}=… into .env (mode 0600) in this directory, or give --api-key-file FILE (mode 0600)"
         )
+
+
+def _inline(step: Step, root: Path) -> str:
+    name = [] if step.key == step.stage else ["--name", step.key]
+    where = ["--run", str(root), *name, "--site", "local", "--executor", "inline"]
+    return shlex.join(["python", "-m", "btrm.submit", step.stage, *where])
