@@ -119,6 +119,10 @@ class TeacherConfig(StageConfig):
             problems.append(f"pairwise asks about both responses of one pair: batch_size 1, not {self.batch_size}")
         if self.backend == "anthropic" and self.thinking_budget and self.structured == "schema":
             problems.append("structured schema: anthropic cannot be held to one while it thinks; tags can")
+        if self.backend == "anthropic" and self.thinking_budget and self.thinking_budget < 1024:
+            problems.append(f"thinking_budget {self.thinking_budget}: anthropic takes 0 or at least 1024")
+        if self.backend == "anthropic" and self.thinking_budget and self.temperature not in {None, 1}:
+            problems.append(f"temperature {self.temperature:g}: while anthropic's models think it is 1, or not given")
         if self.temperature == 0 and self.n_samples > 1:
             problems.append(f"temperature 0 gives one answer, not n_samples {self.n_samples}")
         if self.mode == "batch" and self.backend not in {"anthropic", "gemini"}:

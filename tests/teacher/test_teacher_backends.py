@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 import traceback
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
+from urllib.request import urlopen
 
 import pytest
 
@@ -188,8 +193,6 @@ def test_what_was_set_is_asked_for_and_nothing_else(server: Server, api: str) ->
 
 @api
 def test_several_responses_have_room_each_and_thinking_comes_on_top(server: Server, api: str) -> None:
-    from dataclasses import replace
-
     call = call_of()
     ask(config_of(api, server, max_tokens=100, thinking_budget=2048), replace(call, items=call.items * 3))
     [body] = server.world.bodies
@@ -274,13 +277,15 @@ def test_a_forced_tool_gives_way_to_thinking(server: Server) -> None:
 
 
 @api
-def test_a_server_of_the_users_own_gets_the_key_and_no_other_address(
+def test_only_the_given_address_is_asked_with_or_without_its_version(
     server: Server, api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "GOOGLE_GEMINI_BASE_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "another")
     assert ask(config_of(api, server), call_of()).finish_reason == "stop"
+    version = "v1beta" if api == "gemini" else "v1"
+    assert ask(config_of(api, server, base_url=f"{server.url}/{version}/"), call_of()).finish_reason == "stop"
 
 
 @api
@@ -298,8 +303,6 @@ def test_the_key_is_in_no_log(server: Server, api: str, caplog: pytest.LogCaptur
 
 
 def test_many_calls_at_a_time_get_their_own_answers(server: Server) -> None:
-    from dataclasses import replace
-
     from btrm.teacher.asking import open_backend
 
     marks = [f"mark{number:04d}" for number in range(30)]
@@ -334,3 +337,24 @@ def test_faults_are_drawn_the_same_from_the_same_seed() -> None:
     world = World(rates={"429": 0.2, "reset": 0.1}, seed=3)
     faults = [world.fault() for _ in range(5000)]
     assert 0.18 < faults.count("429") / 5000 < 0.22 and 0.08 < faults.count("reset") / 5000 < 0.12
+
+
+def test_the_server_runs_as_a_process_of_its_own(server: Server) -> None:
+    script = Path(__file__).with_name("api_server.py")
+    settings = json.dumps({"script": ["529"]})
+    with subprocess.Popen(
+        [sys.executable, script, "--settings", settings], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            other = replace(server, url=f"http://127.0.0.1:{int(process.stdout.readline())}")
+            first, second = ask_each(config_of("openai", other), [call_of()] * 2)
+            assert isinstance(first, TransientError) and isinstance(second, Reply)
+            log = json.load(urlopen(f"{other.url}/log"))
+        finally:
+            process.terminate()
+    assert [(noted["fault"], noted["status"], noted["answered"]) for noted in log] == [
+        ("529", 529, False),
+        (None, 200, True),
+    ]
+    assert log[0]["call"] == log[1]["call"] and 0 < log[1]["time"] - log[0]["time"] < 60
