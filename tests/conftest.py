@@ -21,7 +21,7 @@ def shared_data() -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need_vllm() -> None:
     """Skip, or fail where required, without vLLM."""
     _need("vllm", "vllm")

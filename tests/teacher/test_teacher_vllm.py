@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from random_model import LENGTH, make_random_model
 
 from btrm.config import ConfigError
 from btrm.data.toy import toy_pairs
@@ -26,21 +27,14 @@ from btrm.teacher.base import Call, Reply
 from btrm.teacher.chat_calls import ChatCalls
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.layouts import make_calls
-from btrm.train.toy_model import ToyModelConfig, make_toy_model
 
 LAYOUTS: dict[str, dict[str, Any]] = {"pointwise": {}, "batched": {"batch_size": 3}, "pairwise": {"layout": "pairwise"}}
-LENGTH, MAX_TOKENS = 8192, 128
+MAX_TOKENS = 128
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with room for a teacher's prompt."""
-    folder = tmp_path_factory.mktemp("teacher") / "model"
-    make_toy_model(ToyModelConfig(steps=0, hidden_size=64, heads=2, layers=1, vocab_size=300), folder)
-    for file, field in (("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")):
-        values = json.loads((folder / file).read_text())
-        (folder / file).write_text(json.dumps({**values, field: LENGTH}))
-    return folder
+    return make_random_model(tmp_path_factory.mktemp("teacher") / "model")
 
 
 def settings(model: Path | str, **changed: Any) -> TeacherConfig:
