@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from btrm.teacher.base import HaltError
 from btrm.teacher.chain import Chain
 from btrm.teacher.gate import Cost, Turn
-from btrm.teacher.tally import AHEAD_S, Halt, Held, Limits, Tally
+from btrm.teacher.gate_step import Said, Step, job_id
+from btrm.teacher.tally import AHEAD_S, Halt, Limits, Tally
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,28 +33,6 @@ _STEP_S = 0.05  # between two steps of one shard
 _GOOD_S = 0.75  # a turn that is not taken by then is given back: after a pause, or a process that stood still
 _SPREAD_S = 5.0  # calls that a pause held back go on over so long
 _PATIENCE_S = 60.0  # a file system that fails for longer ends the share
-
-
-def job_id() -> str:
-    """Return what the processes of one job or array have in common; a process by itself is its own job."""
-    return os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID") or f"pid {os.getpid()}"
-
-
-@dataclass(slots=True)
-class _Said:
-    """What has happened here and the tally does not know yet."""
-
-    given_back: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
-    used: list[int] = field(default_factory=list[int])
-    released: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
-    paused_until: float = 0.0
-    halted: Halt | None = None
-    money: bool = False
-
-    @property
-    def anything(self) -> bool:
-        told = (self.given_back, self.used, self.released, self.paused_until, self.halted, self.money)
-        return any(told)
 
 
 @dataclass(slots=True)
@@ -72,7 +50,7 @@ class SharedGate:
         self._limits = limits
         self._stale_s = 2 * timeout_s
         self._waiters: deque[_Waiter] = deque()
-        self._said = _Said()
+        self._said = Said()
         self._spent = self._held = 0.0
         self._halted: HaltError | None = None
         self._failed: Exception | None = None
@@ -90,10 +68,12 @@ class SharedGate:
             tally.spent |= {name: max(usd, tally.spent.get(name, 0.0)) for name, usd in spent.items()}
             if tally.halted and tally.halted.job != job_id():
                 tally.halted = None
-            self._learn(tally)
+            joined.append(tally)
             return tally.to_bytes()
 
+        joined: list[Tally] = []
         await self._in_thread(self._chain.update, join)
+        self._learn(joined[-1])
         await self._in_thread(self._chain.sweep)
         self._pump = asyncio.create_task(self._run())
         return self
@@ -219,14 +199,15 @@ class SharedGate:
         """Tell and ask once; hand out the turns; return how long to wait before the next step."""
         while self._waiters and self._waiters[0].turn.done():
             self._waiters.popleft()
-        said, self._said = self._said, _Said()
+        said, self._said = self._said, Said()
         asking = [] if leaving else [waiter.most for waiter in self._waiters]
+        step = Step(self._name, self._limits, self._stale_s, said, asking, self._spent, self._held, leaving)
         try:
-            turns, free = await self._in_thread(self._told, said, asking, self._spent, self._held, leaving)
+            self._learn(await self._in_thread(step.make, self._chain))
         except BaseException:
-            self._say_again(said)
+            self._said.add(said)
             raise
-        for at in turns:
+        for at in step.turns:
             waiter = self._waiters.popleft()
             self._held += waiter.most.usd
             if waiter.turn.done():
@@ -238,73 +219,8 @@ class SharedGate:
         if not self._waiters:
             return _STEP_S
         # Turns that are taken in the middle of what is ahead leave none out, whoever comes next.
-        late = free - AHEAD_S - self._chain.clock.now()
+        late = step.free - AHEAD_S - self._chain.clock.now()
         return min(max(late, 0.0) + AHEAD_S * random.uniform(0.2, 0.5), _POLL_S)
-
-    def _say_again(self, said: _Said) -> None:
-        self._said.given_back += said.given_back
-        self._said.used += said.used
-        self._said.released += said.released
-        self._said.paused_until = max(self._said.paused_until, said.paused_until)
-        self._said.halted = said.halted or self._said.halted
-        self._said.money = self._said.money or said.money
-
-    def _told(
-        self, said: _Said, asking: list[Cost], spent: float, held: float, leaving: bool
-    ) -> tuple[list[float], float]:
-        """Change the tally, in the gate's own thread; return the turns, and when the next one is free."""
-        turns: list[float] = []
-        free = 0.0
-
-        def change(record: bytes, now: float) -> bytes | None:
-            nonlocal free
-            turns.clear()
-            tally = Tally.from_bytes(record)
-            before = tally.halted
-            self._tell(tally, said, spent, held, now, leaving)
-            free = self._take(tally, asking, turns, now)
-            self._learn(tally)
-            changed = said.anything or turns or leaving or tally.halted != before
-            return tally.to_bytes() if changed else None
-
-        if said.anything or asking or leaving:
-            self._chain.update(change)
-        else:
-            self._learn(Tally.from_bytes(self._chain.look()))
-        return turns, free
-
-    def _tell(self, tally: Tally, said: _Said, spent: float, held: float, now: float, leaving: bool) -> None:
-        for at, tokens in said.given_back:
-            tally.give_back(at, tokens)
-        for tokens in said.used:
-            tally.learn(tokens)
-        for holder, usd in said.released:
-            tally.release(holder, usd)
-        tally.paused_until = max(tally.paused_until, said.paused_until)
-        tally.halted = tally.halted or said.halted
-        if self._limits.budget_usd is not None:
-            tally.spent[self._name] = max(spent, tally.spent.get(self._name, 0.0))
-            tally.held[self._name] = Held(held, 0.0 if leaving else now)
-            if leaving and held < 1e-9:
-                del tally.held[self._name]
-
-    def _take(self, tally: Tally, asking: list[Cost], turns: list[float], now: float) -> float:
-        """Take turns for as many calls as there are some for; return when the next one is free."""
-        for most in asking:
-            if tally.halted is not None:
-                break
-            try:
-                if not tally.affords(self._limits, most.usd, now - self._stale_s):
-                    return now + AHEAD_S
-            except HaltError as error:
-                tally.halted = Halt(error.cause, str(error), job_id(), now)
-                break
-            if (at := tally.take(self._limits, most, now)) is None:
-                return tally.free(self._limits, most, now)
-            turns.append(at)
-            if self._limits.budget_usd is not None:
-                tally.held[self._name].usd += most.usd
-        return now
 
     def _learn(self, tally: Tally) -> None:
         if tally.paused_until > self._paused_until:
