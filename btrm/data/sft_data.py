@@ -90,10 +90,10 @@ class SftWriter:
         target = self.prompt.target(side.score, reason)
         messages = self.prompt.messages(pair.context, pair.responses[side.answer["side"]])
         row = {"messages": [*messages, {"role": "assistant", "content": target}], **key_of(side.answer)}
+        if len(self.teachers) > 1:
+            row["judge"] = side.answer["judge"] if teacher is None else self.teachers[teacher]
         if teacher is None:
             row["answers"] = len(side.behind)
-        elif len(self.teachers) > 1:
-            row["judge"] = self.teachers[teacher]
         self.rows.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.counts["rows"] += 1
         self.counts["merged"] += len(side.behind)
