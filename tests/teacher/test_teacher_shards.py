@@ -23,7 +23,7 @@ from btrm.teacher.config import TeacherConfig
 
 HERE = Path(__file__).parent
 RATES = {"429": 0.004, "500": 0.005, "529": 0.004, "reset": 0.002, "cut_body": 0.002, "garbled": 0.002, "hang": 0.001}
-NEAR_S = 3.0  # an answer is on disk by then, also where the machine is busy
+NEAR_S = 2.0  # an answer is on disk by then, also where the machine is busy
 
 
 @dataclass
@@ -153,7 +153,7 @@ def prove(root: Path, pairs: int, shards: int, rpm: int, every_s: tuple[float, f
         f"to the last, {allowed:.1f} s allowed ({sending / allowed:.3f}); {seconds:.1f} s in all"
     )
     print(figures)
-    assert sending <= 1.1 * allowed + 2, figures  # a last call's own retries
+    assert sending <= 1.1 * allowed + 4, figures  # a process that is killed last starts again, and asks alone
     return figures
 
 
