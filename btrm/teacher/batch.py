@@ -15,16 +15,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from itertools import count
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, cast
 
 from btrm.leases import check_held
 from btrm.runs import StageRun
-from btrm.teacher.base import Call, Fault, HaltError, Reply, RequestError, RowKey, TransientError, Usage
+from btrm.teacher.base import Call, Fault, HaltError, Reply, RequestError, RowKey, TransientError
+from btrm.teacher.batch_api import BatchApi
+from btrm.teacher.batch_desk import LOOKS, Desk, Sent, reply_of
 from btrm.teacher.batch_files import Asked, Batch, BatchFiles
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.drive import Asker
@@ -33,10 +33,7 @@ from btrm.teacher.journal import Entry, forgotten
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 20.0
-_LOOKS = 3  # at a list of batches, or at results that lack some, before what is not there is taken for lost
-_TOGETHER = 256  # results journaled by one flush
 _NOT_TAKEN: frozenset[Fault] = frozenset({"rate_limited", "overloaded"})  # the API has said so: nothing to look for
-T = TypeVar("T")
 MakeCalls = Callable[[Collection[RowKey]], Iterable[Call]]
 
 
@@ -62,61 +59,6 @@ async def ask_in_batches(
         await api.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """How far a batch is; `progress` is for people."""
-
-    ended: bool
-    progress: str
-
-
-Result = tuple[int, Reply | TransientError | RequestError]  # a call's place in its batch, and what became of it
-
-
-class BatchApi(Protocol):
-    """An API's batches. Everything raises TransientError, RequestError or HaltError and never tries again by itself."""
-
-    most_calls: int
-    most_bytes: int
-
-    def bytes_of(self, call: Call) -> int:
-        """Return what a call adds to a batch's size."""
-        ...
-
-    async def create(self, name: str, calls: list[Call]) -> str:
-        """Create a batch and return its id; `name` and a call's place in it must be seen in its results."""
-        ...
-
-    async def find(self, batch: Batch, known: Collection[str]) -> str | None:
-        """Return the id of a batch that was perhaps created, None where there is none.
-
-        `known` are other batches' ids. Raises TransientError too while it cannot be told.
-        """
-        ...
-
-    async def look(self, batch_id: str) -> Look:
-        """Say how far a batch is; one that is gone has ended."""
-        ...
-
-    def results(self, name: str, batch_id: str) -> AsyncIterator[Result]:
-        """Yield the results of a batch that has ended, in any order; what has none is passed over."""
-        ...
-
-    async def close(self) -> None:
-        """Give connections back."""
-        ...
-
-
-@dataclass(slots=True)
-class _Sent:
-    """A batch that there is, what is held for it, and the dollars that its journaled answers have cost."""
-
-    batch: Batch
-    id: str
-    turn: Turn
-    usd: float = 0.0
-
-
 class BatchAsker:
     """Sends what is missing in batches, waits for them, and journals what comes."""
 
@@ -137,10 +79,8 @@ class BatchAsker:
         self._poll_s = poll_s
         self._forgotten = forgotten
         self._order: dict[RowKey, int] = {}
-        self._labels: set[str] = set()
-        self._owed: set[RowKey] = set()
+        self._desk = Desk(asker, api, poll_s, ())
         self._tried: dict[RowKey, int] = {}  # the latest attempt that a row was in
-        self._ready: list[Entry] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._creating = 0
 
@@ -151,8 +91,7 @@ class BatchAsker:
         on. Closing it loses nothing: batches go on without us.
         """
         self._order = {key: place for place, key in enumerate(missing)}
-        self._labels = {label for label, _, _ in missing}
-        self._owed = set(missing)
+        self._desk = Desk(self._asker, self._api, self._poll_s, missing)
         for batch, keys in self._under_way():
             self._start(self._resume(batch, keys))
         if rest := [key for key in missing if key not in self._tried]:
@@ -167,7 +106,7 @@ class BatchAsker:
             while self._tasks:
                 done, _ = await asyncio.wait(self._tasks, timeout=wake_s, return_when=asyncio.FIRST_COMPLETED)
                 self._tasks -= done
-                some, self._ready = self._ready, []
+                some, self._desk.ready = self._desk.ready, []
                 yield some
                 halted = self._checked(done) or halted
             if halted is not None:
@@ -211,7 +150,7 @@ class BatchAsker:
             if fate is not None and fate.id is None:
                 continue
             for asked in batch.asked:
-                for key in self._owed.intersection(asked.keys):
+                for key in self._desk.owed.intersection(asked.keys):
                     if batch.at < self._forgotten.get(key, 0.0):
                         continue
                     if key not in latest or latest[key][:2] < (asked.attempt, batch.at):
@@ -230,22 +169,22 @@ class BatchAsker:
             await self._send(keys)
         else:
             _LOG.info("batch %s (%d calls) goes on", batch_id, len(batch.asked))
-            await self._follow(_Sent(batch, batch_id, Turn(Cost())), keys)
+            await self._follow(Sent(batch, batch_id, Turn(Cost())), keys)
 
     async def _found(self, batch: Batch) -> str | None:
         """Return the id of a batch that was perhaps created; several looks, since a list may lag behind."""
         looks = 0
-        while (fate := self._files.fate(batch)) is None and looks < _LOOKS:
+        while (fate := self._files.fate(batch)) is None and looks < LOOKS:
             if not self._files.sender_lives(batch):
                 try:
-                    batch_id = await self._timed(self._api.find(batch, self._files.known()))
+                    batch_id = await self._desk.timed(self._api.find(batch, self._files.known()))
                 except TransientError as error:
                     _LOG.info("batch %s: %s", batch.name, error)
                 else:
                     if batch_id is not None:
                         return self._files.settle(batch, batch_id)
                     looks += 1
-            await self._pause()
+            await self._desk.pause()
         return fate.id if fate else self._files.settle(batch, None)
 
     async def _send(self, keys: Collection[RowKey]) -> None:
@@ -280,7 +219,7 @@ class BatchAsker:
             return await self._refused(batch, calls, error)
         self._tried |= {key: asked.attempt for asked in batch.asked for key in asked.keys}
         _LOG.info("batch %s: %d calls sent", batch_id, len(calls))
-        self._start(self._follow(_Sent(batch, batch_id, turn), [key for call in calls for key in call.keys]))
+        self._start(self._follow(Sent(batch, batch_id, turn), [key for call in calls for key in call.keys]))
         return None
 
     def _asked(self, call: Call) -> Asked:
@@ -292,7 +231,7 @@ class BatchAsker:
         for tries in count(1):
             self._creating += 1
             try:
-                created = await self._timed(self._api.create(batch.name, calls))
+                created = await self._desk.timed(self._api.create(batch.name, calls))
                 return self._files.settle(batch, created) or created  # or: taken for lost by another share meanwhile
             except TransientError as error:
                 problem = error
@@ -301,7 +240,7 @@ class BatchAsker:
             _LOG.warning("batch %s: not created: %s", batch.name, problem)
             if problem.retry_after_s:
                 await self._asker.gate.pause(problem.retry_after_s)
-            await asyncio.sleep(problem.retry_after_s or self._jittered(min(2.0**tries, self._poll_s)))
+            await asyncio.sleep(problem.retry_after_s or self._desk.jittered(min(2.0**tries, self._poll_s)))
             if problem.fault not in _NOT_TAKEN and (found := await self._found(batch)):
                 return found
         raise AssertionError("it is tried until it is created or refused")
@@ -311,128 +250,17 @@ class BatchAsker:
             for half in (calls[: len(calls) // 2], calls[len(calls) // 2 :]):
                 await self._submit(half)
         else:
-            await self._keep(_Sent(batch, "", Turn(Cost())), [(0, _reply(error))])
+            await self._desk.keep(Sent(batch, "", Turn(Cost())), [(0, reply_of(error))])
 
-    async def _follow(self, sent: _Sent, keys: Collection[RowKey]) -> None:
+    async def _follow(self, sent: Sent, keys: Collection[RowKey]) -> None:
         """Wait for a batch, journal its answers, and send again what has none."""
-        await self._ended(sent.id)
+        await self._desk.ended(sent.id)
         places = {place for place, asked in enumerate(sent.batch.asked) if not set(keys).isdisjoint(asked.keys)}
-        failed = await self._collect(sent, places)
+        failed = await self._desk.collect(sent, places)
         hopeless = {place for place in failed if sent.batch.asked[place].attempt >= self._asker.max_attempts}
-        await self._keep(sent, [(place, Reply(str(failed[place]), "error")) for place in hopeless])
-        await self._settle(sent)
+        await self._desk.keep(sent, [(place, Reply(str(failed[place]), "error")) for place in hopeless])
+        await self._desk.settle(sent)
         asked_again = [sent.batch.asked[place] for place in failed.keys() - hopeless]
-        if again := [key for asked in asked_again for key in asked.keys if key in self._owed]:
+        if again := [key for asked in asked_again for key in asked.keys if key in self._desk.owed]:
             _LOG.warning("batch %s: %d rows are sent again", sent.id, len(again))
             await self._send(again)
-
-    async def _settle(self, sent: _Sent) -> None:
-        """Tell the gate what a batch has cost; let go of what an earlier attempt held for it."""
-        await self._asker.gate.settle(sent.turn, Cost(usd=sent.usd))
-        if self._is_paid_here(sent.batch.asked[0]):
-            self._asker.gate.release(sent.batch.holder, sent.batch.most_usd)
-
-    async def _ended(self, batch_id: str) -> None:
-        """Return once a batch has ended; whatever may pass is waited for."""
-        before = ""
-        while True:
-            try:
-                look = await self._timed(self._api.look(batch_id))
-            except TransientError as error:
-                _LOG.warning("batch %s: %s", batch_id, error)
-                await self._pause(error.retry_after_s)
-                continue
-            if look.progress != before:
-                before = look.progress
-                _LOG.info("batch %s: %s", batch_id, before)
-            if look.ended:
-                return
-            await self._asker.gate.settle(Turn(Cost()), Cost())  # what this share holds is no dead one's
-            await self._pause()
-
-    async def _collect(self, sent: _Sent, left: set[int]) -> dict[int, TransientError]:
-        """Journal the answers of the calls at these places; return why others have none."""
-        failed: dict[int, TransientError] = {}
-        looks = 0
-        while left and looks < _LOOKS:
-            if looks:
-                await self._pause()
-            try:
-                async for results in _together(self._api.results(sent.batch.name, sent.id)):
-                    mine = {place: outcome for place, outcome in results if place in left}
-                    failed |= {place: error for place, error in mine.items() if isinstance(error, TransientError)}
-                    await self._keep(
-                        sent, [(p, _reply(o)) for p, o in mine.items() if not isinstance(o, TransientError)]
-                    )
-                    left -= mine.keys()
-                looks += 1
-            except TransientError as error:
-                _LOG.warning("batch %s: its results: %s", sent.id, error)
-                await self._pause(error.retry_after_s)
-        return failed | {place: TransientError("the batch ended without a result", "garbled") for place in left}
-
-    async def _keep(self, sent: _Sent, replies: Collection[tuple[int, Reply]]) -> None:
-        """Journal answers and hand them out."""
-        entries = [self._entry(sent.batch, sent.batch.asked[place], reply) for place, reply in replies]
-        await asyncio.gather(*(self._asker.journal.write(entry) for entry in entries))
-        self._owed.difference_update(key for entry in entries for key in entry.keys)
-        self._ready += entries
-        sent.usd += sum(entry.usd or 0.0 for entry in entries)
-
-    def _entry(self, batch: Batch, asked: Asked, reply: Reply) -> Entry:
-        """Return a journal's line. A call whose pairs now lie in two shares is in both's journals, paid in one's."""
-        usage = reply.usage if self._is_paid_here(asked) else Usage()
-        now = time.time()
-        return Entry(
-            items=asked.items,
-            sample=asked.sample,
-            layout=asked.layout,
-            form=asked.form,
-            request_hash=asked.request_hash,
-            text=reply.text,
-            finish_reason=reply.finish_reason,
-            usage=usage,
-            usd=self._asker.usd(usage),
-            latency_s=round(max(now - batch.at, 0.0), 4),
-            attempts=asked.attempt,
-            at=round(now, 3),
-            raw=dict(reply.raw),
-        )
-
-    def _is_paid_here(self, asked: Asked) -> bool:
-        return asked.items[0].label_id in self._labels
-
-    async def _timed(self, answer: Coroutine[Any, Any, T]) -> T:
-        try:
-            async with asyncio.timeout(self._asker.timeout_s):
-                return await answer
-        except TimeoutError:
-            raise TransientError(f"no answer in {self._asker.timeout_s:g} s", "timeout") from None
-
-    async def _pause(self, at_least_s: float | None = None) -> None:
-        await asyncio.sleep(max(self._jittered(self._poll_s), at_least_s or 0.0))
-
-    def _jittered(self, seconds: float) -> float:
-        """Many shards look at the same API: not all at once."""
-        return seconds * random.uniform(0.8, 1.2)
-
-
-def _reply(outcome: Reply | RequestError) -> Reply:
-    return outcome if isinstance(outcome, Reply) else Reply(str(outcome), outcome.finish_reason)
-
-
-async def _together(results: AsyncIterator[Result]) -> AsyncGenerator[list[Result]]:
-    """Yield results some at a time; what came before an error is yielded before it is raised."""
-    some: list[Result] = []
-    problem: TransientError | None = None
-    try:
-        async for result in results:
-            some.append(result)
-            if len(some) == _TOGETHER:
-                yield some
-                some = []
-    except TransientError as error:
-        problem = error
-    yield some
-    if problem is not None:
-        raise problem

@@ -14,7 +14,7 @@ from pathlib import Path
 from btrm.judges.rebuild import rebuild
 from btrm.records import PreferencePair, read_judgements, write_pairs
 from btrm.runs import Resources, RunPaths, StageRun
-from btrm.teacher import batch, stage
+from btrm.teacher import batch_desk, stage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.journal import Entry, Journal, journals, read_journal
 from btrm.work import Unit, share
@@ -62,7 +62,7 @@ def die_at(answer: int) -> None:
         await write(self, entry)
 
     Journal.write = counted
-    batch._TOGETHER = 2
+    batch_desk._TOGETHER = 2
 
 
 if __name__ == "__main__":

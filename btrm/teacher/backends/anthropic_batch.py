@@ -10,7 +10,7 @@ from btrm.runs import StageRun
 from btrm.teacher.backends.anthropic import AnthropicBackend, reply_of, request
 from btrm.teacher.backends.http_errors import Problem, error_of
 from btrm.teacher.base import Call, Reply, RequestError, TransientError
-from btrm.teacher.batch import Look, Result
+from btrm.teacher.batch_api import Look, Result
 from btrm.teacher.batch_files import Batch
 from btrm.teacher.config import TeacherConfig
 
