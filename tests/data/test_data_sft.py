@@ -142,7 +142,11 @@ def test_judgements_of_no_pair_are_written_down(tmp_path: Path) -> None:
     ("judgements", "fields", "problem"),
     [
         (None, {"prompt": "hh_score5_v1"}, "judged with hh_score100_v1 on the scale score100; prompt hh_score5_v1 has"),
-        ([judged(PAIRS[0], 0, 5, pair_id="other")], {}, "judgements.parquet: label_id .* judged as pair other, in .*pairs.parquet it is"),
+        (
+            [judged(PAIRS[0], 0, 5, pair_id="other")],
+            {},
+            "judgements.parquet: label_id .* judged as pair other, in .*pairs.parquet it is",
+        ),
         ([judged(PAIRS[0], 0, 5), judged(PAIRS[0], 0, 6)], {}, "stands twice"),
         ([judged(PAIRS[0], 0, None)], {}, "no judgement is left to learn from: {'dropped_unparsed': 1}"),
         ([], {}, "no judgement is left to learn from: none was made"),
