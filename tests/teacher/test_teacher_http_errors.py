@@ -9,7 +9,9 @@ import pytest
 
 from btrm.teacher.backends.http_errors import Problem, error_of, lost, read_json
 from btrm.teacher.backends.waits import pause_s, retry_after_s, wait
+from btrm.teacher.backends.wire import Wire
 from btrm.teacher.base import HaltError, RequestError, TransientError
+from btrm.teacher.keys import Key
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,15 @@ def test_what_passes(status: int, fault: str) -> None:
 def test_a_long_message_is_cut_and_put_on_one_line() -> None:
     said = str(error_of(Problem(500, "line\n" * 1000)))
     assert "\n" not in said and len(said) < 520
+
+
+def test_no_half_of_a_key_is_left_where_a_message_is_cut() -> None:
+    key = "sk-0123456789abcdef"
+    for before in range(470, 500):
+        wire = Wire("openai", Key(key), lambda error, before=before: Problem(401, "x" * before + str(error)))
+        with pytest.raises(HaltError) as caught, wire.errors():
+            raise RuntimeError(f" {key} " * 3)
+        assert "0123" not in str(caught.value)
 
 
 def test_an_error_of_ours_is_none_of_the_connection() -> None:

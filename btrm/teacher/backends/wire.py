@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from btrm.teacher.backends.http_errors import Problem, error_of, lost
@@ -34,7 +35,7 @@ class Wire:
             failure = error
         except Exception as error:
             problem = self._problem_of(error)
-            found = error_of(problem) if problem else lost(error)
+            found = error_of(self._without_key(problem)) if problem else lost(error)
             if found is None:
                 raise
             failure = found
@@ -42,6 +43,10 @@ class Wire:
             return
         failure.args = (self._key.redact(f"{self._name}: {failure}"),)
         raise failure from None
+
+    def _without_key(self, problem: Problem) -> Problem:
+        """Take the key out before a long message is cut: half of it would stay."""
+        return replace(problem, message=self._key.redact(problem.message))
 
 
 def most_tokens(config: TeacherConfig, call: Call) -> int:
