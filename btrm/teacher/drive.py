@@ -143,6 +143,8 @@ class Asker:
     def _end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._ended.append(task)
+        if not task.cancelled():
+            task.exception()  # of several that raise, one is told; asyncio would print the others
         self._news.set()
 
     async def _drain(self) -> None:
