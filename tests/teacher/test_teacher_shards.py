@@ -153,14 +153,14 @@ def prove(root: Path, pairs: int, shards: int, rpm: int, every_s: tuple[float, f
         f"to the last, {allowed:.1f} s allowed ({sending / allowed:.3f}); {seconds:.1f} s in all"
     )
     print(figures)
-    assert sending <= 1.1 * allowed + 4, figures  # a process that is killed last starts again, and asks alone
+    assert sending <= 1.1 * allowed + 6, figures  # a process that is killed last starts again, and asks alone
     return figures
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("need_teacher")
 def test_every_pair_once_whoever_is_killed(tmp_path: Path) -> None:
-    prove(tmp_path, pairs=300, shards=4, rpm=900, every_s=(3.0, 5.0), timeout_s=90)
+    prove(tmp_path, pairs=300, shards=4, rpm=900, every_s=(4.0, 6.0), timeout_s=90)
 
 
 @pytest.mark.soak
