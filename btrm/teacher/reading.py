@@ -68,7 +68,8 @@ _Places = defaultdict[str, list[_Found]]
 
 
 # Any id is found and then compared: a pattern of each call's own would have to be compiled for each.
-_TAG = re.compile(r"<score\s+id\s*=\s*[\"']?([^<>\"'\s]*)[\"']?\s*>([^<]*)</score\s*>")
+# Nothing in it is tried twice (`*+`), so that no text takes longer than its length.
+_TAG = re.compile(r"<score\s++id\s*+=\s*+[\"']?([^<>\"'\s]*+)[\"']?\s*+>([^<]*+)</score\s*+>")
 _HEADING = re.compile(r"^[ \t#*]*===[ \t]*([^\s=]+)[ \t]*===[ \t*\r]*$", re.MULTILINE)
 
 

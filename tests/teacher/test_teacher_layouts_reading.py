@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from hostile_responses import FORMS, LAYOUTS, answered, calls_of, honest, meant, pair_of, settings
@@ -230,3 +231,30 @@ def test_nothing_that_comes_back_raises(layout: str, form: str, text: str, finis
     found = verdicts(answered(call, text, finish), HUNDRED)
     assert len(found) == len(call.items)
     assert all((verdict.score.value is None) == (verdict.score.outcome != "scored") for verdict in found)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_no_answer_takes_long_to_read(layout: str, form: str) -> None:
+    call = a_call(layout, form)
+    pieces = [
+        "<score",
+        "<score id=",
+        '<score id="',
+        "<score id=a ",
+        " ",
+        "=",
+        "=== ",
+        "=== x ",
+        "===\n",
+        "\n",
+        "#",
+        "```\n",
+    ]
+    pieces += ['{"items":', '{"analysis": "', "[", '"', "\\", "9"]
+    started = time.perf_counter()
+    for piece in pieces:
+        for rest in ("", " ", "\n", "x"):
+            text = piece + rest * 200_000 if rest else piece * (200_000 // len(piece))
+            assert outcomes(call, text) == ["unparsed"] * len(call.items)
+    assert time.perf_counter() - started < 10  # a tenth of a second each; a pattern that goes back takes minutes
