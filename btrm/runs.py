@@ -57,6 +57,10 @@ class Resources(Config):
 class StageConfig(Config):
     """Base of the stages' configurations."""
 
+    def named_texts(self) -> dict[str, str]:
+        """Return {name: text} of what settings name and btrm ships: another text is another run."""
+        return {}
+
 
 class Output(Config):
     """One file that a manifest claims."""

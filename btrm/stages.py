@@ -347,7 +347,7 @@ def _inputs(config: StageConfig, paths: RunPaths) -> tuple[dict[str, str], dict[
 
 def code_digests(config: StageConfig) -> dict[str, str]:
     """Return {name: digest} of what settings name by reference: a user's own FILE.py, and a prompt's text."""
-    digests: dict[str, str] = {}
+    digests = {name: stable_hash(text) for name, text in config.named_texts().items()}
     for name, value in config.by_role("setting").items():
         file = Path(str(value).rpartition(":")[0]).expanduser() if ".py:" in str(value) else None
         if file is not None and file.is_file():

@@ -12,7 +12,7 @@ from btrm.judges.rule import RULES
 from btrm.prompts import get_prompt
 from btrm.runs import StageConfig
 from btrm.scores import SCALES
-from btrm.teacher.base import Layout
+from btrm.teacher.base import Form, Layout
 from btrm.teacher.teacher_prompts import get_teacher_prompt
 
 APIS = ("anthropic", "gemini", "openai")
@@ -137,6 +137,24 @@ class TeacherConfig(StageConfig):
     def call_layout(self) -> Layout:
         """The layout with its number of responses: one a call, several, or both of a pair."""
         return "pairwise" if self.layout == "pairwise" else "pointwise" if self.batch_size == 1 else "batched"
+
+    @property
+    def call_form(self) -> Form:
+        """The form of answers; auto: by a schema wherever the backend can be held to one."""
+        if self.structured != "auto":
+            return self.structured
+        # Anthropic's API is held to a schema by a forced tool, and none can be forced while the model thinks.
+        thinks = self.backend == "anthropic" and self.thinking_budget
+        return "tags" if thinks or self.backend in RULES else "schema"
+
+    def named_texts(self) -> dict[str, str]:
+        """Return what the teacher is told; a rule does not read it."""
+        if self.backend in RULES or ".py:" in self.teacher_prompt:
+            return {}
+        student = get_prompt(self.prompt)
+        prompt = get_teacher_prompt(self.teacher_prompt, student.name)
+        text = prompt.system(student.scale, self.call_layout, self.call_form)
+        return {f"teacher prompt {prompt.name}": text}
 
     @property
     def judge(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
@@ -20,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
 _DRAIN_S = 20.0  # Slurm's usual grace is 30 s: answers that are under way are waited for, they are paid for
 _GATHER_S = 0.05  # answers that come so close together are handed over together
+_UNREAD_S = 1.0  # for an answer that is there and not read yet
 _CHECK_S = 1.0  # between two looks for a newer attempt, or for others' word that nobody goes on
 _FULL_S = 1.0  # between two tries of a journal whose disk is full
 # What failed so may have been answered, and charged, all the same.
@@ -214,11 +216,17 @@ class Asker:
         return entry
 
     async def _sent(self, call: Call) -> Reply:
+        answer = asyncio.ensure_future(self.backend.ask(call))
         try:
-            async with asyncio.timeout(self.timeout_s):
-                return await self.backend.ask(call)
-        except TimeoutError:
-            raise TransientError(f"no answer in {self.timeout_s:g} s", "timeout") from None
+            # A process that stood still finds its time over, and answers unread that came in time: they are paid for.
+            for wait_s in (self.timeout_s, _UNREAD_S):
+                done, _ = await asyncio.wait([answer], timeout=None if math.isinf(wait_s) else wait_s)
+                if done:
+                    return answer.result()
+        finally:
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
+        raise TransientError(f"no answer in {self.timeout_s:g} s", "timeout")
 
     async def _written(self, asked: _Asked, reply: Reply, attempts: int) -> Entry:
         """Put an answer on disk. A disk is often full for a moment: nothing is sent, and this tries again, for a while.

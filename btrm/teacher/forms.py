@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from btrm.judges.rule import RULES
 from btrm.scores import SCALES, Scale
 from btrm.teacher.base import Form, Layout
-from btrm.teacher.config import TeacherConfig
 from btrm.teacher.teacher_prompts import kind_of
 
 # What stands in a tag that only shows the form: an answer that repeats its prompt has given no score by that.
 PLACEHOLDER = "..."
-
-
-def form_of(config: TeacherConfig) -> Form:
-    """Return the form of a stage's answers; auto: by a schema wherever the backend can be held to one."""
-    if config.structured != "auto":
-        return config.structured
-    # Anthropic's API is held to a schema by a forced tool, and none can be forced while the model thinks.
-    thinks = config.backend == "anthropic" and config.thinking_budget
-    return "tags" if thinks or config.backend in RULES else "schema"
 
 
 def heading(mark: str) -> str:

@@ -16,7 +16,7 @@ from btrm.prompts import get_prompt
 from btrm.records import PreferencePair, stable_hash
 from btrm.teacher.base import Call, Form, Item, Layout, RowKey
 from btrm.teacher.config import TeacherConfig
-from btrm.teacher.forms import form_of, question_line, schema_of
+from btrm.teacher.forms import question_line, schema_of
 from btrm.teacher.marks import delimited, draw_marks
 from btrm.teacher.teacher_prompts import get_teacher_prompt
 
@@ -81,7 +81,7 @@ class CallMaker:
     @classmethod
     def of(cls, config: TeacherConfig) -> CallMaker:
         """Return what a config's calls are made by."""
-        student, layout, form = get_prompt(config.prompt), config.call_layout, form_of(config)
+        student, layout, form = get_prompt(config.prompt), config.call_layout, config.call_form
         return cls(
             config.seed,
             config.n_samples,

@@ -93,7 +93,9 @@ def _ask(
             while (entries := runner.run(_next(answers))) is not None:
                 yield entries
         except HaltError as error:
-            raise HaltedError(f"{error.cause}: {error}") from None
+            raise HaltedError(
+                f"{error.cause}: {error}\nwhat is answered is on disk; mend that, and run it again"
+            ) from None
         finally:
             runner.run(answers.aclose())
             runner.run(asker.close())

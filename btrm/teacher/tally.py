@@ -156,7 +156,7 @@ class Tally:
         raise HaltError(
             f"${spent:.4f} of budget_usd {limits.budget_usd:g} are spent"
             + (f", ${lost:.4f} may be, by calls whose shard was killed" if lost else "")
-            + f", and the next call may cost ${usd:.4f}; what is answered is on disk: a larger --budget-usd goes on",
+            + f", and the next call may cost ${usd:.4f}: a larger --budget-usd goes on",
             "budget",
         )
 

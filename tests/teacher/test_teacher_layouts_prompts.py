@@ -13,7 +13,7 @@ from btrm.prompts import PROMPTS
 from btrm.scores import SCALES, Scale
 from btrm.teacher.base import Layout
 from btrm.teacher.config import APIS, TeacherConfig
-from btrm.teacher.forms import form_of, schema_of
+from btrm.teacher.forms import schema_of
 from btrm.teacher.teacher_prompts import TEACHER_PROMPTS, get_teacher_prompt
 
 TASKS = {"hh": "dialog", "score5": "summary", "score100": "summary", "toy": "general"}
@@ -67,7 +67,7 @@ def test_an_unknown_teacher_prompt_names_the_nearest() -> None:
 def test_answers_come_by_a_schema_wherever_they_can(backend: str) -> None:
     def form(**fields: Any) -> str:
         model = {} if backend in RULES else {"model": "m"}
-        return form_of(TeacherConfig.build({"backend": backend, **model, **fields}))
+        return TeacherConfig.build({"backend": backend, **model, **fields}).call_form
 
     assert form() == ("tags" if backend in RULES else "schema")
     assert form(thinking_budget=0) == form()
@@ -127,3 +127,14 @@ def test_guided_decoding_holds_to_a_schema(layout: Layout, scale: Scale) -> None
     valid = {"score100": {"0", "73", "100", "4"}, "score5": {"1.0", "4.2", "4", "5.0"}}[scale.name]
     others = {"-1", "101", "5.1", "0.9", "1e2", '"4"', "true", "NaN"}
     assert {numeral for numeral in valid | others if accepts(numeral)} == valid
+
+
+def test_what_a_teacher_is_told_belongs_to_the_run() -> None:
+    def texts(**values: Any) -> dict[str, str]:
+        return TeacherConfig.build(
+            {"backend": "openai", "model": "m", "prompt": "hh_score100_v1", **values}
+        ).named_texts()
+
+    assert list(texts()) == ["teacher prompt dialog"] and "conversation" in texts()["teacher prompt dialog"]
+    assert texts() != texts(layout="pairwise") != texts(structured="tags")
+    assert texts(backend="rule_toy", model=None) == {}

@@ -9,7 +9,7 @@ from typing import Any
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import pause_s
-from btrm.teacher.backends.wire import Wire, given, most_tokens, readable, whole
+from btrm.teacher.backends.wire import Wire, given, most_tokens, patience_s, readable, whole
 from btrm.teacher.base import Call, FinishReason, Reply, Usage
 from btrm.teacher.caching import cacheable
 from btrm.teacher.config import TeacherConfig
@@ -80,8 +80,8 @@ def open_client(config: TeacherConfig, key: str) -> Any:
         api_key=key,
         base_url=(config.base_url or ADDRESS).rstrip("/").removesuffix("/v1"),
         max_retries=0,
-        timeout=config.timeout_s,
-        http_client=anthropic.DefaultAsyncHttpxClient(limits=limits, timeout=config.timeout_s),
+        timeout=patience_s(config),
+        http_client=anthropic.DefaultAsyncHttpxClient(limits=limits, timeout=patience_s(config)),
     )
 
 

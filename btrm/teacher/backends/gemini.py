@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import wait
-from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, readable, whole
+from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, patience_s, readable, whole
 from btrm.teacher.base import Call, FinishReason, HaltError, Reply, Usage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
@@ -69,7 +69,7 @@ def open_http(config: TeacherConfig) -> Any:
     kind = (get_args(types.HttpxAsyncClient) or (types.HttpxAsyncClient,))[-1]
     http: Any = import_module(kind.__module__.partition(".")[0])
     limits = http.Limits(max_connections=None, max_keepalive_connections=config.concurrency)
-    return http.AsyncClient(limits=limits, timeout=config.timeout_s)
+    return http.AsyncClient(limits=limits, timeout=patience_s(config))
 
 
 def open_client(config: TeacherConfig, key: str, http: Any) -> Any:
@@ -82,7 +82,7 @@ def open_client(config: TeacherConfig, key: str, http: Any) -> Any:
     options = genai.types.HttpOptions(
         base_url=(config.base_url or ADDRESS).rstrip("/").removesuffix(f"/{_VERSION}"),
         api_version=_VERSION,
-        timeout=max(1, round(config.timeout_s * 1000)),
+        timeout=max(1, round(patience_s(config) * 1000)),
         httpx_async_client=http,
     )
     return genai.Client(api_key=key, vertexai=False, http_options=options)

@@ -8,7 +8,7 @@ from typing import Any, cast
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import pause_s
-from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, readable, whole
+from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, patience_s, readable, whole
 from btrm.teacher.base import Call, FinishReason, Reply, RequestError, TransientError, Usage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
@@ -29,7 +29,7 @@ class OpenAIBackend:
         self._config = config
         self._wire = Wire("openai", key, problem_of)
         self._client = AsyncOpenAI(
-            api_key=key.value, base_url=config.base_url or _ADDRESS, max_retries=0, timeout=config.timeout_s
+            api_key=key.value, base_url=config.base_url or _ADDRESS, max_retries=0, timeout=patience_s(config)
         )
         self._limit = "max_completion_tokens"
 

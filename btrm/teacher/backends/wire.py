@@ -59,6 +59,11 @@ def api_seed(call: Call) -> int:
     return call.seed % 2**31
 
 
+def patience_s(config: TeacherConfig) -> float:
+    """Return how long an SDK waits: the asker gives up before that, and knows whether an answer lies unread."""
+    return config.timeout_s + 30.0
+
+
 def given(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a request's fields without those that nobody set: the API has defaults of its own."""
     return {name: value for name, value in fields.items() if value is not None}
