@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 from components import missing
+from hypothesis import settings
 
+settings.register_profile("btrm", deadline=None)  # a busy machine is no failure
+settings.load_profile("btrm")
 pytest_plugins = ("slurm_fixtures", "container_fixtures", "image_fixtures")
 
 
