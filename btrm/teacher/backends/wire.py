@@ -61,7 +61,7 @@ def api_seed(call: Call) -> int:
 
 def patience_s(config: TeacherConfig) -> float:
     """Return how long an SDK waits: the asker gives up before that, and knows whether an answer lies unread."""
-    return 1.1 * config.timeout_s + 1.5
+    return 1.2 * config.timeout_s
 
 
 def given(fields: dict[str, Any]) -> dict[str, Any]:
