@@ -139,11 +139,14 @@ class RequestError(TeacherError):
         self.finish_reason: FinishReason = finish_reason
 
 
-HaltCause = Literal["auth", "quota", "model", "budget"]
+HaltCause = Literal["auth", "quota", "model", "budget", "failing"]
 
 
 class HaltError(TeacherError):
-    """Nobody who asks so will be answered: a wrong key, no money, no such model. Everyone stops, with this message."""
+    """Nobody who asks so will be answered: a wrong key, no money, no such model, nothing but errors.
+
+    Everyone stops, with this message.
+    """
 
     def __init__(self, message: str, cause: HaltCause) -> None:
         super().__init__(message)

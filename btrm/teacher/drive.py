@@ -21,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
 _DRAIN_S = 20.0  # Slurm's usual grace is 30 s: answers that are under way are waited for, they are paid for
 _GATHER_S = 0.05  # answers that come so close together are handed over together
+_HOPELESS = 20  # so many calls that fail in a row are not the calls' fault
 _UNREAD_S = 1.0  # for an answer that is there and not read yet
 _CHECK_S = 1.0  # between two looks for a newer attempt, or for others' word that nobody goes on
 _FULL_S = 1.0  # between two tries of a journal whose disk is full
@@ -66,6 +67,7 @@ class Asker:
     _checked: float = 0.0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _ended: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    _doubted: list[Entry] = field(default_factory=list[Entry])  # failures since the last answer
     _ready: list[Entry] = field(default_factory=list[Entry])
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -90,7 +92,9 @@ class Asker:
                 problem = self._problem(ended)
                 if problem is None:
                     yield self._handed()
-            if problem is not None:
+            if problem is None:
+                await self._believe()
+            else:
                 await self._drain()
             yield self._handed()
         finally:
@@ -182,7 +186,7 @@ class Asker:
                     continue
                 try:
                     self._under_way += 1
-                    self._keep(await self._attempt(_Asked(call, faults, turn, time.monotonic())))
+                    await self._attempt(_Asked(call, faults, turn, time.monotonic()))
                     return
                 except TransientError as error:
                     faults.append(error.fault)
@@ -191,7 +195,7 @@ class Asker:
                     self._under_way -= 1
                 await asyncio.sleep(wait_s)
 
-    async def _attempt(self, asked: _Asked) -> Entry:
+    async def _attempt(self, asked: _Asked) -> None:
         """Ask once. Raises TransientError where another attempt is worth it and allowed, and HaltError."""
         try:
             reply = await self._sent(asked.call)
@@ -201,19 +205,41 @@ class Asker:
             await self._pause(error, asked.attempts)
             if asked.attempts < self.max_attempts:
                 raise
-            asked.faults.append(error.fault)
-            return await self._written(asked, Reply(str(error), "error"), len(asked.faults))
+            entry = self._entry(asked, Reply(str(error), "error"), [*asked.faults, error.fault])
+            return await self._doubt(entry)
         except RequestError as error:
             reply = Reply(str(error), error.finish_reason)
         except HaltError as error:
             await self.gate.settle(asked.turn, Cost())
             await self.gate.halt(error)
             raise
-        entry = await self._written(asked, reply, asked.attempts)
+        entry = self._entry(asked, reply, asked.faults)
+        if reply.finish_reason == "error":
+            await self.gate.settle(asked.turn, Cost())
+            return await self._doubt(entry)
+        await self._write(entry)
         await self.gate.settle(asked.turn, Cost(reply.usage.prompt + reply.usage.output, entry.usd or 0.0))
         if reply.pause_s:
             await self.gate.pause(reply.pause_s)
-        return entry
+        return await self._believe()
+
+    async def _doubt(self, entry: Entry) -> None:
+        """Hold a failure back until another call is answered: where none is, it says nothing about its own call.
+
+        Raises HaltError for many in a row: a parameter that the API refuses, a server that is not there. They are in no
+        journal, so a rerun asks for them again.
+        """
+        self._doubted.append(entry)
+        if len(self._doubted) >= _HOPELESS:
+            error = HaltError(f"{len(self._doubted)} calls in a row failed, the last one with: {entry.text}", "failing")
+            await self.gate.halt(error)
+            raise error
+
+    async def _believe(self) -> None:
+        """Take the failures since the last answer for their calls' own."""
+        doubted, self._doubted = self._doubted, []
+        for entry in doubted:
+            await self._write(entry)
 
     async def _sent(self, call: Call) -> Reply:
         answer = asyncio.ensure_future(self.backend.ask(call))
@@ -228,20 +254,23 @@ class Asker:
             await asyncio.gather(answer, return_exceptions=True)
         raise TransientError(f"no answer in {self.timeout_s:g} s", "timeout")
 
-    async def _written(self, asked: _Asked, reply: Reply, attempts: int) -> Entry:
-        """Put an answer on disk. A disk is often full for a moment: nothing is sent, and this tries again, for a while.
-
-        Raises OSError after that: the answer is lost.
-        """
+    def _entry(self, asked: _Asked, reply: Reply, faults: list[Fault]) -> Entry:
         latency_s = time.monotonic() - asked.sent
-        name, usd = self.request_hash(asked.call), self.usd(reply.usage)
-        entry = entry_of(asked.call, name, reply, usd, latency_s, attempts, time.time(), asked.faults)
+        name, usd, attempts = self.request_hash(asked.call), self.usd(reply.usage), asked.attempts
+        return entry_of(asked.call, name, reply, usd, latency_s, attempts, time.time(), faults)
+
+    async def _write(self, entry: Entry) -> None:
+        """Put an answer on disk, and hand it over.
+
+        A disk is often full for a moment: nothing is sent, and this tries again, for a while. Raises OSError after
+        that: the answer is lost.
+        """
         deadline, failed = time.monotonic() + _DRAIN_S, 0
         try:
             while True:
                 try:
                     await self.journal.write(entry)
-                    return entry
+                    return self._keep(entry)
                 except OSError as error:
                     if time.monotonic() > deadline:
                         raise

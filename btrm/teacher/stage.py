@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.judges.base import Sampling
@@ -17,6 +20,7 @@ from btrm.judges.rebuild import rebuild
 from btrm.leases import claim, holding
 from btrm.progress import progress
 from btrm.prompts import get_prompt
+from btrm.records import read_judgements
 from btrm.runs import OWNER, StageResult, StageRun
 from btrm.stopping import safe_point
 from btrm.teacher.asking import check_calls, open_asker
@@ -33,6 +37,7 @@ from btrm.teacher.rows import Owed
 from btrm.teacher.spending import spending
 from btrm.work import Unit
 
+_LOG = logging.getLogger(__name__)
 PARTS, CALLS, BATCHES, SHARES = "parts", "calls", "batches", ".shares"
 
 
@@ -154,8 +159,17 @@ def run_teacher(config: TeacherConfig, run: StageRun) -> StageResult:
     rows = rebuild(run, run.dir / PARTS, [cell_of(config, run)], pairs)
     for path in journals(run.dir / CALLS):
         repair(path)
-    results = {"pairs": pairs.wanted, "asked_now": asked, **spending(run.dir / CALLS).to_json()}
+    outcomes = outcomes_of(run.dir / "judgements.parquet")
+    spent = spending(run.dir / CALLS).to_json()
+    told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    _LOG.info("%d pairs: %s%s", pairs.wanted, told, f"; ${spent['cost_usd']:.2f}" if spent["cost_usd"] else "")
+    results = {"pairs": pairs.wanted, "asked_now": asked, "outcomes": outcomes, **spent}
     return StageResult({"judgements.parquet": rows, PARTS: None, CALLS: None}, results)
+
+
+def outcomes_of(path: Path) -> dict[str, int]:
+    """Return how many answers had each outcome, the most frequent first."""
+    return dict(Counter(map(str, read_judgements(path, ["outcome"])["outcome"].to_pylist())).most_common())
 
 
 def _pairs(config: TeacherConfig, run: StageRun) -> Pairs:

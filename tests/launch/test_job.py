@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 from collections.abc import Generator
@@ -20,6 +21,8 @@ from btrm.records import read_judgements
 from btrm.runs import OWNER, Resources, StageError
 from btrm.stages import verify_run
 from btrm.stopping import ask_to_stop, forget
+from btrm.teacher.backends.rule import RuleBackend
+from btrm.teacher.base import Call, Reply
 from btrm.train.job import JobError
 from btrm.train.nodes import dismiss, failure_of_another
 
@@ -94,6 +97,13 @@ def test_a_lone_element_stops_and_goes_on_where_it_was(tmp_path: Path, monkeypat
     submission = submitted(tmp_path)
     assert do(submission, "pairs", "run") == 0
     safe_point, calls = step_work.safe_point, iter(range(100))
+    ask = RuleBackend.ask
+
+    async def slowly(self: RuleBackend, call: Call) -> Reply:
+        await asyncio.sleep(0.05)
+        return await ask(self, call)
+
+    monkeypatch.setattr(RuleBackend, "ask", slowly)
 
     def warned() -> None:
         if next(calls) == 2:
@@ -106,6 +116,7 @@ def test_a_lone_element_stops_and_goes_on_where_it_was(tmp_path: Path, monkeypat
     done = last(submission, "teacher").done
     assert 0 < done < 30 and submission.requeue_mark("7.0").exists()
     monkeypatch.setattr(step_work, "safe_point", safe_point)
+    monkeypatch.setattr(RuleBackend, "ask", ask)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     forget()
     assert do(submission, "teacher", "run") == 0

@@ -306,3 +306,31 @@ def test_thousands_at_a_time_and_quickly(tmp_path: Path) -> None:
     assert len(ask(ours, calls(8000))) == 8000
     assert backend.most_under_way == 4096
     assert time.process_time() - started < 4.0  # 2,000 a second
+
+
+def refused(_call: Call, _count: int) -> Reply:
+    raise RequestError("400 temperature: Extra inputs are not permitted")
+
+
+def test_calls_that_all_fail_end_the_asking_and_are_asked_again(tmp_path: Path) -> None:
+    backend = Backend(refused)
+    ours = asker(backend, tmp_path / "0-1.1.jsonl")
+    with pytest.raises(HaltError, match="20 calls in a row failed, the last one with: 400 temperature") as caught:
+        ask(ours, calls(10_000))
+    assert caught.value.cause == "failing" and len(backend.order) < 40
+    assert not list(read_journal(tmp_path / "0-1.1.jsonl")) and set(books(ours).settled) == {Cost()}
+    assert len(ask(asker(Backend(fine), tmp_path / "0-1.2.jsonl"), calls(50))) == 50
+
+
+def test_failures_between_answers_are_their_calls_own(tmp_path: Path) -> None:
+    def some(call: Call, _count: int) -> Reply:
+        return fine(call, 1) if int(call.question) % 10 == 0 else refused(call, 1)
+
+    entries = ask(asker(Backend(some), tmp_path / "0-1.1.jsonl", concurrency=1), calls(205))
+    assert Counter(entry.finish_reason for entry in entries) == {"error": 184, "stop": 21}
+    few = ask(asker(Backend(refused), tmp_path / "1-2.1.jsonl"), calls(19))  # a rest that nobody will answer
+    assert (
+        [entry.finish_reason for entry in few]
+        == ["error"] * 19
+        == [entry.finish_reason for entry in read_journal(tmp_path / "1-2.1.jsonl")]
+    )
