@@ -141,10 +141,14 @@ def _pointwise(maker: CallMaker, pairs: Iterator[_Missing]) -> Iterator[Call]:
 
 
 def _pairwise(maker: CallMaker, pairs: Iterator[_Missing]) -> Iterator[Call]:
-    """Ask for a whole pair wherever one of its sides is missing."""
+    """Ask for a whole pair wherever one of its sides is missing.
+
+    Samples take turns in who is shown first, so that a liking for one place cancels.
+    """
     for lacking in pairs:
-        first = _drawn_side(maker.seed, "shown first", lacking.pair)
+        drawn = _drawn_side(maker.seed, "shown first", lacking.pair)
         for sample in sorted({sample for _, sample in lacking.rows}):
+            first = drawn ^ (sample & 1)
             yield maker.about_pair(lacking.pair, (first, 1 - first), sample)
 
 

@@ -127,6 +127,15 @@ def test_a_pair_is_shown_in_the_order_that_is_recorded(form: str) -> None:
     assert all(110 < first < 190 for first in firsts) and firsts[0] != firsts[1]
 
 
+def test_samples_of_a_pair_take_turns_in_who_is_shown_first() -> None:
+    for samples in (2, 3):
+        orders: dict[str, list[int]] = defaultdict(list)
+        for call in calls_of(settings("pairwise", "tags", n_samples=samples), some_pairs(20)):
+            assert [item.shown_first for item in call.items] == [True, False]
+            orders[call.items[0].label_id].append(call.items[0].side)
+        assert {tuple(order) for order in orders.values()} == {(0, 1, 0)[:samples], (1, 0, 1)[:samples]}
+
+
 def test_everybody_who_labelled_a_pair_has_it_in_the_same_order() -> None:
     pairs = some_pairs(20)
     others = {n: replace(pair, label_id=f"{pair.pair_id}-9") for n, pair in pairs.items()}
