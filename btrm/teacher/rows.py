@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from btrm.judges.cells import Cell
@@ -117,9 +118,13 @@ def judgements(entry: Entry, cell: Cell, pair_of: PairOf) -> Iterator[Judgement]
 
 
 def _completion(entry: Entry, verdict: Verdict, cell: Cell) -> str:
-    """Return the answer as the student should give it; what holds no score is kept as it was, without its tags."""
+    """Return the answer in the style of the prompt; what holds no score is kept as it was, without its tags.
+
+    A prompt for the tag alone has its analysis before the tag: other students may want to learn from it.
+    """
     if verdict.score.outcome == Outcome.SCORED and verdict.score.value is not None:
-        return cell.prompt.target(verdict.score.value, without_tags(verdict.analysis))
+        told = replace(cell.prompt, style="reason_first") if cell.prompt.style == "score_only" else cell.prompt
+        return told.target(verdict.score.value, without_tags(verdict.analysis))
     return without_tags(verdict.analysis or entry.text)
 
 

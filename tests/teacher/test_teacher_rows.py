@@ -15,6 +15,7 @@ from btrm.judges.numbered import Pairs
 from btrm.prompts import PROMPTS, get_prompt
 from btrm.records import read_judgements, write_pairs
 from btrm.runs import Resources, write_json
+from btrm.scores import parse_score
 from btrm.stages import execute, prepare
 from btrm.teacher.base import Call, RowKey, Usage
 from btrm.teacher.config import TeacherConfig
@@ -54,15 +55,15 @@ def test_the_order_of_a_pair_is_in_its_rows() -> None:
 
 
 @pytest.mark.parametrize("prompt", [name for name, spec in PROMPTS.items() if spec.scale.name == "score100"])
-def test_an_answer_is_put_in_the_students_own_form(prompt: str) -> None:
+def test_an_answer_is_put_in_the_prompts_own_form_with_its_analysis(prompt: str) -> None:
     call = calls_of(settings("pointwise", "schema", prompt=prompt), PAIRS)[0]
     (row,) = judgements(reasoned(call), cell(prompt), LABELS.get)
     tag, reason = f"<s>{meant(call)[0]}</s>", "Good enough."
-    style = PROMPTS[prompt].style
-    assert (
-        row.completion
-        == {"score_only": tag, "score_first": f"{tag}\n{reason}", "reason_first": f"{reason}\n{tag}"}[style]
-    )
+    first = PROMPTS[prompt].style == "score_first"
+    assert row.completion == (f"{tag}\n{reason}" if first else f"{reason}\n{tag}")
+    assert parse_score(row.completion, PROMPTS[prompt].parser).value == row.score
+    bare = answered(call, written(call, [Said("")] * len(call.items)))
+    assert [row.completion for row in judgements(bare, cell(prompt), LABELS.get)] == [tag]
 
 
 @each_layout
