@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from btrm.teacher.claims import CALLS
 from btrm.teacher.journal import journals
 from btrm.teacher.spending import Spending, spending
-from btrm.teacher.stage import CALLS
 
 COLUMNS = ("calls", "retries", "prompt_tokens", "cached_share", "completion_tokens", "cost_usd", "p50_s", "p95_s")
 

@@ -78,7 +78,7 @@ class BatchFiles:
 
     def __init__(self, run: StageRun, directory: Path, shares: Path, share: str) -> None:
         self._run = run
-        self._directory = directory
+        self.directory = directory
         self._shares = shares
         self.share = share
 
@@ -98,13 +98,13 @@ class BatchFiles:
     def fate(self, batch: Batch) -> Fate | None:
         """Return what became of a batch, None while nobody has said."""
         try:
-            return Fate(**orjson.loads((self._directory / f"{batch.name}.fate.json").read_bytes()))
+            return Fate(**orjson.loads((self.directory / f"{batch.name}.fate.json").read_bytes()))
         except FileNotFoundError:
             return None
 
     def known(self) -> frozenset[str]:
         """Return the ids that are some batch's."""
-        fates = [Fate(**orjson.loads(path.read_bytes())) for path in self._directory.glob("*.fate.json")]
+        fates = [Fate(**orjson.loads(path.read_bytes())) for path in self.directory.glob("*.fate.json")]
         return frozenset(fate.id for fate in fates if fate.id is not None)
 
     def sender_lives(self, batch: Batch) -> bool:
@@ -113,7 +113,7 @@ class BatchFiles:
 
     def batches(self) -> Iterator[Batch]:
         """Yield all batches, sent or not, in no order."""
-        for path in self._directory.glob("*.json"):
+        for path in self.directory.glob("*.json"):
             if not path.name.endswith(".fate.json"):
                 values = cast("dict[str, Any]", orjson.loads(path.read_bytes()))
                 yield Batch(asked=tuple(Asked.read(asked) for asked in values.pop("asked")), **values)
@@ -121,4 +121,4 @@ class BatchFiles:
     def _win(self, name: str, value: Mapping[str, Any]) -> None:
         scratch = self._run.scratch(name)
         scratch.write_bytes(orjson.dumps(value))
-        win(scratch, self._directory / name)
+        win(scratch, self.directory / name)

@@ -10,16 +10,16 @@ import orjson
 
 from btrm.config import ConfigError, nearest
 from btrm.judges.cells import parts_by_cell
-from btrm.leases import live_owner
 from btrm.prompts import get_prompt
 from btrm.records import read_judgements
-from btrm.runs import MANIFEST, read_request, replace
+from btrm.runs import MANIFEST, exclusive, read_request, replace
 from btrm.scores import Outcome, Scale
 from btrm.teacher.base import RowKey
+from btrm.teacher.claims import CALLS, SHARES, live_jobs
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.journal import FORGOTTEN, Forgotten, forgotten, journals, read_journal
 from btrm.teacher.reading import verdicts
-from btrm.teacher.stage import CALLS, PARTS, SHARES
+from btrm.teacher.stage import PARTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,9 +35,15 @@ def redo(directory: Path, outcomes: Sequence[str]) -> int:
     scale = _scale(directory)
     if wrong := [name for name in outcomes if name not in set(Outcome)]:
         raise ConfigError("; ".join(f"no such outcome as {name}{nearest(name, list(Outcome))}" for name in wrong))
-    _refuse_live(directory)
+    if jobs := live_jobs(directory / SHARES):
+        raise ConfigError(f"{directory}: {', '.join(jobs)} is working here; wait for it, or `btrm cancel` it")
+    with exclusive(directory):
+        return _forget(directory, set(outcomes), scale)
+
+
+def _forget(directory: Path, outcomes: set[str], scale: Scale) -> int:
     before = forgotten(directory / CALLS)
-    found = {key for key in _with_outcomes(directory / CALLS, set(outcomes), scale) if key not in before}
+    found = {key for key in _with_outcomes(directory / CALLS, outcomes, scale) if key not in before}
     if not found:
         return 0
     parts = _parts_with(directory, {label for _, _, label, *_ in found})
@@ -55,13 +61,6 @@ def _scale(directory: Path) -> Scale:
     if request is None or request.stage != "teacher":
         raise ConfigError(f"{directory}: not a teacher's directory ({request.stage if request else 'no stage.json'})")
     return get_prompt(TeacherConfig.build(request.config).prompt).scale
-
-
-def _refuse_live(directory: Path) -> None:
-    shares = directory / SHARES
-    places = [directory, *(shares.iterdir() if shares.is_dir() else ())]
-    if owners := sorted({owner for place in places if (owner := live_owner(place)) is not None}):
-        raise ConfigError(f"{directory}: {', '.join(owners)} is working here; wait for it, or `btrm cancel` it")
 
 
 def _with_outcomes(calls: Path, outcomes: set[str], scale: Scale) -> Iterator[Forgotten]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import Counter
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +15,17 @@ from btrm.judges.cells import Cell
 from btrm.judges.checkpoints import find_model
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.rebuild import rebuild
-from btrm.leases import claim, holding
 from btrm.progress import progress
 from btrm.prompts import get_prompt
 from btrm.records import read_judgements
-from btrm.runs import OWNER, StageResult, StageRun
+from btrm.runs import StageError, StageResult, StageRun
 from btrm.stopping import safe_point
 from btrm.teacher.asking import check_calls, open_asker
 from btrm.teacher.base import HaltedError, HaltError, RowKey
 from btrm.teacher.batch import MakeCalls, ask_in_batches
 from btrm.teacher.batch_files import BatchFiles
 from btrm.teacher.check import check_settings, check_start
+from btrm.teacher.claims import CALLS, SHARES, claimed
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.forecast import Measured, forecast
 from btrm.teacher.journal import Entry, Journal, forgotten, journals, read_journal, repair
@@ -38,7 +36,7 @@ from btrm.teacher.spending import spending
 from btrm.work import Unit
 
 _LOG = logging.getLogger(__name__)
-PARTS, CALLS, BATCHES, SHARES = "parts", "calls", "batches", ".shares"
+PARTS, BATCHES = "parts", "batches"
 
 
 def check_teacher(config: TeacherConfig, run: StageRun) -> None:
@@ -67,7 +65,7 @@ def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -
         return
     records = read_numbered(run.input(config.pairs), [Unit(cell.name, r) for _, r in todo], config.skip_pairs)
     owed = Owed(cell, pairs, records, config.part_pairs)
-    with _claimed(run, units) as journal:
+    with claimed(run, units) as journal:
         try:
             without = forgotten(run.dir / CALLS)
             for path in journals(run.dir / CALLS):
@@ -86,11 +84,13 @@ def _ask(
 ) -> Iterator[list[Entry]]:
     """Run the asking in this thread, as far as its results are wanted."""
     keys = list(missing)
+    files = BatchFiles(run, run.dir / CALLS / BATCHES, run.dir / SHARES, _share_of(journal))
+    if config.mode == "direct":
+        _refuse_in_batches(files, keys)
     check_calls(config, make(keys))
     with asyncio.Runner() as runner:
         asker = runner.run(open_asker(config, run, journal))
         if config.mode == "batch":
-            files = BatchFiles(run, run.dir / CALLS / BATCHES, run.dir / SHARES, _share_of(journal))
             answers = ask_in_batches(config, run, asker, files, make, keys)
         else:
             answers = asker.run(make(keys))
@@ -106,30 +106,29 @@ def _ask(
             runner.run(asker.close())
 
 
+def _refuse_in_batches(files: BatchFiles, owing: Sequence[RowKey]) -> None:
+    """Raise ConfigError where answers that are owed may come in batches, which are paid for."""
+    owed = set(owing)
+    held: dict[str, int] = {}
+    for batch in files.batches():
+        fate = files.fate(batch)
+        if fate is None or fate.id is not None:
+            count = sum(not owed.isdisjoint(asked.keys) for asked in batch.asked)
+            held |= {(fate and fate.id) or f"{batch.name}, perhaps sent": count} if count else {}
+    if held:
+        told = "; ".join(f"{count} in {batch_id}" for batch_id, count in held.items())
+        raise ConfigError(
+            f"mode direct: calls that are owed are in batches ({told}) and would be paid for twice: collect them with "
+            f"--mode batch; to pay again for what never came of them, move {files.directory} away"
+        )
+
+
 async def _next(answers: AsyncGenerator[list[Entry]]) -> list[Entry] | None:
     return await anext(answers, None)
 
 
 def _share_of(journal: Journal) -> str:
     return journal.path.name.partition(".")[0]
-
-
-@contextmanager
-def _claimed(run: StageRun, units: Sequence[Unit]) -> Generator[Journal]:
-    """Own a share: another attempt at it is fenced, its torn line is mended, and this one has a journal of its own."""
-    first = min(first for unit in units for first, _ in unit.missing)
-    last = max(last for unit in units for _, last in unit.missing)
-    name = f"{first:07d}-{last:07d}"
-    owner = os.environ.get(OWNER)
-    lease = claim(run.dir / SHARES / name, owner or f"pid {os.getpid()}", **({} if owner else {"wait_s": 0.0}))
-    with holding(lease):
-        for path in (run.dir / CALLS).glob(f"{name}.*.jsonl"):
-            repair(path)
-        journal = Journal(run.dir / CALLS / f"{name}.{lease.number:04d}.jsonl")
-        try:
-            yield journal
-        finally:
-            journal.close()
 
 
 def estimate_teacher(config: TeacherConfig, run: StageRun) -> str:
@@ -163,6 +162,8 @@ def run_teacher(config: TeacherConfig, run: StageRun) -> StageResult:
     spent = spending(run.dir / CALLS).to_json()
     told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
     _LOG.info("%d pairs: %s%s", pairs.wanted, told, f"; ${spent['cost_usd']:.2f}" if spent["cost_usd"] else "")
+    if rows != (due := 2 * config.n_samples * pairs.wanted):
+        raise StageError(f"{run.dir}: {rows} of {due} rows; somebody else has changed it meanwhile: run this again")
     results = {"pairs": pairs.wanted, "asked_now": asked, "outcomes": outcomes, **spent}
     return StageResult({"judgements.parquet": rows, PARTS: None, CALLS: None}, results)
 
