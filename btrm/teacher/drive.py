@@ -21,8 +21,10 @@ _LOG = logging.getLogger(__name__)
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
 _DRAIN_S = 20.0  # Slurm's usual grace is 30 s: answers that are under way are waited for, they are paid for
 _GATHER_S = 0.05  # answers that come so close together are handed over together
+_OUTAGE_S = 1800.0  # a server that has answered, and answers nobody now, is waited for so long
 _HOPELESS = 20  # so many calls that fail in a row are not the calls' fault
 _UNREAD_S = 1.0  # for an answer that is there and not read yet
+_TELL_S = 60.0
 _CHECK_S = 1.0  # between two looks for a newer attempt, or for others' word that nobody goes on
 _FULL_S = 1.0  # between two tries of a journal whose disk is full
 # What failed so may have been answered, and charged, all the same.
@@ -31,10 +33,11 @@ _PERHAPS_CHARGED: frozenset[Fault] = frozenset({"timeout", "connection", "garble
 
 @dataclass(slots=True)
 class _Asked:
-    """A call on its way: what went wrong so far, and its turn."""
+    """A call on its way: what went wrong so far, and when; its turn."""
 
     call: Call
     faults: list[Fault]
+    failed: list[float]
     turn: Turn
     sent: float
 
@@ -65,6 +68,9 @@ class Asker:
     _unwritten: int = 0  # answers that a full disk does not take
     _closed: bool = False
     _checked: float = 0.0
+    _answered: float | None = None  # when the last answer came
+    _told: float = 0.0
+    _troubled: int = 0  # calls under way that have failed before
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     _ended: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
     _doubted: list[Entry] = field(default_factory=list[Entry])  # failures since the last answer
@@ -175,6 +181,7 @@ class Asker:
     async def _one(self, call: Call, slots: asyncio.Semaphore) -> None:
         """Ask until there is an answer, or no more hope of one; keep it when it is on disk."""
         faults: list[Fault] = []
+        failed: list[float] = []
         async with slots:
             while True:
                 turn = await self.gate.admit(self.most(call))
@@ -186,10 +193,13 @@ class Asker:
                     continue
                 try:
                     self._under_way += 1
-                    await self._attempt(_Asked(call, faults, turn, time.monotonic()))
+                    await self._attempt(_Asked(call, faults, failed, turn, time.monotonic()))
+                    self._troubled -= bool(faults)
                     return
                 except TransientError as error:
+                    self._troubled += not faults
                     faults.append(error.fault)
+                    failed.append(time.monotonic())
                     wait_s = self._back_off(len(faults), error)
                 finally:
                     self._under_way -= 1
@@ -203,7 +213,7 @@ class Asker:
             charged = asked.turn.most if error.fault in _PERHAPS_CHARGED else Cost()
             await self.gate.settle(asked.turn, charged)
             await self._pause(error, asked.attempts)
-            if asked.attempts < self.max_attempts:
+            if self._counted(asked, error) < self.max_attempts:
                 raise
             entry = self._entry(asked, Reply(str(error), "error"), [*asked.faults, error.fault])
             return await self._doubt(entry)
@@ -223,6 +233,19 @@ class Asker:
             await self.gate.pause(reply.pause_s)
         return await self._believe()
 
+    def _counted(self, asked: _Asked, error: TransientError) -> int:
+        """Return how many tries of a call count: in an outage of the server, those that others' answers came after.
+
+        An outage fails most of what is under way; the few calls at an end that nobody will answer fail by themselves.
+        """
+        now = time.monotonic()
+        if self._answered is None or now - self._answered > _OUTAGE_S or 2 * self._troubled <= self.concurrency:
+            return asked.attempts
+        if now - max(self._told, self._answered) > _TELL_S:
+            self._told = now
+            _LOG.warning("no answer for %.0f s (%s); trying on", now - self._answered, error)
+        return 1 + sum(failed < self._answered for failed in asked.failed)
+
     async def _doubt(self, entry: Entry) -> None:
         """Hold a failure back until another call is answered: where none is, it says nothing about its own call.
 
@@ -237,6 +260,7 @@ class Asker:
 
     async def _believe(self) -> None:
         """Take the failures since the last answer for their calls' own."""
+        self._answered = time.monotonic()
         doubted, self._doubted = self._doubted, []
         for entry in doubted:
             await self._write(entry)

@@ -334,3 +334,18 @@ def test_failures_between_answers_are_their_calls_own(tmp_path: Path) -> None:
         == ["error"] * 19
         == [entry.finish_reason for entry in read_journal(tmp_path / "1-2.1.jsonl")]
     )
+
+
+def test_an_outage_is_no_calls_own_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "_LONGEST_BACKOFF_S", 0.05)
+    down = time.monotonic() + 0.2, time.monotonic() + 2.0
+
+    def some(call: Call, count: int) -> Reply:
+        if down[0] < time.monotonic() < down[1]:
+            raise TransientError("502 Bad Gateway", "server_error")
+        return fine(call, count)
+
+    backend = Backend(some, latency_s=0.01)
+    entries = ask(asker(backend, tmp_path / "0-1.1.jsonl"), calls(400))
+    assert {entry.finish_reason for entry in entries} == {"stop"} and len(entries) == 400
+    assert max(entry.attempts for entry in entries) > 3, "more than a call has by itself"
