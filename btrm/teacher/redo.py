@@ -14,7 +14,6 @@ from btrm.prompts import get_prompt
 from btrm.records import read_judgements
 from btrm.runs import MANIFEST, exclusive, read_request, replace
 from btrm.scores import Outcome, Scale
-from btrm.teacher.base import RowKey
 from btrm.teacher.claims import CALLS, SHARES, live_jobs
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.journal import FORGOTTEN, Forgotten, forgotten, journals, read_journal
@@ -43,15 +42,15 @@ def redo(directory: Path, outcomes: Sequence[str]) -> int:
 
 def _forget(directory: Path, outcomes: set[str], scale: Scale) -> int:
     before = forgotten(directory / CALLS)
-    found = {key for key in _with_outcomes(directory / CALLS, outcomes, scale) if key not in before}
+    found = {key: pair for key, pair in _with_outcomes(directory / CALLS, outcomes, scale) if key not in before}
     if not found:
         return 0
-    parts = _parts_with(directory, {label for _, _, label, *_ in found})
+    parts = _parts_with(directory, set(found.values()))
     (directory / MANIFEST).unlink(missing_ok=True)
     for part in parts:
         part.unlink(missing_ok=True)
     scratch = directory / CALLS / f".{FORGOTTEN}"
-    scratch.write_bytes(b"".join(orjson.dumps(key) + b"\n" for key in sorted(before | found)))
+    scratch.write_bytes(b"".join(orjson.dumps(key) + b"\n" for key in sorted(before | found.keys())))
     replace(scratch, directory / CALLS / FORGOTTEN)
     return len(found)
 
@@ -63,21 +62,23 @@ def _scale(directory: Path) -> Scale:
     return get_prompt(TeacherConfig.build(request.config).prompt).scale
 
 
-def _with_outcomes(calls: Path, outcomes: set[str], scale: Scale) -> Iterator[Forgotten]:
+def _with_outcomes(calls: Path, outcomes: set[str], scale: Scale) -> Iterator[tuple[Forgotten, str]]:
+    """Yield the rows of answers with these outcomes, each with its pair_id."""
     for path in journals(calls):
         for entry in read_journal(path):
-            for key, verdict in zip(entry.keys, verdicts(entry, scale), strict=True):
+            for item, key, verdict in zip(entry.items, entry.keys, verdicts(entry, scale), strict=True):
                 if verdict.score.outcome in outcomes:
-                    yield (entry.request_hash, entry.at, *key)
+                    yield (entry.request_hash, entry.at, *key), item.pair_id
 
 
-def _parts_with(directory: Path, labels: set[str]) -> list[Path]:
-    """Return the parts that hold any of these pairs. Raises ConfigError for rows that no journal has any more."""
-    known = {key for path in journals(directory / CALLS) for entry in read_journal(path) for key in entry.keys}
+def _parts_with(directory: Path, pairs: set[str]) -> list[Path]:
+    """Return the parts that hold any label of these pairs. Raises ConfigError for rows that no journal has any more."""
+    entries = (entry for path in journals(directory / CALLS) for entry in read_journal(path))
+    known = {(item.pair_id, item.side, entry.sample) for entry in entries for item in entry.items}
     found: list[Path] = []
     for part in (part for parts in parts_by_cell(directory / PARTS).values() for part in parts):
-        keys = _keys(read_judgements(part.path, ["label_id", "side", "sample"]))
-        if not labels.intersection(label for label, _, _ in keys):
+        keys = _keys(read_judgements(part.path, ["pair_id", "side", "sample"]))
+        if not pairs.intersection(pair for pair, _, _ in keys):
             continue
         if lost := keys - known:
             raise ConfigError(f"{part.path}: {len(lost)} of its rows are in no journal; put back what was in {CALLS}/")
@@ -85,6 +86,6 @@ def _parts_with(directory: Path, labels: set[str]) -> list[Path]:
     return found
 
 
-def _keys(table: pa.Table) -> set[RowKey]:
-    columns = [table[name].to_pylist() for name in ("label_id", "side", "sample")]
-    return set(cast("zip[RowKey]", zip(*columns, strict=True)))
+def _keys(table: pa.Table) -> set[tuple[str, int, int]]:
+    columns = [table[name].to_pylist() for name in ("pair_id", "side", "sample")]
+    return set(cast("zip[tuple[str, int, int]]", zip(*columns, strict=True)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from btrm.judges.base import request_seed
 from btrm.records import PreferencePair
-from btrm.teacher.base import Call, Reply
+from btrm.teacher.base import Call, Item, Reply
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.journal import Entry, entry_of
 from btrm.teacher.layouts import make_calls
@@ -83,6 +83,11 @@ def keys_of(pairs: Mapping[int, PreferencePair], n_samples: int = 1) -> list[tup
 
 def calls_of(config: TeacherConfig, pairs: Mapping[int, PreferencePair]) -> list[Call]:
     return list(make_calls(config, pairs, keys_of(pairs, config.n_samples)))
+
+
+def by_label(pairs: Mapping[int, PreferencePair]) -> Callable[[Item], list[PreferencePair]]:
+    """What an item counts for where every label has an answer of its own."""
+    return lambda item: [pair for pair in pairs.values() if pair.label_id == item.label_id]
 
 
 def meant(call: Call) -> list[str]:

@@ -10,6 +10,7 @@ from hostile_responses import (
     JUDGES,
     LAYOUTS,
     answered,
+    by_label,
     calls_of,
     honest,
     meant,
@@ -166,11 +167,10 @@ STYLES = {spec.style: spec for spec in PROMPTS.values() if spec.scale is HUNDRED
 @pytest.mark.parametrize("student", STYLES.values(), ids=list(STYLES))
 def test_a_row_has_the_score_and_its_tag_exactly_once(layout: str, form: str, student: PromptSpec) -> None:
     pairs = {number: pair for number, pair in among_others().items() if len(pair.responses[0]) < 1000}
-    labels = {pair.label_id: pair for pair in pairs.values()}
     cell = Cell("part", "rule", "rule", None, student, Sampling(1.0, 1.0, 0, 64), 1, 0)
     for call in calls_of(settings(layout, form, prompt=student.name), pairs):
         for judge in JUDGES:
-            rows = list(judgements(answered(call, judge(call)), cell, labels.get))
+            rows = list(judgements(answered(call, judge(call)), cell, by_label(pairs)))
             for row, numeral in zip(rows, meant(call), strict=True):
                 assert row.score == float(numeral) and row.outcome == "scored"
                 assert row.completion.count("<s>") == row.completion.count("</s>") == 1

@@ -6,7 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_responses import FORMS, LAYOUTS, Said, answered, calls_of, keys_of, meant, pair_of, settings, written
+from hostile_responses import (
+    FORMS,
+    LAYOUTS,
+    Said,
+    answered,
+    by_label,
+    calls_of,
+    keys_of,
+    meant,
+    pair_of,
+    settings,
+    written,
+)
 
 from btrm.data.toy import toy_pairs
 from btrm.judges.base import Sampling
@@ -25,7 +37,6 @@ from btrm.teacher.rows import Owed, judgements
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 PAIRS = {n: pair_of(n, f"one {n}", f"two {n}") for n in range(6)}
-LABELS = {pair.label_id: pair for pair in PAIRS.values()}
 
 
 def cell(prompt: str = "hh_score100_v3", n_samples: int = 1) -> Cell:
@@ -39,17 +50,17 @@ def reasoned(call: Call) -> Entry:
 def test_each_item_has_a_row_with_its_share_of_the_call() -> None:
     call = calls_of(settings("batched", "tags"), PAIRS)[0]
     entry = replace(reasoned(call), usage=Usage(10, 7, 3, 0), usd=0.4)
-    rows = list(judgements(entry, cell(), LABELS.get))
+    rows = list(judgements(entry, cell(), by_label(PAIRS)))
     assert [(row.label_id, row.side) for row in rows] == [(item.label_id, item.side) for item in call.items]
     assert (sum(row.prompt_tokens for row in rows), sum(row.completion_tokens for row in rows)) == (13, 7)
     assert [row.cost_usd for row in rows] == [0.1] * 4
     assert {(row.layout, row.shown_first, row.request_hash) for row in rows} == {("batched", None, "hash")}
-    assert len(list(judgements(entry, cell(), {call.items[1].label_id: PAIRS[1]}.get))) == 1
+    assert len(list(judgements(entry, cell(), by_label({1: PAIRS[1]})))) == 1
 
 
 def test_the_order_of_a_pair_is_in_its_rows() -> None:
     for call in calls_of(settings("pairwise", "schema"), PAIRS):
-        rows = list(judgements(reasoned(call), cell(), LABELS.get))
+        rows = list(judgements(reasoned(call), cell(), by_label(PAIRS)))
         assert [row.shown_first for row in rows] == [True, False]
         assert [row.side for row in rows] == [item.side for item in call.items]
 
@@ -57,13 +68,13 @@ def test_the_order_of_a_pair_is_in_its_rows() -> None:
 @pytest.mark.parametrize("prompt", [name for name, spec in PROMPTS.items() if spec.scale.name == "score100"])
 def test_an_answer_is_put_in_the_prompts_own_form_with_its_analysis(prompt: str) -> None:
     call = calls_of(settings("pointwise", "schema", prompt=prompt), PAIRS)[0]
-    (row,) = judgements(reasoned(call), cell(prompt), LABELS.get)
+    (row,) = judgements(reasoned(call), cell(prompt), by_label(PAIRS))
     tag, reason = f"<s>{meant(call)[0]}</s>", "Good enough."
     first = PROMPTS[prompt].style == "score_first"
     assert row.completion == (f"{tag}\n{reason}" if first else f"{reason}\n{tag}")
     assert parse_score(row.completion, PROMPTS[prompt].parser).value == row.score
     bare = answered(call, written(call, [Said("")] * len(call.items)))
-    assert [row.completion for row in judgements(bare, cell(prompt), LABELS.get)] == [tag]
+    assert [row.completion for row in judgements(bare, cell(prompt), by_label(PAIRS))] == [tag]
 
 
 @each_layout
@@ -79,7 +90,7 @@ def test_an_answer_is_put_in_the_prompts_own_form_with_its_analysis(prompt: str)
 )
 def test_an_answer_without_scores_is_kept_as_an_outcome(layout: str, finish: str, outcome: str) -> None:
     call = calls_of(settings(layout, "tags"), PAIRS)[0]
-    rows = list(judgements(answered(call, "I <s>77</s> cannot.", finish), cell(), LABELS.get))
+    rows = list(judgements(answered(call, "I <s>77</s> cannot.", finish), cell(), by_label(PAIRS)))
     assert len(rows) == len(call.items)
     assert {(row.outcome, row.score, row.finish_reason) for row in rows} == {(outcome, None, finish)}
     assert {row.completion for row in rows} == {"I  cannot."}

@@ -4,7 +4,7 @@ import asyncio
 from itertools import islice
 
 import pytest
-from hostile_responses import FORMS, HOSTILE, LAYOUTS, answered, calls_of, pair_of, settings
+from hostile_responses import FORMS, HOSTILE, LAYOUTS, answered, by_label, calls_of, pair_of, settings
 
 from btrm.data.toy import toy_pairs
 from btrm.judges.base import Sampling, make_request
@@ -24,11 +24,10 @@ def taught(config: TeacherConfig, pairs: dict[int, PreferencePair]) -> dict[RowK
     async def ask() -> dict[RowKey, str]:
         backend = RuleBackend(config)
         cell = Cell("part", "r", "r", None, get_prompt(config.prompt), Sampling(1.0, 1.0, 0, 9), config.n_samples, 0)
-        labels = {pair.label_id: pair for pair in pairs.values()}
         rows: dict[RowKey, str] = {}
         for call in calls_of(config, pairs):
             reply = await backend.ask(call)
-            for row in judgements(answered(call, reply.text, reply.finish_reason), cell, labels.get):
+            for row in judgements(answered(call, reply.text, reply.finish_reason), cell, by_label(pairs)):
                 assert row.outcome == "scored" and reply.usage.input > 0 and reply.usage.output > 0
                 rows[row.label_id, row.side, row.sample] = row.completion
         await backend.close()
