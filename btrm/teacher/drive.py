@@ -236,10 +236,10 @@ class Asker:
     def _counted(self, asked: _Asked, error: TransientError) -> int:
         """Return how many tries of a call count: in an outage of the server, those that others' answers came after.
 
-        An outage fails most of what is under way; the few calls at an end that nobody will answer fail by themselves.
+        An outage fails all that is under way; the few calls at an end that nobody will answer fail by themselves.
         """
         now = time.monotonic()
-        if self._answered is None or now - self._answered > _OUTAGE_S or 2 * self._troubled <= self.concurrency:
+        if self._answered is None or now - self._answered > _OUTAGE_S or self._troubled < self.concurrency:
             return asked.attempts
         if now - max(self._told, self._answered) > _TELL_S:
             self._told = now
