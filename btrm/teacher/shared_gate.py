@@ -15,14 +15,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 from btrm.teacher.base import HaltError
 from btrm.teacher.chain import Chain
 from btrm.teacher.gate import Cost, Turn
-from btrm.teacher.gate_step import Said, Step, job_id
-from btrm.teacher.tally import AHEAD_S, Halt, Limits, Tally
+from btrm.teacher.gate_step import NO_MONEY, Said, Step, job_id
+from btrm.teacher.tally import AHEAD_S, LONGEST_PAUSE_S, Halt, Limits, Tally
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +33,9 @@ _POLL_S = 1.0  # a halt is seen by all within this
 _STEP_S = 0.05  # between two steps of one shard
 _GOOD_S = 0.75  # a turn that is not taken by then is given back: after a pause, or a process that stood still
 _SPREAD_S = 5.0  # calls that a pause held back go on over so long
+_LONG_PAUSE_S = 60.0  # a person who starts anew does not wait so long for what an earlier job was told
+_TOLD_PAUSE_S = 5.0  # shorter ones are no news
+_TELL_S = 30.0  # between two words about the same trouble
 _PATIENCE_S = 60.0  # a file system that fails for longer ends the share
 
 
@@ -51,10 +55,12 @@ class SharedGate:
         self._stale_s = 2 * timeout_s
         self._waiters: deque[_Waiter] = deque()
         self._said = Said()
-        self._spent = self._held = 0.0
+        self._spent = self._perhaps = self._held = 0.0
         self._halted: HaltError | None = None
         self._failed: Exception | None = None
         self._paused_until = 0.0
+        self._complained = float("-inf")
+        self._told_short = False
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "gate")
         self._stepping = asyncio.Lock()
@@ -63,11 +69,14 @@ class SharedGate:
     async def open(self, spent: dict[str, float]) -> SharedGate:
         """Take part. `spent` is what the journals on disk tell, in dollars; the word of an earlier job is forgotten."""
 
-        def join(record: bytes, _now: float) -> bytes | None:
+        def join(record: bytes, now: float) -> bytes | None:
             tally = Tally.from_bytes(record)
+            tally.mend(self._limits, now)
             tally.spent |= {name: max(usd, tally.spent.get(name, 0.0)) for name, usd in spent.items()}
             if tally.halted and tally.halted.job != job_id():
                 tally.halted = None
+            if tally.paused_by != job_id() and tally.paused_until > now + _LONG_PAUSE_S:
+                tally.paused_until = 0.0
             joined.append(tally)
             return tally.to_bytes()
 
@@ -88,7 +97,7 @@ class SharedGate:
                 return Turn(most)
             turn = Turn(most, await self._turn(most))
             try:
-                await asyncio.sleep(turn.at - self._chain.clock.now())
+                await asyncio.sleep(min(turn.at - self._chain.clock.now(), 2 * AHEAD_S))  # the clock may be set back
                 self.check()
             except BaseException:
                 self._unused(turn)
@@ -114,6 +123,8 @@ class SharedGate:
         if not self._limits.any:
             return
         self._unused(turn, spent)
+        if spent == turn.most:  # an answer hardly costs the very most: this is one that never came
+            self._perhaps += spent.usd
         if spent.tokens:
             self._said.used.append(spent.tokens)
 
@@ -134,9 +145,18 @@ class SharedGate:
         """Hold all shards back for so long, by the file system's clock."""
         until = self._chain.clock.now() + seconds
         if until > self._paused_until + _GOOD_S:
-            _LOG.info("the API asks for a pause of %.0f s", seconds)
-            self._paused_until = self._said.paused_until = until
+            self._said.paused_until = until
+            self._hold(until)
             self._wake.set()
+
+    def _hold(self, until: float) -> None:
+        """Send nothing until then, and say so."""
+        if until <= self._paused_until:
+            return
+        left = until - max(self._paused_until, self._chain.clock.now())
+        self._paused_until = until
+        if left > _TOLD_PAUSE_S:
+            _LOG.warning("nothing is sent until %s: the API asks for that", _clock_time(until))
 
     async def halt(self, error: HaltError) -> None:
         """Stop all shards; the first word stays."""
@@ -176,13 +196,18 @@ class SharedGate:
                 last = time.monotonic()
             except OSError as error:
                 delay = _POLL_S
-                _LOG.warning("the shared gate: %s; looking again", error)
+                self._complain(error)
                 if time.monotonic() - last > _PATIENCE_S:
                     self._fail(error)
             except Exception as error:
                 self._fail(error)
             if self._waiters:
                 self._wake.set()
+
+    def _complain(self, error: OSError) -> None:
+        if time.monotonic() - self._complained > _TELL_S:
+            self._complained = time.monotonic()
+            _LOG.warning("the shared gate: %s; trying again every second, nothing is sent meanwhile", error)
 
     def _fail(self, error: Exception) -> None:
         """Let nobody wait any more."""
@@ -201,12 +226,14 @@ class SharedGate:
             self._waiters.popleft()
         said, self._said = self._said, Said()
         asking = [] if leaving else [waiter.most for waiter in self._waiters]
-        step = Step(self._name, self._limits, self._stale_s, said, asking, self._spent, self._held, leaving)
+        step = Step(self._name, self._limits, self._stale_s, said, asking, self._spent, self._perhaps, self._held)
+        step.leaving = leaving
         try:
-            self._learn(await self._in_thread(step.make, self._chain))
+            tally = await self._in_thread(step.make, self._chain)
         except BaseException:
             self._said.add(said)
             raise
+        self._learn(tally)
         for at in step.turns:
             waiter = self._waiters.popleft()
             self._held += waiter.most.usd
@@ -218,16 +245,36 @@ class SharedGate:
             self._refuse(self._halted)
         if not self._waiters:
             return _STEP_S
+        if step.short:
+            self._tell_short(tally)
         # Turns that are taken in the middle of what is ahead leave none out, whoever comes next.
         late = step.free - AHEAD_S - self._chain.clock.now()
         return min(max(late, 0.0) + AHEAD_S * random.uniform(0.2, 0.5), _POLL_S)
 
     def _learn(self, tally: Tally) -> None:
-        if tally.paused_until > self._paused_until:
-            self._paused_until = tally.paused_until
+        self._hold(tally.paused_until)
+        self._paused_until = min(self._paused_until, self._chain.clock.now() + LONGEST_PAUSE_S)
         if tally.halted is not None:
             self._halted = tally.halted.error()
+
+    def _tell_short(self, tally: Tally) -> None:
+        """Say once that only others can let this shard go on: what they hold of the budget may be a dead one's."""
+        others = [held for name, held in tally.held.items() if name != self._name and held.usd > NO_MONEY]
+        if self._told_short or self._held > NO_MONEY or not others:
+            return
+        self._told_short = True
+        usd, until = sum(held.usd for held in others), min(held.at for held in others) + self._stale_s
+        _LOG.warning(
+            "waiting for money: calls of %d other shards may cost $%.4f of the budget; "
+            "a shard that says nothing until %s is taken for killed, and what it holds for spent",
+            *(len(others), usd, _clock_time(until)),
+        )
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         call = partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+
+def _clock_time(at: float) -> str:
+    """Return a time of the file system's clock for people."""
+    return f"{datetime.fromtimestamp(at):%H:%M:%S}"

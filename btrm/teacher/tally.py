@@ -15,6 +15,8 @@ from btrm.teacher.gate import Cost
 # Calls are spaced for a minute of 61.2 s: what is sent up to a second later than granted keeps the limit too.
 _MINUTE_S = 61.2
 AHEAD_S = 1.5  # turns are taken so long before they come: a shard that dies costs no more than its own of them
+LONGEST_PAUSE_S = 3600.0
+_CLOCKS_S = 1.0  # by which the clocks of nodes may differ
 _NEW = 0.05  # weight of the newest call in the mean
 
 
@@ -59,8 +61,9 @@ class Tally:
     """What the shards share. Times are the file system's, in seconds since 1970.
 
     `requests` and `tokens` are the next free times of each rate; `window` are the tokens granted in each second of the
-    last minute, at most until a call is settled; `mean` is the mean of what calls used. `spent` and `held` are dollars
-    by journal. What a shard that was killed held stays held: its calls may have been charged.
+    last minute, at most until a call is settled; `mean` is the mean of what calls used. `paused_by` is the job that was
+    told to pause. `spent` and `held` are dollars by journal; `perhaps` is what of `spent` calls may have cost whose
+    answers never came. What a shard that was killed held stays held: its calls may have been charged.
     """
 
     requests: float = 0.0
@@ -71,6 +74,8 @@ class Tally:
     spent: dict[str, float] = field(default_factory=dict[str, float])
     held: dict[str, Held] = field(default_factory=dict[str, Held])
     halted: Halt | None = None
+    paused_by: str = ""
+    perhaps: dict[str, float] = field(default_factory=dict[str, float])
 
     @classmethod
     def from_bytes(cls, record: bytes) -> Tally:
@@ -87,6 +92,23 @@ class Tally:
     def to_bytes(self) -> bytes:
         """Return the record."""
         return orjson.dumps(asdict(self), option=orjson.OPT_NON_STR_KEYS)
+
+    def mend(self, limits: Limits, now: float) -> bool:
+        """Correct times further ahead than anybody goes under these limits; say whether there were any.
+
+        The clock was set back, or the limits were lower before.
+        """
+        before = (self.requests, self.tokens, self.paused_until, self.window)
+        ahead = now + AHEAD_S
+        self.requests = _within(self.requests, ahead + (_MINUTE_S / limits.rpm if limits.rpm else 0.0))
+        spacing = min(self.mean or limits.tpm, limits.tpm) * _MINUTE_S / limits.tpm if limits.tpm else 0.0
+        self.tokens = _within(self.tokens, ahead + spacing)
+        self.paused_until = _within(self.paused_until, now + LONGEST_PAUSE_S)
+        self.window = {}
+        for second, tokens in before[3].items():
+            second = math.floor(_within(second, ahead))
+            self.window[second] = self.window.get(second, 0) + tokens
+        return before != (self.requests, self.tokens, self.paused_until, self.window)
 
     def take(self, limits: Limits, most: Cost, now: float) -> float | None:
         """Take a turn and return its time, at most AHEAD_S from now; None where there is none so soon.
@@ -153,12 +175,20 @@ class Tally:
         lost = sum(held.usd for held in self.held.values() if held.at < stale)
         if spent + lost + usd <= limits.budget_usd:
             return False
+        perhaps = sum(self.perhaps.values())
+        doubts = {"calls whose answer never came": perhaps, "calls whose shard was killed": lost}
+        told = " and ".join(f"${some:.4f} by {calls}" for calls, some in doubts.items() if some)
         raise HaltError(
-            f"${spent:.4f} of budget_usd {limits.budget_usd:g} are spent"
-            + (f", ${lost:.4f} may be, by calls whose shard was killed" if lost else "")
+            f"${spent - perhaps:.4f} of budget_usd {limits.budget_usd:g} are spent"
+            + (f", ${perhaps + lost:.4f} perhaps ({told})" if told else "")
             + f", and the next call may cost ${usd:.4f}: a larger --budget-usd goes on",
             "budget",
         )
+
+
+def _within(at: float, latest: float) -> float:
+    """Return a time, or the latest that it can be; what another node's clock may explain stays."""
+    return latest if at > latest + _CLOCKS_S else at
 
 
 def check_size(limits: Limits, most: Cost) -> None:

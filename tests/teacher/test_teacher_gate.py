@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 from multiprocessing.context import SpawnProcess
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from btrm.config import ConfigError
-from btrm.teacher import shared_gate, tally
+from btrm.teacher import gate_step, shared_gate, tally
 from btrm.teacher.base import HaltError
 from btrm.teacher.chain import Chain
 from btrm.teacher.gate import Cost
+from btrm.teacher.gate_step import Said, Step
 from btrm.teacher.shared_gate import SharedGate
 from btrm.teacher.tally import Limits, Tally
 
@@ -26,7 +28,7 @@ NOW = 1_000_000.0
 
 @pytest.fixture(autouse=True)
 def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"):
+    for name in ("BTRM_OWNER", "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -95,7 +97,7 @@ def test_a_budget_waits_for_calls_under_way_and_halts_when_it_is_spent() -> None
     state.spent, state.held = {"a": 0.5}, {"b": tally.Held(0.4, NOW)}
     assert state.affords(limits, 0.1, NOW - 10)
     assert not state.affords(limits, 0.2, NOW - 10)  # what b does not use will be there
-    with pytest.raises(HaltError, match=r"\$0\.5000 of budget_usd 1 .* \$0\.4000 may be, .* cost \$0\.2000"):
+    with pytest.raises(HaltError, match=r"\$0\.5000 of budget_usd 1 .* \$0\.4000 perhaps .* cost \$0\.2000"):
         state.affords(limits, 0.2, NOW + 10)  # b is dead
     with pytest.raises(HaltError, match="budget_usd 1"):
         state.affords(limits, 0.6, NOW - 10)
@@ -265,12 +267,142 @@ def test_a_halt_stays_for_its_own_array_and_not_for_the_next(tmp_path: Path, mon
         finally:
             await shared.close()
 
+    monkeypatch.setenv("BTRM_OWNER", "job 7")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     asyncio.run(ask())
     with pytest.raises(HaltError, match="no such key"):
         asyncio.run(ask())
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "8")
     asyncio.run(ask())
+
+
+def test_a_halt_ends_with_its_process_where_no_runner_has_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask() -> None:
+        shared = await gate(tmp_path, Limits())
+        try:
+            await shared.admit(Cost())
+            await shared.halt(HaltError("no such key", "auth"))
+        finally:
+            await shared.close()
+
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # one allocation, in which btrm is run by hand, again and again
+    asyncio.run(ask())
+    with pytest.raises(HaltError, match="no such key"):
+        asyncio.run(ask())
+    monkeypatch.setattr(gate_step, "_PROCESS", "another process, perhaps of the same number")
+    asyncio.run(ask())
+
+
+def test_a_long_pause_of_an_earlier_job_is_forgotten_and_told_in_every_shard_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask(pause_s: float = 0.0) -> float:
+        one, other = await gate(tmp_path, Limits()), await gate(tmp_path, Limits(), "9-19.0001.jsonl")
+        if pause_s:
+            await one.pause(pause_s)
+            await asyncio.sleep(1.5)
+        left = other._paused_until - other._chain.clock.now()  # pyright: ignore[reportPrivateUsage]
+        await one.close()
+        await other.close()
+        return left
+
+    assert asyncio.run(ask(1800)) > 1700
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 2 and all(re.fullmatch(r"nothing is sent until \d\d:\d\d:\d\d: .*", line) for line in told)
+    assert asyncio.run(ask()) > 1700  # the same job
+    monkeypatch.setattr(gate_step, "_PROCESS", "another")
+    assert asyncio.run(ask()) < 0
+
+
+def test_times_too_far_ahead_are_mended_once_and_for_all(tmp_path: Path) -> None:
+    chain, limits = Chain(tmp_path), Limits(rpm=600, tpm=60_000)
+    chain.look()
+    late = chain.clock.now() + 86_400  # the clock was set back by a day
+    state = Tally(late, late, 100.0, {int(late): 60_000}, late)
+    paused = Tally.from_bytes(state.to_bytes())
+    assert paused.mend(limits, chain.clock.now()) and paused.paused_until <= chain.clock.now() + 3600
+    state.paused_until = 0.0
+    chain.update(lambda _record, _now: state.to_bytes())
+    step = Step("a", limits, 60.0, Said(), [Cost(100)], 0.0, 0.0, 0.0)
+    step.make(chain)
+    found, now = Tally.from_bytes(chain.look()), chain.clock.now()
+    assert found.requests <= now + 1.7 and found.tokens <= now + 1.7
+    assert list(found.window.values()) == [60_000] and max(found.window) <= now + 1.5
+    assert not found.mend(limits, now)
+
+
+def test_times_that_are_as_they_should_be_stay() -> None:
+    limits, state, now = Limits(rpm=6000, tpm=60_000), Tally(), NOW
+    for _ in range(1000):
+        before = Tally.from_bytes(state.to_bytes())
+        assert not state.mend(limits, now - 0.5) and state == before  # seen by a node whose clock is behind
+        if state.take(limits, Cost(10), now) is None:
+            now += 0.3
+    slow = Tally()
+    slow.take(Limits(rpm=1), Cost(), NOW)
+    assert slow.free(Limits(rpm=600), Cost(), NOW) > NOW + 60
+    assert slow.mend(Limits(rpm=600), NOW) and slow.free(Limits(rpm=600), Cost(), NOW) < NOW + 2
+
+
+def test_a_budgets_end_tells_what_is_doubtful_and_how_to_go_on(tmp_path: Path) -> None:
+    async def ask() -> None:
+        shared = await gate(tmp_path, Limits(budget_usd=1.0))
+        await shared.settle(await shared.admit(Cost(100, 0.5)), Cost(50, 0.25))
+        lost = await shared.admit(Cost(100, 0.5))
+        await shared.settle(lost, lost.most)
+        try:
+            await shared.admit(Cost(100, 0.5))
+        finally:
+            await shared.close()
+
+    with pytest.raises(HaltError) as caught:
+        asyncio.run(ask())
+    told = str(caught.value)
+    assert "$0.2500 of budget_usd 1 are spent, $0.5000 perhaps ($0.5000 by calls whose answer never came)" in told
+    assert "--budget-usd" in told and f"remove {tmp_path}" in told
+    state = Tally(spent={"a": 1.0})
+    with pytest.raises(HaltError) as caught:
+        state.affords(Limits(budget_usd=1.0), 0.1, NOW)
+    assert "perhaps" not in str(caught.value)
+
+
+def test_waiting_for_what_others_hold_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def ask() -> None:
+        dead = await gate(tmp_path, Limits(budget_usd=1.0))
+        await dead.admit(Cost(usd=0.9))
+        one = await gate(tmp_path, Limits(budget_usd=1.0), "9-19.0001.jsonl", timeout_s=1.0)
+        with pytest.raises(HaltError, match=r"\$0\.9000 by calls whose shard was killed"):
+            await one.admit(Cost(usd=0.5))
+        await one.close()
+        await dead.close()
+
+    asyncio.run(ask())
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "calls of 1 other shards may cost $0.9000" in told
+
+
+def test_a_file_system_that_fails_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> None:
+        shared = await gate(tmp_path, Limits(rpm=60_000))
+
+        def full(_step: Step, _chain: Chain) -> Tally:
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(Step, "make", full)
+        monkeypatch.setattr(shared_gate, "_POLL_S", 0.05)
+        waiting = asyncio.create_task(shared.admit(Cost()))
+        await asyncio.sleep(0.6)
+        monkeypatch.undo()
+        await asyncio.wait_for(waiting, 2)
+        await shared.close()
+
+    asyncio.run(ask())
+    [told] = [record.getMessage() for record in caplog.records]
+    assert "no space left on device" in told
 
 
 def test_turns_that_nobody_takes_are_given_back(tmp_path: Path) -> None:
