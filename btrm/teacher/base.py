@@ -116,7 +116,8 @@ class TeacherError(Exception):
     """A call that was not answered. The message is for people and holds no key."""
 
 
-Fault = Literal["rate_limited", "overloaded", "server_error", "timeout", "connection", "garbled"]
+# `unreachable`: nothing was sent. `connection`: it was lost after that.
+Fault = Literal["rate_limited", "overloaded", "server_error", "timeout", "unreachable", "connection", "garbled"]
 
 
 class TransientError(TeacherError):
@@ -139,11 +140,11 @@ class RequestError(TeacherError):
         self.finish_reason: FinishReason = finish_reason
 
 
-HaltCause = Literal["auth", "quota", "model", "budget", "failing"]
+HaltCause = Literal["auth", "quota", "model", "budget", "batch", "failing"]
 
 
 class HaltError(TeacherError):
-    """Nobody who asks so will be answered: a wrong key, no money, no such model, nothing but errors.
+    """Nobody who asks so will be answered: a wrong key, no money, no such model, a lost batch, nothing but errors.
 
     Everyone stops, with this message.
     """

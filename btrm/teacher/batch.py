@@ -33,7 +33,8 @@ from btrm.teacher.journal import Entry, forgotten
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 20.0
-_NOT_TAKEN: frozenset[Fault] = frozenset({"rate_limited", "overloaded"})  # the API has said so: nothing to look for
+# The API has said so, or heard nothing: there is nothing to look for.
+_NOT_TAKEN: frozenset[Fault] = frozenset({"rate_limited", "overloaded", "unreachable"})
 MakeCalls = Callable[[Collection[RowKey]], Iterable[Call]]
 
 

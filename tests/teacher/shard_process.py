@@ -16,6 +16,8 @@ def main() -> None:
     """Do the share; to be killed at any moment and started again."""
     root, config, element, elements = sys.argv[1:]
     os.environ.pop("BTRM_OWNER", None)
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        os.environ["BTRM_OWNER"] = f"job {array}_{element}"
     do_share(TeacherConfig.build(json.loads(Path(config).read_text())), Path(root), int(element), int(elements))
 
 

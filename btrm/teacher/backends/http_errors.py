@@ -18,6 +18,7 @@ _LONGEST_MESSAGE = 500
 # Libraries that the SDKs speak HTTP with: what they raise, and these errors, are a connection that failed.
 _HTTP = {"httpx", "httpx2", "httpcore", "httpcore2", "aiohttp", "anyio", "h11", "ssl"}
 _LOST = {"APIConnectionError", "OSError"}
+_UNSENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ClientConnectorError", "ConnectionTimeoutError"}
 _GARBLED = {"JSONDecodeError", "DecodingError", "UnknownApiResponseError", "ValidationError"}
 
 _QUOTA = re.compile(r"insufficient_quota|billing|spend_limit")
@@ -90,17 +91,29 @@ def _halts(problem: Problem) -> HaltCause | None:
 
 
 def lost(error: Exception) -> TransientError | None:
-    """Return what an exception without a status means: no answer in time, a lost connection, a broken answer.
+    """Return what an exception without a status means; None for an error of ours.
 
-    None for an error of ours.
+    Nobody was there, no answer came in time, the connection was lost, or the answer is broken.
     """
     kinds = [(kind.__module__, kind.__name__) for kind in type(error).__mro__]
+    if unsent := _unsent(error):
+        return TransientError(f"the server cannot be reached ({unsent})", "unreachable")
     if any("Timeout" in name for _, name in kinds):
         return TransientError(f"no answer in time ({kinds[0][1]})", "timeout")
     if isinstance(error, UnicodeDecodeError) or any(name in _GARBLED for _, name in kinds):
         return TransientError(f"an answer that cannot be read ({kinds[0][1]})", "garbled")
     if any(name in _LOST or module.partition(".")[0] in _HTTP for module, name in kinds):
         return TransientError(f"the connection was lost ({kinds[0][1]})", "connection")
+    return None
+
+
+def _unsent(error: BaseException | None) -> str | None:
+    """Return the name of what says that nothing was sent: an HTTP library's error, which an SDK's own may hide."""
+    while error is not None:
+        for kind in type(error).__mro__:
+            if kind.__name__ in _UNSENT and kind.__module__.partition(".")[0] in _HTTP:
+                return kind.__name__
+        error = error.__cause__
     return None
 
 
