@@ -21,7 +21,8 @@ _LOG = logging.getLogger(__name__)
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 1.0, 60.0
 _DRAIN_S = 20.0  # Slurm's usual grace is 30 s: answers that are under way are waited for, they are paid for
 _GATHER_S = 0.05  # answers that come so close together are handed over together
-_OUTAGE_S = 1800.0  # a server that has answered, and answers nobody now, is waited for so long
+# A server that has answered, and answers nobody now: how long until that is an outage, and until nobody waits for it.
+_SILENT_S, _OUTAGE_S = 5.0, 1800.0
 _HOPELESS = 20  # so many calls that fail in a row are not the calls' fault
 _UNREAD_S = 1.0  # for an answer that is there and not read yet
 _TELL_S = 60.0
@@ -68,7 +69,7 @@ class Asker:
     _unwritten: int = 0  # answers that a full disk does not take
     _closed: bool = False
     _checked: float = 0.0
-    _answered: float | None = None  # when the last answer came
+    _answered: float = math.inf  # when the last answer came
     _told: float = 0.0
     _troubled: int = 0  # calls under way that have failed before
     _tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -239,11 +240,12 @@ class Asker:
         An outage fails all that is under way; the few calls at an end that nobody will answer fail by themselves.
         """
         now = time.monotonic()
-        if self._answered is None or now - self._answered > _OUTAGE_S or self._troubled < self.concurrency:
+        silent_s = now - self._answered
+        if not _SILENT_S < silent_s < _OUTAGE_S or self._troubled < self.concurrency:
             return asked.attempts
         if now - max(self._told, self._answered) > _TELL_S:
             self._told = now
-            _LOG.warning("no answer for %.0f s (%s); trying on", now - self._answered, error)
+            _LOG.warning("no answer for %.0f s (%s); trying on", silent_s, error)
         return 1 + sum(failed < self._answered for failed in asked.failed)
 
     async def _doubt(self, entry: Entry) -> None:

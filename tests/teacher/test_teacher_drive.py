@@ -338,6 +338,7 @@ def test_failures_between_answers_are_their_calls_own(tmp_path: Path) -> None:
 
 def test_an_outage_is_no_calls_own_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drive, "_LONGEST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(drive, "_SILENT_S", 0.0)
     down = time.monotonic() + 0.2, time.monotonic() + 2.0
 
     def some(call: Call, count: int) -> Reply:
