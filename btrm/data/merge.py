@@ -1,10 +1,13 @@
 """Several answers about a pair become one verdict of it.
 
 - none: every answer stands for itself;
-- mean: a side's score is the mean of its scored answers, of all samples and teachers alike;
+- mean: a side's score is the mean over samples, of all teachers alike;
 - vote: each sample votes for the side that it scores higher, and equal scores vote for neither. The side with more
   votes wins; each side's score is the median over the samples that voted so. A tie of votes is a tie: both sides get
   the median of all scores.
+
+Means and votes are over the samples that have scored both sides, wherever there is one: else the sides would be
+compared by different samples' scales. What the other samples have scored is left out as unpaired.
 
 Scores are rounded to the scale's decimals, halves up, so that a vote that is won stays won; a side's rationale is that
 of the answer, among those that its score is made of, nearest to it (the first of several).
@@ -37,13 +40,14 @@ class Verdict:
 
     teacher: int | None
     sides: tuple[Side | None, Side | None]
+    scale: Scale
     left_out: list[tuple[Answer, str]] = field(default_factory=list[tuple[Answer, str]])
 
     @property
     def margin(self) -> float | None:
-        """Side 0's score less side 1's; None where either has none."""
+        """Side 0's score less side 1's, in the scale's own steps (4.1 - 3.6 is 0.5); None where either has none."""
         one, other = self.sides
-        return None if one is None or other is None else one.score - other.score
+        return None if one is None or other is None else round(one.score - other.score, self.scale.decimals)
 
 
 def verdicts(merge: Merge, samples: Mapping[Sample, Sequence[Answer]], scale: Scale) -> list[Verdict]:
@@ -54,31 +58,43 @@ def verdicts(merge: Merge, samples: Mapping[Sample, Sequence[Answer]], scale: Sc
 
 
 def _mean(samples: Sequence[Sequence[Answer]], scale: Scale, teacher: int | None = None) -> Verdict:
-    answers = [answer for sides in samples for answer in sides]
+    paired, left_out = _paired(samples)
+    answers = [answer for sides in paired for answer in sides]
     one, other = (_side(mine, _rounded_mean(_units(mine, scale)), scale) for mine in _by_side(answers))
-    return Verdict(teacher, (one, other), _unscored(answers))
+    return Verdict(teacher, (one, other), scale, left_out)
 
 
 def _vote(samples: Sequence[Sequence[Answer]], scale: Scale) -> Verdict:
-    answers = [answer for sides in samples for answer in sides]
-    votes = [_vote_of(sides) for sides in samples]
+    paired, left_out = _paired(samples)
+    votes = [_vote_of(sides) for sides in paired]
     lead = votes.count(1) - votes.count(-1)
     if lead == 0:
-        return _undecided(answers, votes, scale)
+        pool = [answer for sides in paired for answer in sides]
+        return Verdict(None, _undecided(pool, votes, scale), scale, left_out)
     winner = 1 if lead > 0 else -1
-    voted = list(zip(samples, votes, strict=True))
+    voted = list(zip(paired, votes, strict=True))
     voters = [a for sides, vote in voted if vote == winner for a in sides]
     outvoted = [(a, "outvoted") for sides, vote in voted if vote != winner for a in sides if _is_scored(a)]
     one, other = (_side(mine, _median(_units(mine, scale)), scale) for mine in _by_side(voters))
-    return Verdict(None, (one, other), [*_unscored(answers), *outvoted])
+    return Verdict(None, (one, other), scale, [*left_out, *outvoted])
 
 
-def _undecided(answers: Sequence[Answer], votes: Sequence[int | None], scale: Scale) -> Verdict:
+def _paired(samples: Sequence[Sequence[Answer]]) -> tuple[Sequence[Sequence[Answer]], list[tuple[Answer, str]]]:
+    """Return the samples with both sides scored, or all where there is none; and the answers that are in no score."""
+    unscored = _unscored(answer for sides in samples for answer in sides)
+    whole = [sides for sides in samples if _vote_of(sides) is not None]
+    if not whole:
+        return samples, unscored
+    lone = [(a, "unpaired") for sides in samples if _vote_of(sides) is None for a in sides if _is_scored(a)]
+    return whole, [*unscored, *lone]
+
+
+def _undecided(answers: Sequence[Answer], votes: Sequence[int | None], scale: Scale) -> tuple[Side | None, Side | None]:
     """Return a tie, both sides at one score; or, where no sample has scored both, each side at its own."""
     sides = _by_side(answers)
     pools = sides if all(vote is None for vote in votes) else [[a for mine in sides for a in mine]] * 2
     one, other = (_side(mine, _median(_units(pool, scale)), scale) for mine, pool in zip(sides, pools, strict=True))
-    return Verdict(None, (one, other), _unscored(answers))
+    return one, other
 
 
 def _vote_of(sides: Iterable[Answer]) -> int | None:

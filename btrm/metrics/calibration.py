@@ -15,6 +15,7 @@ import numpy as np
 from btrm.metrics.pairwise import Floats
 
 _BISECTIONS = 200
+_ROUNDING = 1e-9  # of the widest margin: far below a step of any scale, far above a float's error
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,14 @@ class Calibration:
 
 
 def margin_bins(margin_P: Floats, widest: float, bins: int = 10) -> list[MarginBin]:
-    """Return equal bins of |margin| in [0, widest]; `margin_P` is the preferred side's score less the other's."""
+    """Return equal bins of |margin| in [0, widest]; `margin_P` is the preferred side's score less the other's.
+
+    A margin that is an edge but for a float's error lies in the bin above it.
+    """
     edges = np.linspace(0.0, widest, bins + 1)
-    place_P = np.clip(np.searchsorted(edges, np.abs(margin_P), side="right") - 1, 0, bins - 1)
+    # 1.2 is a lower edge of [0, 4], though its float is below that of 3 * 0.4
+    margin = np.abs(margin_P) + _ROUNDING * widest
+    place_P = np.clip(np.searchsorted(edges, margin, side="right") - 1, 0, bins - 1)
     n = np.bincount(place_P, minlength=bins)
     right = np.bincount(place_P, 0.5 + 0.5 * np.sign(margin_P), bins)
     return [

@@ -30,7 +30,7 @@ class Votes:
 
 @dataclass(frozen=True, slots=True)
 class Majority:
-    """The accuracy of a majority of `k` answers, over the `pairs` that have so many."""
+    """The expected accuracy of a majority of `k` answers; `pairs` is how many it is over, the same for every k."""
 
     k: int
     pairs: int
@@ -38,12 +38,16 @@ class Majority:
 
 
 def majorities(votes: Sequence[Votes]) -> list[Majority]:
-    """Return the expected accuracy of a majority of k answers, for k = 1 .. n: the mean over all subsets of size k."""
+    """Return the expected accuracy of a majority of k answers, for k = 1 .. n: the mean over all subsets of size k.
+
+    n is the most answers that a pair has, and only the pairs with so many count: pairs with fewer may be others in
+    kind, and a curve over k must not be one over pairs.
+    """
     most = max((vote.n for vote in votes), default=0)
+    whole = [vote for vote in votes if vote.n == most]
     found: list[Majority] = []
     for k in [*range(1, min(most, _EVERY) + 1), *range(max(most, _EVERY + 1), most + 1)]:
-        credits = [credit(vote, k) for vote in votes if vote.n >= k]
-        found.append(Majority(k, len(credits), math.fsum(credits) / len(credits)))
+        found.append(Majority(k, len(whole), math.fsum(credit(vote, k) for vote in whole) / len(whole)))
     return found
 
 

@@ -52,6 +52,12 @@ def test_bins_of_margins_hold_every_pair_once() -> None:
     assert [found[0].accuracy, found[1].accuracy, found[9].accuracy] == [0.75, 0, 0.5]
 
 
+def test_a_margin_on_an_edge_lies_above_it_whatever_its_float() -> None:
+    edges = [round(0.4 * place, 1) for place in range(10)]
+    assert np.linspace(0, 4, 11)[3] > 1.2
+    assert [row.n for row in margin_bins(np.array([*edges, 4.1 - 3.7, 3.7 - 2.5]), 4)] == [1, 2, 1, 2, *[1] * 6]
+
+
 def drawn_credit(votes: Votes, k: int) -> float:
     """The same by going through every subset."""
     answers = [1] * votes.right + [-1] * votes.wrong + [0] * votes.tied + [None] * votes.none
@@ -70,9 +76,10 @@ def test_a_majority_of_k_is_the_mean_over_all_subsets() -> None:
             assert credit(votes, k) == pytest.approx(drawn_credit(votes, k)), (votes, k)
 
 
-def test_majorities_say_how_many_pairs_have_so_many_answers() -> None:
-    found = majorities([Votes(2, 1, 0, 0), Votes(1, 0, 0, 0)])
-    assert [(row.k, row.pairs) for row in found] == [(1, 2), (2, 1), (3, 1)]
-    assert [row.accuracy for row in found] == pytest.approx([(2 / 3 + 1) / 2, 2 / 3, 1])
+def test_majorities_are_over_one_set_of_pairs() -> None:
+    """Pairs with fewer answers are in no row: a curve over k would else be one over pairs."""
+    found = majorities([Votes(2, 1, 0, 0), Votes(1, 0, 0, 0), Votes(0, 2, 0, 1)])
+    assert [(row.k, row.pairs) for row in found] == [(1, 2), (2, 2), (3, 2)]
+    assert [row.accuracy for row in found] == pytest.approx([1 / 3, 1 / 3, 1 / 2])
     assert majorities([]) == []
     assert [row.k for row in majorities([Votes(30, 10, 0, 0)])] == [*range(1, 17), 40]
