@@ -1,7 +1,7 @@
 """Stage `sft_data`: teachers' judgements become the answers that a student is warmed up on.
 
-Judgements are joined to pairs by label_id, never by row number; every judgement that becomes no row is written to
-dropped.jsonl with the reason.
+Judgements are joined to pairs by label_id, else by pair_id, never by row number; every judgement that becomes no row is
+written to dropped.jsonl with the reason, once for each label that it was joined to.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, cast
 
 from pydantic import field_validator
 
 from btrm.config import ConfigError, setting, source
-from btrm.data.answers import COLUMNS, Answer, Answers, key_of, read_answers, teachers
+from btrm.data.answers import COLUMNS, Answer, Answers, Samples, key_of, names_of, read_answers
 from btrm.data.merge import Merge, Side, Verdict, verdicts
 from btrm.data.teacher_page import page
 from btrm.data.teacher_summary import Tally
@@ -26,6 +27,7 @@ from btrm.runs import StageConfig, StageResult, StageRun, replace
 from btrm.scores import without_tags
 
 _PAGE = "teacher.md"
+_JUDGEMENTS = "judgements.parquet"
 
 
 class SftDataConfig(StageConfig):
@@ -56,10 +58,11 @@ class SftDataConfig(StageConfig):
     @classmethod
     def _each_once(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if isinstance(value, str):
-            return value
-        if not value or len(set(value)) < len(value):
+            return _judgements_of(value)
+        files = tuple(map(_judgements_of, value))
+        if not files or len(set(files)) < len(files):
             raise ValueError("expected one or more judgements.parquet, each once")
-        return value[0] if len(value) == 1 else value
+        return files[0] if len(files) == 1 else files
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -71,9 +74,16 @@ class SftDataConfig(StageConfig):
         return {name: value for name, value in super().by_role(*roles).items() if (name, value) != ("merge", "none")}
 
 
+def _judgements_of(reference: str) -> str:
+    """Return the file that a reference means: a stage, or the directory of one, stands for its judgements.parquet."""
+    folder = reference.rstrip("/")
+    is_folder = "/" not in folder if folder.startswith("@") else Path(reference).expanduser().is_dir()
+    return f"{folder}/{_JUDGEMENTS}" if is_folder else reference
+
+
 @dataclass(slots=True)
 class SftWriter:
-    """Writes rows and drops, and counts both. `teachers` are named in the rows where there are several."""
+    """Writes rows and drops, and counts both. `teachers` are named in both where there are several."""
 
     prompt: PromptSpec
     rows: IO[str]
@@ -87,13 +97,15 @@ class SftWriter:
         A merged row says how many answers its score is made of, and names the one that the rationale is of.
         """
         reason = without_tags(cast(str, side.answer["completion"]))
+        self.counts["without_reason"] += self.prompt.style != "score_only" and not reason.strip()
         target = self.prompt.target(side.score, reason)
         messages = self.prompt.messages(pair.context, pair.responses[side.answer["side"]])
         row = {"messages": [*messages, {"role": "assistant", "content": target}], **key_of(side.answer)}
         if len(self.teachers) > 1:
-            row["judge"] = side.answer["judge"] if teacher is None else self.teachers[teacher]
+            row["judge"] = self.teachers[side.answer["teacher"]]
         if teacher is None:
             row["answers"] = len(side.behind)
+        self.counts["joined_by_pair"] += "judged_as" in side.answer
         self.rows.write(json.dumps(row, ensure_ascii=False) + "\n")
         self.counts["rows"] += 1
         self.counts["merged"] += len(side.behind)
@@ -101,6 +113,10 @@ class SftWriter:
     def drop(self, answer: Answer, reason: str) -> None:
         """Write down why a judgement became no row."""
         record = {"reason": reason, **{name: answer[name] for name in COLUMNS}}
+        if len(self.teachers) > 1:
+            record["judge"] = self.teachers[answer["teacher"]]
+        if "judged_as" in answer:
+            record["judged_as"] = answer["judged_as"]
         self.drops.write(json.dumps(record, ensure_ascii=False) + "\n")
         self.counts["dropped"] += 1
         self.counts[f"dropped_{reason}"] += 1
@@ -114,7 +130,7 @@ def run_sft_data(config: SftDataConfig, run: StageRun) -> StageResult:
     """
     prompt, paths = get_prompt(config.prompt), [run.input(reference) for reference in config.sources]
     answers = read_answers(paths, prompt)
-    names = teachers(paths, answers)
+    names = names_of(answers)
     rows, drops = run.scratch("sft.jsonl"), run.scratch("dropped.jsonl")
     tally, counts = Tally(prompt.scale), Counter[str]()
     with rows.open("w", encoding="utf-8") as row_file, drops.open("w", encoding="utf-8") as drop_file:
@@ -128,27 +144,25 @@ def run_sft_data(config: SftDataConfig, run: StageRun) -> StageResult:
     for path in (rows, drops, told):
         replace(path, run.dir / path.name)
     dropped = {key.removeprefix("dropped_"): n for key, n in counts.items() if key.startswith("dropped_")}
-    results = {"rows": counts["rows"], **figures.to_json(), "dropped": dropped}
+    told_rows = {name: counts[name] for name in ("rows", "without_reason", "joined_by_pair")}
+    results = {**told_rows, **figures.to_json(), "dropped": dropped}
     return StageResult({rows.name: counts["rows"], drops.name: counts["dropped"], _PAGE: None}, results)
 
 
-def _write(config: SftDataConfig, run: StageRun, answers: Answers, writer: SftWriter, tally: Tally) -> None:
+def _write(config: SftDataConfig, run: StageRun, answers: list[Answers], writer: SftWriter, tally: Tally) -> None:
+    labels, pair_ids = set[str](), set[str]()
     for pair in progress(read_pairs(run.input(config.pairs)), None, "sft_data", "pair"):
-        samples = answers.pop(pair.label_id, {})
-        for teacher, answer in ((key[0], answer) for key, sides in samples.items() for answer in sides):
-            if answer["pair_id"] != pair.pair_id:
-                raise ConfigError(
-                    f"{config.sources[teacher]}: label_id {pair.label_id}: judged as pair {answer['pair_id']}, "
-                    f"in {config.pairs} it is {pair.pair_id}"
-                )
-        if not samples:
+        samples: Samples = {key: sides for teacher in answers for key, sides in teacher.of(pair).items()}
+        if not samples or pair.label_id in labels:
             continue
+        labels.add(pair.label_id)
+        pair_ids.add(pair.pair_id)
         said = verdicts(config.merge, samples, writer.prompt.scale)
         tally.add(pair, samples, said)
         for verdict in said:
             _judged_pair(config, writer, pair, verdict)
-    for answer in (a for samples in answers.values() for sides in samples.values() for a in sides):
-        writer.drop(answer, "no_such_pair")
+    for answer in (answer for teacher in answers for answer in teacher.unused()):
+        writer.drop(answer, "judged_on_another_label" if answer["pair_id"] in pair_ids else "no_such_pair")
 
 
 def _judged_pair(config: SftDataConfig, writer: SftWriter, pair: PreferencePair, verdict: Verdict) -> None:

@@ -45,6 +45,10 @@ def _head(figures: Figures, teachers: Sequence[str], merge: str) -> Iterator[str
 
 def _rows(counts: Counter[str]) -> Iterator[str]:
     yield f"{counts['rows']} rows to learn from, made of {counts['merged']} answers; {counts['dropped']} dropped."
+    if counts["without_reason"]:
+        yield f"{counts['without_reason']} of the rows have a score without a reason, though the prompt asks for one."
+    if counts["joined_by_pair"]:
+        yield f"{counts['joined_by_pair']} of the rows are of judgements made on another label of the same pair."
     yield ""
     reasons = [(name.removeprefix("dropped_"), n) for name, n in counts.most_common() if name.startswith("dropped_")]
     yield from (f"- {name}: {n}" for name, n in reasons)
@@ -84,7 +88,8 @@ def _calibration(figures: Figures) -> Iterator[str]:
 def _majorities(figures: Figures) -> Iterator[str]:
     yield "## Majority of k samples"
     yield ""
-    yield "The mean over all subsets of the samples that there are, ties half:"
+    pairs, most = (figures.majorities[-1].pairs, figures.majorities[-1].k) if figures.majorities else (0, 0)
+    yield f"The mean over all subsets of k samples, ties half, on the {pairs} pairs that have all {most} samples:"
     yield ""
     yield "| k | pairs | accuracy |"
     yield "|---|---|---|"

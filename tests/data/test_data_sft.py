@@ -126,6 +126,25 @@ def test_a_reason_stands_where_the_students_prompt_wants_it(tmp_path: Path) -> N
     assert rows[0]["messages"][-1]["content"] == "<s>90</s>"
 
 
+def test_rows_without_a_reason_are_counted_where_the_student_should_give_one(tmp_path: Path) -> None:
+    rows = [judged(PAIRS[0], 0, 7.0, completion="<s>7</s>"), judged(PAIRS[0], 1, 8.0)]
+    for prompt, bare in (("hh_score100_v3", 1), ("hh_score100_v1", 1), ("hh_score100_scoreonly", 0)):
+        manifest, kept_rows, _ = run(tmp_path / prompt, rows, prompt=prompt)
+        assert manifest.results["without_reason"] == bare and len(kept_rows) == 2
+        page = (tmp_path / prompt / "run/sft_data/teacher.md").read_text()
+        assert ("1 of the rows have a score without a reason" in page) == bool(bare)
+
+
+def test_the_directory_of_a_stage_stands_for_its_judgements(tmp_path: Path) -> None:
+    assert len(run(tmp_path, judgements=None)[1]) == 9
+    config = SftDataConfig.build({"judgements": str(tmp_path)})
+    assert config.judgements == str(tmp_path / "judgements.parquet")
+    both = SftDataConfig.build({"judgements": ["@teacher", "@other/", "@third/judgements.parquet"]})
+    assert both.sources == tuple(f"@{name}/judgements.parquet" for name in ("teacher", "other", "third"))
+    with pytest.raises(ConfigError, match="each once"):
+        SftDataConfig.build({"judgements": [str(tmp_path), str(tmp_path / "judgements.parquet")]})
+
+
 def test_several_samples_each_become_rows(tmp_path: Path) -> None:
     again = [replace(a, sample=1, score=30.0, outcome="scored") for a in answers()]
     manifest, rows, _ = run(tmp_path, answers() + again)
@@ -145,7 +164,7 @@ def test_judgements_of_no_pair_are_written_down(tmp_path: Path) -> None:
         (
             [judged(PAIRS[0], 0, 5, pair_id="other")],
             {},
-            "judgements.parquet: label_id .* judged as pair other, in .*pairs.parquet it is",
+            "judgements.parquet: label_id .* judged as pair other, among the pairs it is",
         ),
         ([judged(PAIRS[0], 0, 5), judged(PAIRS[0], 0, 6)], {}, "stands twice"),
         ([judged(PAIRS[0], 0, None)], {}, "no judgement is left to learn from: {'dropped_unparsed': 1}"),

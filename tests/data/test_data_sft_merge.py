@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,18 @@ def merged(merge: Merge, scores: Scores) -> tuple[list[float | None], list[str]]
 @pytest.mark.parametrize(
     ("merge", "scores", "expected", "reasons"),
     [
-        ("mean", [(80, 20), (90, 31), (71, None)], [80, 26], ["unparsed"]),  # 241 / 3, 51 / 2: a half goes up
+        ("mean", [(80, 20), (91, 31), (70, 26)], [80, 26], []),  # 241 / 3, 77 / 3
+        ("mean", [(80, 20), (91, 31)], [86, 26], []),  # a half goes up
+        ("mean", [(90, 10), (None, 80)], [90, 10], ["unparsed", "unpaired"]),  # 45 on the second side is nobody's
+        ("mean", [(80, None), (None, 20), (70, None)], [75, 20], ["unparsed"] * 3),  # there is no whole sample
         ("mean", [(None, 20)], [None, 20], ["unparsed"]),
         ("vote", [(80, 20), (60, 40), (10, 90)], [70, 30], ["outvoted"] * 2),
         ("vote", [(80, 20), (10, 90)], [50, 50], []),  # one each: a tie at the median of all four
         ("vote", [(70, 70), (60, 60), (50, 40)], [50, 40], ["outvoted"] * 4),  # equal scores vote for neither
         ("vote", [(70, 70)], [70, 70], []),
         ("vote", [(71, 70), (70, 69)], [71, 70], []),  # medians of 70.5 and 69.5: what is won stays won
-        ("vote", [(None, 20), (90, 10)], [90, 10], ["unparsed", "outvoted"]),  # a sample with one score has no vote
+        ("vote", [(None, 20), (90, 10)], [90, 10], ["unparsed", "unpaired"]),  # a sample with one score has no vote
+        ("vote", [(70, 70), (90, None)], [70, 70], ["unparsed", "unpaired"]),
         ("vote", [(80, None), (None, 20)], [80, 20], ["unparsed"] * 2),  # nobody votes
     ],
 )
@@ -89,9 +94,20 @@ def test_a_vote_is_the_median_of_those_who_voted_with_the_majority() -> None:
     assert merged("vote", scores)[0] == [statistics.median(s[side] for s in won) for side in (0, 1)]
 
 
-def run(root: Path, *teachers: list[Judgement], **fields: Any) -> tuple[RunManifest, list[Any], list[Any]]:
+def test_a_margin_is_as_wide_as_its_numerals_say(tmp_path: Path) -> None:
+    assert 4.1 - 3.6 < 0.5
+    rows = [row for pair in PAIRS for row in answers([(4.1, 3.6)], pair, prompt="hh_score5_v1")]
+    fields = {"prompt": "hh_score5_v1", "min_margin": 0.5}
+    assert len(run(tmp_path, rows, **fields)[1]) == 8
+    with pytest.raises(ConfigError, match="'dropped_small_margin': 8"):
+        run(tmp_path / "more", rows, **fields | {"min_margin": 0.6})
+
+
+def run(
+    root: Path, *teachers: list[Judgement], of: list[PreferencePair] = PAIRS, **fields: Any
+) -> tuple[RunManifest, list[Any], list[Any]]:
     root.mkdir(exist_ok=True)
-    write_pairs(root / "pairs.parquet", PAIRS)
+    write_pairs(root / "pairs.parquet", of)
     for n, rows in enumerate(teachers):
         write_judgements(root / f"{n}.parquet", rows)
     paths = [str(root / f"{n}.parquet") for n in range(len(teachers))]
@@ -115,6 +131,54 @@ def test_two_teachers_stand_apart_by_their_judge(tmp_path: Path) -> None:
     assert len({(row["label_id"], row["side"], row["sample"], row["judge"]) for row in rows}) == len(rows) == 16
     _, rows, _ = run(tmp_path / "same", teacher("a", [(80, 20)]), teacher("a", [(70, 30)]))
     assert {row["judge"] for row in rows} == {"a #1", "a #2"}
+
+
+def test_dropped_and_merged_answers_name_their_teacher_too(tmp_path: Path) -> None:
+    same = teacher("a", [(80, 20)]), teacher("a", [(70, None)])
+    manifest, rows, drops = run(tmp_path, *same, merge="mean")
+    assert {row["judge"] for row in rows} == {"a #1"} and {drop["judge"] for drop in drops} == {"a #2"}
+    assert manifest.results["dropped"] == {"unparsed": 4, "unpaired": 4}
+    apart = teacher("a", [(80, 20)]), teacher("a", [(72, 28)])
+    assert {row["judge"] for row in run(tmp_path / "near", *apart, merge="vote")[1]} == {"a #1"}
+
+
+def relabelled(pair: PreferencePair, label: str, preferred: int) -> PreferencePair:
+    return replace(pair, label_id=f"{pair.pair_id}-{label}", preferred=preferred)
+
+
+def test_judgements_of_one_label_serve_the_other_labels_of_the_pair(tmp_path: Path) -> None:
+    of = [*PAIRS, relabelled(PAIRS[0], "second", 1)]  # the second person differs
+    manifest, rows, drops = run(tmp_path, teacher("a", [(80, 20)]), of=of, filter_correct=True)
+    assert [row["label_id"] for row in rows] == [p.label_id for p in PAIRS for _ in (0, 1)]
+    assert [(d["label_id"], d["judged_as"], d["reason"]) for d in drops] == [
+        (of[-1].label_id, PAIRS[0].label_id, "wrong")
+    ] * 2
+    manifest, rows, drops = run(tmp_path / "all", teacher("a", [(80, 20)]), of=of)
+    assert len(rows) == 10 and not drops and manifest.results["joined_by_pair"] == 2
+    assert len({(row["label_id"], row["side"]) for row in rows}) == 10
+    assert manifest.results["teacher_accuracy"] == 0.8
+
+
+def test_a_labels_own_judgements_go_before_those_of_its_pair(tmp_path: Path) -> None:
+    second = relabelled(PAIRS[0], "second", 1)
+    made = [*teacher("a", [(80, 20)]), *answers([(30, 40)], second, judge="a")]
+    _, rows, drops = run(tmp_path / "both", made, of=[*PAIRS, second])
+    assert [row["messages"][-1]["content"][:9] for row in rows[-2:]] == ["<s>30</s>", "<s>40</s>"] and not drops
+    _, rows, drops = run(tmp_path / "one", made)
+    assert [row["messages"][-1]["content"][:9] for row in rows[:2]] == ["<s>80</s>", "<s>20</s>"]
+    assert [(d["label_id"], d["reason"]) for d in drops] == [(second.label_id, "judged_on_another_label")] * 2
+
+
+def test_teachers_of_other_labels_merge_by_their_pairs(tmp_path: Path) -> None:
+    renamed = [relabelled(pair, "other", pair.preferred or 0) for pair in PAIRS]
+    of_other = [
+        replace(row, label_id=other.label_id, judge="b")
+        for row, other in zip(teacher("a", [(60, 40)]), [p for p in renamed for _ in (0, 1)], strict=True)
+    ]
+    for of in (PAIRS, renamed):
+        _, rows, drops = run(tmp_path / of[0].label_id, teacher("a", [(80, 20)]), of_other, of=of, merge="mean")
+        assert [(row["label_id"], row["answers"]) for row in rows] == [(p.label_id, 2) for p in of for _ in (0, 1)]
+        assert rows[0]["messages"][-1]["content"].startswith("<s>70</s>") and not drops
 
 
 @pytest.mark.parametrize("merge", ["none", "mean", "vote"])
