@@ -76,7 +76,7 @@ def _positions(path: Path) -> int | None:
 
 def _answer_tokens(config: TeacherConfig) -> int:
     responses = 2 if config.layout == "pairwise" else config.batch_size
-    return config.max_tokens * responses + (config.thinking_budget or 0)
+    return config.max_tokens * responses + config.thinking_room
 
 
 def _no_room(config: TeacherConfig, what: str, longest: int) -> str:

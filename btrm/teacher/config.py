@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self, cast
 
 from pydantic import field_validator, model_validator
@@ -17,7 +18,14 @@ from btrm.teacher.teacher_prompts import get_teacher_prompt
 
 APIS = ("anthropic", "gemini", "openai")
 BACKENDS = (*APIS, "vllm", *RULES)
+THINKING_ROOM = 4096  # tokens a call, for models that think unasked; what they think counts as answer
 _PAIRS = "@pairs/train.pairs.parquet"
+# Models that think unless they are told not to, and those that cannot be told so.
+_THINKS = {
+    "openai": re.compile(r"\b(gpt-[5-9]|gpt-oss|o[1-9]\b)"),
+    "gemini": re.compile(r"\bgemini-(2\.5|[3-9]|[\w-]+-latest)"),
+}
+_ALWAYS_THINKS = re.compile(r"\bgemini-(2\.5|[3-9][.\d]*)-pro")
 
 
 class TeacherConfig(StageConfig):
@@ -44,8 +52,17 @@ class TeacherConfig(StageConfig):
     seed: int = setting(0, "seed of the answers (where the backend takes one), of orders and of marks")
     temperature: float | None = setting(None, "0 is greedy (none: the API's own; vllm: 0.7)", ge=0)
     top_p: float | None = setting(None, "nucleus (none: the API's own)", gt=0, le=1)
-    max_tokens: int = setting(1024, "longest answer about one response, in tokens, without thinking", ge=1)
-    thinking_budget: int | None = setting(None, "tokens of thinking before an answer, where the API has them", ge=0)
+    max_tokens: int = extent(
+        1024,
+        "longest answer about one response, in tokens, without thinking; another value leaves answers as they are",
+        ge=1,
+    )
+    thinking_budget: int | None = setting(
+        None,
+        "tokens of thinking before an answer, where the API has them, on top of max_tokens "
+        f"(none: {THINKING_ROOM} for models of gemini and openai that think unasked)",
+        ge=0,
+    )
     max_length: int = setting(8192, "vllm: longest prompt and answer together, in tokens", ge=2)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "vllm: the weights' type")
 
@@ -123,6 +140,10 @@ class TeacherConfig(StageConfig):
             problems.append(f"thinking_budget {self.thinking_budget}: anthropic takes 0 or at least 1024")
         if self.backend == "anthropic" and self.thinking_budget and self.temperature not in {None, 1}:
             problems.append(f"temperature {self.temperature:g}: while anthropic's models think it is 1, or not given")
+        if self.backend == "anthropic" and (self.temperature or 0) > 1:
+            problems.append(f"temperature {self.temperature:g}: anthropic takes 0 to 1")
+        if self.backend == "gemini" and self.thinking_budget == 0 and _ALWAYS_THINKS.search(self.model or ""):
+            problems.append(f"thinking_budget 0: {self.model} always thinks; give it at least 128, or none")
         if self.temperature == 0 and self.n_samples > 1:
             problems.append(f"temperature 0 gives one answer, not n_samples {self.n_samples}")
         if self.mode == "batch" and self.backend not in {"anthropic", "gemini"}:
@@ -132,6 +153,14 @@ class TeacherConfig(StageConfig):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def thinking_room(self) -> int:
+        """How many tokens a call's answer may have for thinking, on top of max_tokens for each response."""
+        if self.thinking_budget is not None:
+            return self.thinking_budget
+        thinks = _THINKS.get(self.backend)
+        return THINKING_ROOM if thinks and thinks.search(self.model or "") else 0
 
     @property
     def call_layout(self) -> Layout:

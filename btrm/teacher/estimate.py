@@ -36,4 +36,4 @@ def most_prompt(call: Call) -> int:
 
 def most_answer(call: Call, config: TeacherConfig) -> int:
     """Return how many tokens a call's answer may have, thinking included."""
-    return config.max_tokens * len(call.items) + (config.thinking_budget or 0)
+    return config.max_tokens * len(call.items) + config.thinking_room

@@ -11,6 +11,7 @@ from typing import Any
 from btrm.teacher.backends.http_errors import Problem, error_of, lost
 from btrm.teacher.base import Call, TeacherError, TransientError
 from btrm.teacher.config import TeacherConfig
+from btrm.teacher.estimate import most_answer
 from btrm.teacher.keys import Key
 
 _LOGGERS = ("httpx", "httpx2", "httpcore", "httpcore2", "anthropic", "openai", "google_genai", "google.auth")
@@ -51,7 +52,7 @@ class Wire:
 
 def most_tokens(config: TeacherConfig, call: Call) -> int:
     """Return the longest answer of a call in tokens, with its thinking."""
-    return config.max_tokens * len(call.items) + (config.thinking_budget or 0)
+    return most_answer(call, config)
 
 
 def api_seed(call: Call) -> int:
