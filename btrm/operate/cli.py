@@ -44,7 +44,7 @@ def add_commands(add: Callable[[str, Callable[[argparse.Namespace], int], str], 
     compare.add_argument("--json", action="store_true", help="one JSON object")
     redo = add("redo", _redo, "forget a teacher's answers with these outcomes, so that a rerun asks again")
     redo.add_argument("stage", type=Path, help="the teacher's directory, RUN/teacher")
-    redo.add_argument("--outcomes", required=True, metavar="A,B,…", help="as error,truncated,unparsed")
+    redo.add_argument("--outcomes", required=True, metavar="A,B,…", help="as error,truncated,malformed")
     _add_shell(add("shell", _shell, "an interactive shell on a node, in the site's image where it has one"))
     gc = add("gc", _gc, "remove what no manifest needs; nothing while jobs live")
     gc.add_argument("run")
@@ -174,9 +174,13 @@ def _redo(args: argparse.Namespace) -> int:
     from btrm.operate.redo import go_on
     from btrm.teacher.redo import redo
 
-    forgotten = redo(args.stage, [name.strip() for name in args.outcomes.split(",") if name.strip()])
+    outcomes = [name.strip() for name in args.outcomes.split(",") if name.strip()]
+    forgotten = redo(args.stage, outcomes)
     print(f"{args.stage}: {forgotten} answers are forgotten")
-    print(f"to ask for them again: {go_on(args.stage)}")
+    if forgotten:
+        print(f"to ask for them again: {go_on(args.stage)}")
+        if "truncated" in outcomes:
+            print("with a larger --max-tokens, what was cut off has more room")
     return 0
 
 

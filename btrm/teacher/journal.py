@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -206,6 +207,11 @@ def forgotten(directory: Path) -> set[Forgotten]:
     except FileNotFoundError:
         return set()
     return {cast("Forgotten", tuple(orjson.loads(line))) for line in lines}
+
+
+def earlier(forgotten: Iterable[Forgotten]) -> Counter[RowKey]:
+    """Return how many answers of each row do not count any more."""
+    return Counter((label, side, sample) for _, _, label, side, sample in forgotten)
 
 
 def journals(directory: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 
 from btrm.judges.base import request_seed
@@ -19,6 +20,8 @@ from btrm.teacher.config import TeacherConfig
 from btrm.teacher.forms import question_line, schema_of
 from btrm.teacher.marks import delimited, draw_marks
 from btrm.teacher.teacher_prompts import get_teacher_prompt
+
+_NONE: Mapping[RowKey, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,18 @@ class _Missing:
     rows: tuple[tuple[int, int], ...]
 
 
-def make_calls(config: TeacherConfig, pairs: Mapping[int, PreferencePair], missing: Iterable[RowKey]) -> Iterator[Call]:
+def make_calls(
+    config: TeacherConfig,
+    pairs: Mapping[int, PreferencePair],
+    missing: Iterable[RowKey],
+    earlier: Mapping[RowKey, int] = _NONE,
+) -> Iterator[Call]:
     """Yield the calls that ask for the missing rows; these, and the pairs, come in the order of the pairs' numbers.
 
-    Calls about one pair stand side by side. Nothing is read ahead beyond one call's pairs.
+    `earlier` are rows whose answers are forgotten, and how many each has had: they are asked for with another seed, or
+    the same answer would come. Calls about one pair stand side by side. Nothing is read ahead beyond one call's pairs.
     """
-    maker = CallMaker.of(config)
+    maker = CallMaker.of(config, earlier)
     return _MAKERS[config.call_layout](maker, _by_pair(pairs, missing))
 
 
@@ -77,9 +86,10 @@ class CallMaker:
     form: Form
     system: str
     schema: Mapping[str, Any] | None
+    earlier: Mapping[RowKey, int]
 
     @classmethod
-    def of(cls, config: TeacherConfig) -> CallMaker:
+    def of(cls, config: TeacherConfig, earlier: Mapping[RowKey, int]) -> CallMaker:
         """Return what a config's calls are made by."""
         student, layout, form = get_prompt(config.prompt), config.call_layout, config.call_form
         return cls(
@@ -90,6 +100,7 @@ class CallMaker:
             form,
             get_teacher_prompt(config.teacher_prompt, student.name).system(student.scale, layout, form),
             schema_of(layout, student.scale) if form == "schema" else None,
+            earlier,
         )
 
     def about_pair(self, pair: PreferencePair, sides: Sequence[int], sample: int) -> Call:
@@ -120,6 +131,8 @@ class CallMaker:
         ]
         names = [item.label_id for item in items]
         label = names[0] if len(names) == 1 else stable_hash(*names)
+        if earlier := max(self.earlier.get((item.label_id, item.side, sample), 0) for item in items):
+            label = stable_hash(label, f"after {earlier}")
         return Call(
             items=tuple(items),
             sample=sample,

@@ -23,6 +23,10 @@ from btrm.teacher.stage import PARTS
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_ALSO = {"malformed": Outcome.UNPARSED}
+# Forgetting good answers is allowed, and nothing that a slip of the pen should lead to.
+_OFFERED = [*(str(outcome) for outcome in Outcome if outcome != Outcome.SCORED), *_ALSO]
+
 
 def redo(directory: Path, outcomes: Sequence[str]) -> int:
     """Forget a teacher's answers with these outcomes, so that a rerun asks for them again; return how many.
@@ -32,12 +36,13 @@ def redo(directory: Path, outcomes: Sequence[str]) -> int:
     for an unknown outcome, where someone works, and where rows would be lost.
     """
     scale = _scale(directory)
-    if wrong := [name for name in outcomes if name not in set(Outcome)]:
-        raise ConfigError("; ".join(f"no such outcome as {name}{nearest(name, list(Outcome))}" for name in wrong))
+    names = [_ALSO.get(name, name) for name in outcomes]
+    if wrong := [name for name in names if name not in set(Outcome)]:
+        raise ConfigError("; ".join(f"no such outcome as {name}{nearest(name, _OFFERED)}" for name in wrong))
     if jobs := live_jobs(directory / SHARES):
         raise ConfigError(f"{directory}: {', '.join(jobs)} is working here; wait for it, or `btrm cancel` it")
     with exclusive(directory):
-        return _forget(directory, set(outcomes), scale)
+        return _forget(directory, set(names), scale)
 
 
 def _forget(directory: Path, outcomes: set[str], scale: Scale) -> int:

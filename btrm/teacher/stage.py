@@ -28,7 +28,7 @@ from btrm.teacher.check import check_settings, check_start
 from btrm.teacher.claims import CALLS, SHARES, claimed
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.forecast import Measured, forecast
-from btrm.teacher.journal import Entry, Journal, forgotten, journals, read_journal, repair
+from btrm.teacher.journal import Entry, Journal, earlier, forgotten, journals, read_journal, repair
 from btrm.teacher.layouts import make_calls
 from btrm.teacher.prices import price_of
 from btrm.teacher.rows import Owed
@@ -70,7 +70,8 @@ def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -
             without = forgotten(run.dir / CALLS)
             for path in journals(run.dir / CALLS):
                 yield sum(owed.fill(entry, without) for entry in read_journal(path))
-            for entries in _ask(config, run, journal, partial(make_calls, config, records), owed.missing()):
+            make = partial(make_calls, config, records, earlier=earlier(without))
+            for entries in _ask(config, run, journal, make, owed.missing()):
                 done = sum(owed.fill(entry) for entry in entries)
                 owed.write_parts(run, run.dir / PARTS)
                 yield done

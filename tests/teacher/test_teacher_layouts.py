@@ -174,6 +174,23 @@ def test_samples_have_seeds_of_their_own(layout: str) -> None:
         assert calls[4].seed == request_seed(5, item.label_id, 1, 3) + 1
 
 
+@each_layout
+def test_what_was_answered_before_and_forgotten_is_asked_with_another_seed(layout: str) -> None:
+    config, pairs = settings(layout, "tags", n_samples=2), some_pairs(8)
+    calls = calls_of(config, pairs)
+    again = calls[1]
+    seeds = {again.seed}
+    for times in (1, 2):
+        earlier = {again.keys[0]: times}
+        found = list(make_calls(config, pairs, keys_of(pairs, 2), earlier))
+        assert found == list(make_calls(config, pairs, keys_of(pairs, 2), earlier))
+        changed = [(one, other) for one, other in zip(calls, found, strict=True) if one != other]
+        assert [(one, replace(other, seed=one.seed)) for one, other in changed] == [(again, again)]
+        seeds.add(changed[0][1].seed)
+    assert len(seeds) == 3
+    assert list(make_calls(config, pairs, keys_of(pairs, 2), {again.keys[0]: 0})) == calls
+
+
 class Endless(Mapping[int, PreferencePair]):
     """As many pairs as one wants, none of which is kept."""
 
