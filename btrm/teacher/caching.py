@@ -22,6 +22,20 @@ def cacheable(config: TeacherConfig, call: Call) -> bool:
     return config.prompt_cache == "on" or (waits and typical_tokens(call.system + call.context) >= _LEAST_TOKENS)
 
 
+def system_cacheable(config: TeacherConfig, call: Call) -> bool:
+    """Say whether what a stage's calls are told, all the same, is worth keeping by itself: they are many."""
+    if config.prompt_cache == "off" or config.backend not in APIS or not call.system:
+        return False
+    return config.prompt_cache == "on" or typical_tokens(call.system) >= _LEAST_TOKENS
+
+
+def kept(config: TeacherConfig, call: Call) -> str:
+    """Return the beginning of a call that is worth keeping, empty where none is."""
+    if cacheable(config, call):
+        return call.system + call.context
+    return call.system if system_cacheable(config, call) else ""
+
+
 def _shared_by(config: TeacherConfig) -> int:
     """Return how many calls are about one pair, and nothing else."""
     return {"pointwise": 2 * config.n_samples, "pairwise": config.n_samples, "batched": 1}[config.call_layout]

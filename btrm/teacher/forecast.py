@@ -14,7 +14,7 @@ from typing import Self
 
 from btrm.records import PreferencePair
 from btrm.teacher.base import Call, RowKey, Usage
-from btrm.teacher.caching import cacheable
+from btrm.teacher.caching import kept
 from btrm.teacher.config import APIS, TeacherConfig
 from btrm.teacher.estimate import most_answer, most_of, most_prompt
 from btrm.teacher.journal import Entry
@@ -83,19 +83,19 @@ class Forecast:
     @classmethod
     def of(cls, calls: Iterable[Call], config: TeacherConfig, price: Price | None, ratio: float) -> Self:
         """Sum calls up, those of one pair side by side as they are sent."""
-        found, before = cls(), ("", "")
+        found, before = cls(), ""
         for call in calls:
             found.calls += 1
             found.items += len(call.items)
             tokens = ratio * thought(call)
             found.prompt += tokens
-            shared = ratio * (typical_tokens(call.system) + typical_tokens(call.context))
-            if config.mode == "direct" and cacheable(config, call) and shared >= _LEAST_CACHED:
-                if (call.system, call.context) == before:
+            beginning = kept(config, call) if config.mode == "direct" else ""
+            if (shared := ratio * typical_tokens(beginning)) >= _LEAST_CACHED:
+                if beginning == before:
                     found.cached += shared
                 elif config.backend == "anthropic":
                     found.written += shared
-            before = (call.system, call.context)
+            before = beginning
             found.most_prompt += most_prompt(call)
             found.most_answer += most_answer(call, config)
             found.most_usd += most_of(call, config, price).usd
@@ -116,7 +116,7 @@ def forecast(
     if not sums.calls:
         return "nothing is missing: no call would be made"
     an_answer = seen.spent.completion_tokens / seen.items if seen.items else None
-    guess = min(config.max_tokens, _GUESSED_ANSWER) + (config.thinking_budget or 0) / (2 * sums.items / sums.calls)
+    guess = min(config.max_tokens, _GUESSED_ANSWER) + config.thinking_room / (2 * sums.items / sums.calls)
     answer = sums.items * (guess if an_answer is None else an_answer)
     lines = [
         f"calls    {sums.calls:,} that ask about {sums.items:,} responses ({config.call_layout}); nothing is sent now",
@@ -124,6 +124,7 @@ def forecast(
         *_cache_line(config, sums),
         f"answers  {answer:,.0f} tokens, at most {sums.most_answer:,} "
         + (f"(a guess: {guess:.0f} a response)" if an_answer is None else f"(measured: {an_answer:.0f} a response)"),
+        *_thinking(config),
         *_money(config, price, sums, answer, seen.spent.usd),
         *_time(config, sums, answer, seen),
     ]
@@ -144,7 +145,15 @@ def _cache_line(config: TeacherConfig, sums: Forecast) -> Iterator[str]:
     elif not sums.cached:
         yield f"cached   none: nothing is asked twice, or what calls share is shorter than {_LEAST_CACHED} tokens"
     else:
-        yield f"cached   {sums.cached / sums.prompt:.0%} of the prompts' tokens, from the second call about a pair on"
+        yield f"cached   {sums.cached / sums.prompt:.0%} of the prompts' tokens, from the second call that begins so"
+
+
+def _thinking(config: TeacherConfig) -> Iterator[str]:
+    if config.thinking_room and config.thinking_budget is None:
+        yield (
+            f"thinking {config.thinking_room:,} tokens a call are kept free for it: {config.model} thinks unasked, "
+            "and that is charged as answer; --thinking-budget says how much"
+        )
 
 
 def _money(config: TeacherConfig, price: Price | None, sums: Forecast, answer: float, spent: float) -> Iterator[str]:

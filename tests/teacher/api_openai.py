@@ -69,7 +69,7 @@ def _refused(world: World, asked: Asked) -> Answer | None:
 def _misused(world: World, body: Json) -> Answer | None:
     """Return a 400 for what the API would not take."""
     if named := [name for name in world.rejects if name in body]:
-        message = f"Unsupported parameter: '{named[0]}' is not supported with this model."
+        message = world.rejection or f"Unsupported parameter: '{named[0]}' is not supported with this model."
         return Answer(400, error(message, "invalid_request_error", "unsupported_parameter", named[0]))
     if "max_tokens" in body and "max_completion_tokens" in body:
         return Answer(400, error("max_tokens and max_completion_tokens", "invalid_request_error", None))

@@ -89,6 +89,7 @@ class World:
     keyless: bool = False
     no_schema: bool = False  # OpenAI-compatible servers that do not know response_format json_schema
     rejects: tuple[str, ...] = ()  # fields of a request that are answered with a 400 that names them
+    rejection: str = ""  # and what that 400 says
     log: list[Noted] = field(default_factory=list[Noted])
     bodies: list[Json] = field(default_factory=list[Json])
     keep_bodies: bool = True

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -138,9 +139,9 @@ def test_a_server_that_says_nothing_in_time(server: Server, api: str, stream: bo
 
 @api
 def test_nobody_at_the_address(server: Server, api: str) -> None:
-    with pytest.raises(TransientError, match="connection was lost") as caught:
+    with pytest.raises(TransientError, match="cannot be reached") as caught:
         ask(config_of(api, server, base_url="http://127.0.0.1:9"), call_of())
-    assert caught.value.fault == "connection"
+    assert caught.value.fault == "unreachable"
 
 
 @api
@@ -265,6 +266,76 @@ def test_a_server_that_knows_only_max_tokens_is_asked_so_from_then_on(server: Se
     server.world.rejects = ("max_completion_tokens", "max_tokens")
     with pytest.raises(RequestError, match="max_tokens"):
         ask(config_of("openai", server), call_of())
+
+
+@pytest.mark.parametrize(
+    ("message", "asked"),
+    [
+        ("Unsupported parameter: 'max_completion_tokens' is not supported with this model.", [400, 200]),
+        ("max_completion_tokens: Extra inputs are not permitted", [400, 200]),
+        ("Unrecognized request argument supplied: max_completion_tokens", [400, 200]),
+        ("max_completion_tokens is too large: 99999. This model supports at most 4096 completion tokens", [400]),
+        ("Invalid 'max_completion_tokens': integer above maximum value. Expected a value of at most 4096.", [400]),
+    ],
+)
+def test_only_a_name_that_is_unknown_is_changed(server: Server, message: str, asked: list[int]) -> None:
+    server.world.rejects, server.world.rejection = ("max_completion_tokens",), message
+    ask_each(config_of("openai", server), [call_of()])
+    assert [noted.status for noted in server.world.log] == asked
+
+
+def test_of_many_calls_at_once_only_the_first_finds_out(server: Server) -> None:
+    from btrm.teacher.asking import open_backend
+
+    server.world.rejects, server.world.latency_s = ("max_completion_tokens",), 0.05
+
+    async def together() -> list[Reply]:
+        backend = open_backend(config_of("openai", server), None)  # type: ignore[arg-type]
+        replies = await asyncio.gather(*(backend.ask(call_of()) for _ in range(8)))
+        await backend.close()
+        return replies
+
+    assert {reply.finish_reason for reply in asyncio.run(together())} == {"stop"}
+    assert Counter(noted.status for noted in server.world.log) == {400: 1, 200: 8}
+
+
+def test_a_slow_first_call_holds_others_up_only_a_little(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from btrm.teacher.asking import open_backend
+    from btrm.teacher.backends import openai
+
+    monkeypatch.setattr(openai, "_REFUSAL_S", 0.1)
+    server.world.script[:] = ["slow", None]
+
+    async def second_first() -> bool:
+        backend = open_backend(config_of("openai", server), None)  # type: ignore[arg-type]
+        slow = asyncio.create_task(backend.ask(call_of()))
+        await asyncio.sleep(0.05)
+        await backend.ask(call_of())
+        before = not slow.done()
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        await backend.close()
+        return before
+
+    assert asyncio.run(second_first())
+
+
+@pytest.mark.parametrize(
+    ("api", "model", "room"),
+    [
+        ("gemini", "test-model-gemini-2.5-flash", 4096),
+        ("openai", "test-model/gpt-5-mini", 4096),
+        ("openai", "test-model/gpt-4o", 0),
+    ],
+)
+def test_models_that_think_unasked_have_room_for_it(server: Server, api: str, model: str, room: int) -> None:
+    ask_each(config_of(api, server, model=model, max_tokens=100), [call_of()])
+    ask_each(config_of(api, server, model=model, max_tokens=100, thinking_budget=300), [call_of()])
+    limits = [
+        body.get("generationConfig", body).get("maxOutputTokens", body.get("max_completion_tokens"))
+        for body in server.world.bodies
+    ]
+    assert limits == [100 + room, 400]
 
 
 def test_a_forced_tool_gives_way_to_thinking(server: Server) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from btrm.records import PreferencePair
 from btrm.teacher.backends.anthropic import request
-from btrm.teacher.caching import cacheable
+from btrm.teacher.caching import cacheable, kept
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.drive import _groups  # pyright: ignore[reportPrivateUsage]
 from btrm.teacher.layouts import make_calls
@@ -45,6 +46,20 @@ def test_what_is_worth_keeping(values: dict[str, Any], context: str, worth_it: b
     assert {cacheable(teacher, call) for call in calls} == {worth_it}
     if teacher.backend == "anthropic":
         assert ("cache_control" in str(request(teacher, calls[0]))) is worth_it
+
+
+@pytest.mark.parametrize("fields", [{"layout": "pairwise"}, {"batch_size": 2}, {}])
+def test_a_long_system_prompt_is_kept_by_itself(fields: dict[str, Any]) -> None:
+    for values, words, worth_it in (
+        ({}, LONG, True), ({}, "Grade it.", False), ({"prompt_cache": "on"}, "Grade it.", True),
+        ({"prompt_cache": "off"}, LONG, False),
+    ):  # fmt: skip
+        teacher = config(**fields, **values)
+        call = replace(calls_of(teacher, "short")[0], system=words)
+        assert ("cache_control" in request(teacher, call)["system"][0]) is worth_it
+        assert bool(kept(teacher, call)) is worth_it
+        if fields and not values:
+            assert "cache_control" not in str(request(teacher, call)["messages"])
 
 
 def test_both_sides_begin_with_the_same_bytes() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from btrm.cli import main as btrm
+from btrm.config import ConfigError
 from btrm.records import PreferencePair, write_pairs
 from btrm.runs import Resources, RunPaths, StageRun
 from btrm.submit import main as submit
@@ -114,6 +115,51 @@ def test_dollars_are_tokens_times_prices(tmp_path: Path) -> None:
     assert "enough" in estimate(tmp_path, budget_usd=50.0)["budget"]
     unknown = estimate(tmp_path, model="claude-next")
     assert "? :" in unknown["cost"] and "--prices" in unknown["cost"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "room"),
+    [
+        ("openai", "gpt-5", 4096), ("openai", "openai/gpt-5-mini", 4096), ("openai", "o3-mini", 4096),
+        ("openai", "o1", 4096), ("openai", "gpt-4o", 0), ("openai", "gpt-4.1", 0), ("openai", "Qwen/Qwen3-8B", 0),
+        ("gemini", "gemini-2.5-flash", 4096), ("gemini", "models/gemini-3-pro-preview", 4096),
+        ("gemini", "gemini-flash-lite-latest", 4096), ("gemini", "gemini-2.0-flash", 0),
+        ("gemini", "gemini-1.5-pro-latest", 0), ("anthropic", "claude-sonnet-4-5", 0),
+    ],
+)  # fmt: skip
+def test_room_for_thinking_is_kept_free_and_told(tmp_path: Path, backend: str, model: str, room: int) -> None:
+    (pair,) = pairs(tmp_path, 1)
+    asked = config(tmp_path, backend=backend, model=model, max_tokens=100)
+    (call,) = make_calls(asked, {0: pair}, [(pair.label_id, 0, 0)])
+    assert most_answer(call, asked) == 100 + room
+    told = estimate(tmp_path, backend=backend, model=model)
+    assert ("thinks unasked" in told.get("thinking", "")) is bool(room)
+    assert "thinking" not in estimate(tmp_path, backend=backend, model=model, thinking_budget=2000)
+
+
+def test_a_long_system_prompt_is_cached_whatever_the_layout(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from btrm.teacher.teacher_prompts import TEACHER_PROMPTS\n"
+        "from dataclasses import replace\n"
+        "MINE = replace(TEACHER_PROMPTS['general'], name='mine', task='Weigh every word of it. ' * 400)\n"
+    )
+    pairs(tmp_path, 20)
+    for fields in ({"layout": "pairwise"}, {"batch_size": 2}):
+        assert "none" in estimate(tmp_path, **fields)["cached"]
+        assert first(estimate(tmp_path, **fields, teacher_prompt=f"{tmp_path}/mine.py:MINE")["cached"]) > 60
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"temperature": 1.2}, "temperature 1.2: anthropic takes 0 to 1"),
+        ({"backend": "gemini", "model": "gemini-2.5-pro", "thinking_budget": 0}, "gemini-2.5-pro always thinks"),
+    ],
+)
+def test_what_an_api_would_refuse_is_refused_before(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config(tmp_path, **fields)
+    config(tmp_path, backend="gemini", model="gemini-2.5-flash", thinking_budget=0, temperature=1.2)
 
 
 def test_long_contexts_are_cached_from_the_second_call_on(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import pause_s
 from btrm.teacher.backends.wire import Wire, given, most_tokens, patience_s, readable, whole
 from btrm.teacher.base import Call, FinishReason, Reply, Usage
-from btrm.teacher.caching import cacheable
+from btrm.teacher.caching import cacheable, system_cacheable
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
 
@@ -91,11 +91,12 @@ def request(config: TeacherConfig, call: Call) -> _Body:
     A schema is the input of a tool that must be used; while the model thinks the API lets none be forced.
     """
     cached = _CACHED if cacheable(config, call) else {}
+    told = cached or (_CACHED if system_cacheable(config, call) else {})
     words = [{"type": "text", "text": call.context, **cached}] if call.context else []
     fields: _Body = {
         "model": config.model,
         "max_tokens": most_tokens(config, call),
-        "system": [{"type": "text", "text": call.system, **cached}] if call.system else None,
+        "system": [{"type": "text", "text": call.system, **told}] if call.system else None,
         "messages": [{"role": "user", "content": [*words, {"type": "text", "text": call.question}]}],
         "temperature": config.temperature,
         "top_p": config.top_p,

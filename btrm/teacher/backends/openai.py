@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from btrm.runs import StageRun
@@ -16,6 +19,16 @@ from btrm.teacher.keys import read_key
 _ADDRESS = "https://api.openai.com/v1"
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 _LIMITS = tuple((f"x-ratelimit-remaining-{of}", f"x-ratelimit-reset-{of}") for of in ("requests", "tokens"))
+_NEWER, _OLDER = "max_completion_tokens", "max_tokens"
+_UNKNOWN = re.compile(
+    r"un(supported|known|recogni[sz]ed|expected)|not (supported|permitted|allowed|recogni[sz]ed)|extra (inputs|fields)"
+    r"|invalid (parameter|argument|field)|no such",
+    re.IGNORECASE,
+)
+_TOO_LARGE = re.compile(
+    r"too (large|long|high|big|many)|at most|exceed|less than|larger than|greater than", re.IGNORECASE
+)
+_REFUSAL_S = 5.0  # a server that does not know a name says so at once; a longer answer is none of that
 _Body = dict[str, Any]
 
 
@@ -31,17 +44,32 @@ class OpenAIBackend:
         self._client = AsyncOpenAI(
             api_key=key.value, base_url=config.base_url or _ADDRESS, max_retries=0, timeout=patience_s(config)
         )
-        self._limit = "max_completion_tokens"
+        self._limit = _NEWER
+        self._first: asyncio.Event | None = None  # set when the first call has ended
 
     async def ask(self, call: Call) -> Reply:
-        """Ask once; twice where the server knows only the older name of the limit."""
+        """Ask once; the first call twice where the server knows only the older name of the limit.
+
+        No gate grants that second request, so others wait a little for what the first call finds out.
+        """
+        if self._first is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._first.wait(), _REFUSAL_S)
+            return await self._by_known_name(call)
+        self._first = asyncio.Event()
+        try:
+            return await self._by_known_name(call)
+        finally:
+            self._first.set()
+
+    async def _by_known_name(self, call: Call) -> Reply:
         limit = self._limit
         try:
             return await self._ask(call, limit)
         except RequestError as error:
-            if limit == "max_tokens" or limit not in str(error):
+            if limit != _NEWER or not _unknown(_NEWER, str(error)):
                 raise
-            self._limit = "max_tokens"
+            self._limit = _OLDER
             return await self._ask(call, self._limit)
 
     async def _ask(self, call: Call, limit: str) -> Reply:
@@ -65,6 +93,11 @@ class OpenAIBackend:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _unknown(name: str, message: str) -> bool:
+    """Say whether a server does not know a field, rather than dislike its value."""
+    return name in message and bool(_UNKNOWN.search(message)) and not _TOO_LARGE.search(message)
 
 
 def request(config: TeacherConfig, call: Call, limit: str) -> _Body:
