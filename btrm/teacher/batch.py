@@ -6,8 +6,10 @@ batch has an owner, a rerun with other shards finds every running batch again, a
 Of several batches that have held a row the latest attempt counts.
 
 A batch that was perhaps created (its sender died, or got no answer) is looked for, by its name or by its results,
-before its calls are sent again. A batch is one request at the gate, and the most that its calls can cost is held there
-until they are journaled, whoever does that. Where the budget ends, what was sent is waited for: it is paid for.
+before its calls are sent again. One that is not found with this key, at this address, may be another's: nobody pays
+twice for it, and asking ends with its name. A batch is one request at the gate, and the most that its calls can cost is
+held there until they are journaled, whoever does that. Where the budget ends, what was sent is waited for: it is paid
+for.
 """
 
 from __future__ import annotations
@@ -17,22 +19,26 @@ import importlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from datetime import datetime
+from functools import partial
 from itertools import count
 from typing import Any, cast
 
 from btrm.leases import check_held
 from btrm.runs import StageRun
 from btrm.teacher.base import Call, Fault, HaltError, Reply, RequestError, RowKey, TransientError
-from btrm.teacher.batch_api import BatchApi
+from btrm.teacher.batch_api import GONE, BatchApi
 from btrm.teacher.batch_desk import LOOKS, Desk, Sent, reply_of
 from btrm.teacher.batch_files import Asked, Batch, BatchFiles
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.drive import Asker
 from btrm.teacher.gate import Cost, Turn
 from btrm.teacher.journal import Entry, forgotten
+from btrm.teacher.keys import account
 
 _LOG = logging.getLogger(__name__)
 _DRAIN_S = 20.0
+_KEPT_S = 29 * 86_400.0  # the APIs keep batches for so long, at least
 # The API has said so, or heard nothing: there is nothing to look for.
 _NOT_TAKEN: frozenset[Fault] = frozenset({"rate_limited", "overloaded", "unreachable"})
 MakeCalls = Callable[[Collection[RowKey]], Iterable[Call]]
@@ -51,7 +57,7 @@ async def ask_in_batches(
     times: dict[RowKey, float] = {}
     for _, at, *key in sorted(forgotten(asker.journal.path.parent), key=lambda answer: answer[1]):
         times[cast("RowKey", tuple(key))] = at
-    answers = BatchAsker(asker, api, files, make_calls, config.poll_s, times).run(missing)
+    answers = BatchAsker(asker, api, files, make_calls, config.poll_s, times, partial(account, config)).run(missing)
     try:
         async for entries in answers:
             yield entries
@@ -71,14 +77,19 @@ class BatchAsker:
         make_calls: MakeCalls,
         poll_s: float,
         forgotten: Mapping[RowKey, float],
+        account: Callable[[str], str],
     ) -> None:
-        """`forgotten` are the rows whose answers do not count any more, with their times: nor do batches before."""
+        """`forgotten` are the rows whose answers do not count any more, with their times: nor do batches before.
+
+        `account` makes the digest of where, and with which key, a batch of a name is sent.
+        """
         self._asker = asker
         self._api = api
         self._files = files
         self._make_calls = make_calls
         self._poll_s = poll_s
         self._forgotten = forgotten
+        self._account = account
         self._order: dict[RowKey, int] = {}
         self._desk = Desk(asker, api, poll_s, ())
         self._tried: dict[RowKey, int] = {}  # the latest attempt that a row was in
@@ -186,7 +197,25 @@ class BatchAsker:
                         return self._files.settle(batch, batch_id)
                     looks += 1
             await self._desk.pause()
+        if fate is None and self._is_anothers(batch):
+            self._refuse_twice(batch, f"{batch.name}, which was perhaps created,")
         return fate.id if fate else self._files.settle(batch, None)
+
+    def _is_anothers(self, batch: Batch) -> bool:
+        return batch.account not in {"", self._account(batch.name)}
+
+    def _refuse_twice(self, batch: Batch, name: str) -> None:
+        """Raise HaltError for a batch that is not there, unless it is so old that the API has forgotten it."""
+        if time.time() - batch.at > _KEPT_S:
+            return
+        why = "it was sent with another key or base_url." if self._is_anothers(batch) else "was it deleted?"
+        date = f"{datetime.fromtimestamp(batch.at):%Y-%m-%d %H:%M}"
+        raise HaltError(
+            f"the API knows no batch {name} of {date}: {why} A batch is seen "
+            "with a key of its own workspace, at its own base_url; ask with those. Its calls would be paid for twice: "
+            f"only to send them again, remove {self._files.directory / batch.name}.*",
+            "batch",
+        )
 
     async def _send(self, keys: Collection[RowKey]) -> None:
         for calls in self._cut(self._make_calls(sorted(keys, key=self._order.__getitem__))):
@@ -209,7 +238,9 @@ class BatchAsker:
     async def _submit(self, calls: list[Call]) -> None:
         """Send calls as one batch; one that the API refuses in halves, until the call that it refuses is alone."""
         turn = await self._asker.gate.admit(Cost(usd=sum(self._asker.most(call).usd for call in calls)))
-        batch = self._files.intend([self._asked(call) for call in calls], self._asker.journal.path.name, turn.most.usd)
+        batch = self._files.intend(
+            [self._asked(call) for call in calls], self._asker.journal.path.name, turn.most.usd, self._account
+        )
         try:
             batch_id = await self._create(batch, calls)
         except (RequestError, HaltError) as error:
@@ -255,7 +286,8 @@ class BatchAsker:
 
     async def _follow(self, sent: Sent, keys: Collection[RowKey]) -> None:
         """Wait for a batch, journal its answers, and send again what has none."""
-        await self._desk.ended(sent.id)
+        if await self._desk.ended(sent.id) == GONE:
+            self._refuse_twice(sent.batch, sent.id)
         places = {place for place, asked in enumerate(sent.batch.asked) if not set(keys).isdisjoint(asked.keys)}
         failed = await self._desk.collect(sent, places)
         hopeless = {place for place in failed if sent.batch.asked[place].attempt >= self._asker.max_attempts}

@@ -18,6 +18,7 @@ class Look:
     progress: str
 
 
+GONE = Look(True, "gone")  # the API knows no such batch
 Result = tuple[int, Reply | TransientError | RequestError]  # a call's place in its batch, and what became of it
 
 
@@ -43,7 +44,7 @@ class BatchApi(Protocol):
         ...
 
     async def look(self, batch_id: str) -> Look:
-        """Say how far a batch is; one that is gone has ended."""
+        """Say how far a batch is; GONE where there is none."""
         ...
 
     def results(self, name: str, batch_id: str) -> AsyncIterator[Result]:

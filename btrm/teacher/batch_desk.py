@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from btrm.teacher.base import Reply, RequestError, RowKey, TransientError, Usage
-from btrm.teacher.batch_api import BatchApi, Result
+from btrm.teacher.batch_api import BatchApi, Look, Result
 from btrm.teacher.batch_files import Asked, Batch
 from btrm.teacher.drive import Asker
 from btrm.teacher.gate import Cost, Turn
@@ -44,8 +44,8 @@ class Desk:
         self.owed = set(missing)
         self.ready: list[Entry] = []
 
-    async def ended(self, batch_id: str) -> None:
-        """Return once a batch has ended; whatever may pass is waited for."""
+    async def ended(self, batch_id: str) -> Look:
+        """Return the last look at a batch, once it has ended; whatever may pass is waited for."""
         before = ""
         while True:
             try:
@@ -58,7 +58,7 @@ class Desk:
                 before = look.progress
                 _LOG.info("batch %s: %s", batch_id, before)
             if look.ended:
-                return
+                return look
             await self._asker.gate.settle(Turn(Cost()), Cost())  # what this share holds is no dead one's
             await self.pause()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
@@ -55,7 +55,7 @@ class Batch:
     """Calls that are sent together. `name` is drawn by chance; `at` is when they were to be sent, in s since 1970.
 
     `share` is whose calls they are; `holder` is the journal of the attempt that sent it, for which `most_usd`, all that
-    it can cost, is held at the gate.
+    it can cost, is held at the gate. `account` is a digest of where, and with which key, it was sent; empty: not known.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Batch:
     holder: str
     most_usd: float
     asked: tuple[Asked, ...] = field(repr=False)
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,12 @@ class BatchFiles:
         self._shares = shares
         self.share = share
 
-    def intend(self, asked: Sequence[Asked], holder: str, most_usd: float) -> Batch:
-        """Write down a batch that is about to be sent."""
-        batch = Batch(uuid.uuid4().hex, self.share, time.time(), holder, most_usd, tuple(asked))
+    def intend(
+        self, asked: Sequence[Asked], holder: str, most_usd: float, account: Callable[[str], str] = lambda _: ""
+    ) -> Batch:
+        """Write down a batch that is about to be sent; `account` makes the digest for a batch's name."""
+        name = uuid.uuid4().hex
+        batch = Batch(name, self.share, time.time(), holder, most_usd, tuple(asked), account(name))
         self._win(f"{batch.name}.json", asdict(batch))
         return batch
 

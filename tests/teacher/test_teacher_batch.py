@@ -22,6 +22,7 @@ from batch_stage import do_share, entries, rows, stage_run, write_toy
 
 from btrm import stopping
 from btrm.stopping import Stopped
+from btrm.teacher import batch
 from btrm.teacher.base import HaltedError
 from btrm.teacher.batch_files import Asked, BatchFiles
 from btrm.teacher.config import TeacherConfig
@@ -38,6 +39,7 @@ def batches() -> Batches:
 
 @pytest.fixture
 def server(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("BTRM_OWNER", "job 1")
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
     stopping.forget()
@@ -269,6 +271,51 @@ def test_a_wrong_key_stops_everyone_and_leaves_nothing_to_look_for(
     check_whole(config, tmp_path)
     assert server.world.log[before].path.endswith(("batches", ":batchGenerateContent"))
     assert len(batches.made) == 1
+
+
+@BOTH
+def test_a_batch_that_this_key_does_not_see_is_not_sent_again(
+    backend: str, server: Server, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = teacher(server, tmp_path, backend)
+    batches.looks = 10**9
+    batches.created = lambda: stopping.ask_to_stop("the time limit")
+    with pytest.raises(Stopped):
+        do_share(config, tmp_path)
+    stopping.forget()
+    made, batches.made[:], batches.looks = list(batches.made), [], 1
+    batches.created = lambda: None
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
+    with pytest.raises(HaltedError, match=rf"batch: .*{made[0].id} of 20.* base_url; .* remove /.*\.\*"):
+        do_share(config, tmp_path)
+    assert not batches.made
+    monkeypatch.setattr(batch, "_KEPT_S", -1.0)  # but after 29 days the API has none any more
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    do_share(config, tmp_path)
+    check_whole(config, tmp_path)
+    assert len(batches.made) == 1
+
+
+@BOTH
+def test_a_batch_perhaps_sent_with_another_key_is_not_sent_again(
+    backend: str, server: Server, batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = teacher(server, tmp_path, backend), stage_run(tmp_path)
+    files = BatchFiles(run, run.dir / "calls" / "batches", run.dir / ".shares", "0000000-0000006")
+    other = teacher(server, tmp_path / "other", backend)
+    do_share(other, tmp_path / "other")
+    batches.made.clear()
+    asked = [Asked(e.items, e.sample, e.layout, e.form, e.request_hash, 1) for e in entries(tmp_path / "other")]
+    sent = files.intend(asked, "", 0.0, lambda _: "0123abcd")
+    with pytest.raises(HaltedError, match=f"{sent.name}, which was perhaps created, of .* another key or base_url"):
+        do_share(config, tmp_path)
+    assert not batches.made and files.fate(sent) is None
+    (files.directory / f"{sent.name}.json").unlink()
+    monkeypatch.setenv("SLURM_JOB_ID", "2")
+    do_share(config, tmp_path)
+    check_whole(config, tmp_path)
+    [kept] = files.batches()
+    assert len(kept.account) == 8 and KEY not in (files.directory / f"{kept.name}.json").read_text()
 
 
 @BOTH

@@ -10,7 +10,7 @@ from btrm.runs import StageRun
 from btrm.teacher.backends.anthropic import AnthropicBackend, reply_of, request
 from btrm.teacher.backends.http_errors import Problem, error_of
 from btrm.teacher.base import Call, Reply, RequestError, TransientError
-from btrm.teacher.batch_api import Look, Result
+from btrm.teacher.batch_api import GONE, Look, Result
 from btrm.teacher.batch_files import Batch
 from btrm.teacher.config import TeacherConfig
 
@@ -74,7 +74,7 @@ class AnthropicBatches(AnthropicBackend):
             try:
                 batch = await self._client.messages.batches.retrieve(batch_id)
             except NotFoundError:
-                return Look(True, "gone")
+                return GONE
         counts = ", ".join(f"{count} {what}" for what, count in batch.request_counts.to_dict().items() if count)
         return Look(batch.processing_status == "ended", counts or batch.processing_status)
 

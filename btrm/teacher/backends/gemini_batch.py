@@ -10,7 +10,7 @@ from btrm.runs import StageRun
 from btrm.teacher.backends.gemini import GeminiBackend, reply_of, settings
 from btrm.teacher.backends.http_errors import Problem, error_of
 from btrm.teacher.base import Call, Reply, RequestError, TransientError
-from btrm.teacher.batch_api import Look, Result
+from btrm.teacher.batch_api import GONE, Look, Result
 from btrm.teacher.batch_files import Batch
 from btrm.teacher.config import TeacherConfig
 
@@ -57,7 +57,7 @@ class GeminiBatches(GeminiBackend):
         """Say how far a batch is."""
         job = await self._job(batch_id)
         if job is None:
-            return Look(True, "gone")
+            return GONE
         state = job.state.name if job.state is not None else "JOB_STATE_UNSPECIFIED"
         return Look(state not in _RUNNING | _STOPPING, state.removeprefix("JOB_STATE_").lower())
 
