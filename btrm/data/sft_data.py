@@ -133,23 +133,34 @@ def run_sft_data(config: SftDataConfig, run: StageRun) -> StageResult:
     names = names_of(answers)
     rows, drops = run.scratch("sft.jsonl"), run.scratch("dropped.jsonl")
     tally, counts = Tally(prompt.scale), Counter[str]()
+    each = [Tally(prompt.scale) for _ in names] if len(names) > 1 else []
     with rows.open("w", encoding="utf-8") as row_file, drops.open("w", encoding="utf-8") as drop_file:
-        _write(config, run, answers, SftWriter(prompt, row_file, drop_file, names, counts), tally)
+        _write(config, run, answers, SftWriter(prompt, row_file, drop_file, names, counts), tally, each)
     if not counts["rows"]:
         reasons = {key: n for key, n in counts.items() if key.startswith("dropped_")}
         raise ConfigError(f"sft_data: no judgement is left to learn from: {reasons or 'none was made'}")
-    figures = tally.figures()
+    figures, alone = tally.figures(), [mine.figures() for mine in each]
     told = run.scratch(_PAGE)
-    told.write_text(page(figures, names, config.merge, prompt.scale, counts), encoding="utf-8")
+    told.write_text(page(figures, names, alone, config.merge, prompt.scale, counts), encoding="utf-8")
     for path in (rows, drops, told):
         replace(path, run.dir / path.name)
     dropped = {key.removeprefix("dropped_"): n for key, n in counts.items() if key.startswith("dropped_")}
     told_rows = {name: counts[name] for name in ("rows", "without_reason", "joined_by_pair")}
     results = {**told_rows, **figures.to_json(), "dropped": dropped}
+    if alone:
+        results["judged_by_all"] = counts["judged_by_all"]
+        results["teachers"] = [mine.of_teacher(name) for name, mine in zip(names, alone, strict=True)]
     return StageResult({rows.name: counts["rows"], drops.name: counts["dropped"], _PAGE: None}, results)
 
 
-def _write(config: SftDataConfig, run: StageRun, answers: list[Answers], writer: SftWriter, tally: Tally) -> None:
+def _write(
+    config: SftDataConfig,
+    run: StageRun,
+    answers: list[Answers],
+    writer: SftWriter,
+    tally: Tally,
+    each: Sequence[Tally],
+) -> None:
     labels, pair_ids = set[str](), set[str]()
     for pair in progress(read_pairs(run.input(config.pairs)), None, "sft_data", "pair"):
         samples: Samples = {key: sides for teacher in answers for key, sides in teacher.of(pair).items()}
@@ -159,6 +170,10 @@ def _write(config: SftDataConfig, run: StageRun, answers: list[Answers], writer:
         pair_ids.add(pair.pair_id)
         said = verdicts(config.merge, samples, writer.prompt.scale)
         tally.add(pair, samples, said)
+        for number, mine in enumerate(each):
+            if own := {key: sides for key, sides in samples.items() if key[0] == number}:
+                mine.add(pair, own, verdicts(config.merge, own, writer.prompt.scale))
+        writer.counts["judged_by_all"] += len({teacher for teacher, _ in samples}) == len(answers)
         for verdict in said:
             _judged_pair(config, writer, pair, verdict)
     for answer in (answer for teacher in answers for answer in teacher.unused()):

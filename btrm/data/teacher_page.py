@@ -12,10 +12,17 @@ from btrm.scores import Scale
 _BAR = 40
 
 
-def page(figures: Figures, teachers: Sequence[str], merge: str, scale: Scale, counts: Counter[str]) -> str:
-    """Return the page; `counts` holds the rows that were written, and what was dropped by reason."""
+def page(
+    figures: Figures, teachers: Sequence[str], each: Sequence[Figures], merge: str, scale: Scale, counts: Counter[str]
+) -> str:
+    """Return the page.
+
+    `each` has the figures of each of several teachers by itself; `counts` holds the rows that were written, what was
+    dropped by reason, and the pairs that all teachers judged.
+    """
     parts = (
         _head(figures, teachers, merge),
+        _each(teachers, each, counts["judged_by_all"]),
         _rows(counts),
         _histogram(figures, scale),
         _calibration(figures),
@@ -38,8 +45,28 @@ def _head(figures: Figures, teachers: Sequence[str], merge: str) -> Iterator[str
     yield f"| the longer response wins | {_share(figures.longer_wins)} |"
     yield f"| ties | {_share(figures.tie_rate)} |"
     yield f"| coverage: both sides scored | {_share(figures.coverage)} |"
+    bias = figures.position
+    if bias.n:
+        low, high = _share(bias.interval.low), _share(bias.interval.high)
+        yield f"| the response shown first wins ({bias.n}) | {_share(bias.first_wins)} (95 %: {low} to {high}) |"
     outcomes = ", ".join(f"{name} {count}" for name, count in figures.outcomes.items())
     yield f"| answers | {outcomes} |"
+    yield ""
+
+
+def _each(teachers: Sequence[str], each: Sequence[Figures], judged_by_all: int) -> Iterator[str]:
+    if not each:
+        return
+    yield "## Each teacher by itself"
+    yield ""
+    yield f"On the pairs that it judged; {judged_by_all} labels were judged by all of them."
+    yield ""
+    yield "| teacher | labelled | accuracy, ties half | 95 % | ties | coverage |"
+    yield "|---|---|---|---|---|---|"
+    for name, mine in zip(teachers, each, strict=True):
+        shares = " | ".join(map(_share, (mine.tie_rate, mine.coverage)))
+        interval = f"{_share(mine.low)} to {_share(mine.high)}"
+        yield f"| {name} | {mine.labelled} | {_share(mine.accuracy)} | {interval} | {shares} |"
     yield ""
 
 

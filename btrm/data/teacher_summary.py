@@ -15,6 +15,7 @@ from btrm.data.merge import Verdict, verdicts
 from btrm.metrics.bootstrap import percentile_interval, resampled_sums
 from btrm.metrics.calibration import Calibration, MarginBin, calibrate, margin_bins
 from btrm.metrics.judged import clusters
+from btrm.metrics.position import PositionBias, position_bias
 from btrm.metrics.voting import Majority, Votes, majorities
 from btrm.records import PreferencePair
 from btrm.scores import Outcome, Scale
@@ -40,6 +41,7 @@ class Figures:
     bins: Sequence[MarginBin]
     calibration: Calibration
     longer_wins: float
+    position: PositionBias
     majorities: Sequence[Majority]
 
     def to_json(self) -> dict[str, Any]:
@@ -59,8 +61,21 @@ class Figures:
             "bt_log_loss": _number(self.calibration.log_loss),
             "calibration_error": _number(self.calibration.ece),
             "longer_wins_accuracy": _number(self.longer_wins),
+            "pairwise_answers": self.position.n,
+            "shown_first_wins": _number(self.position.first_wins),
+            "shown_first_wins_low": _number(self.position.interval.low),
+            "shown_first_wins_high": _number(self.position.interval.high),
             "majority_accuracy": votes,
         }
+
+    def of_teacher(self, judge: str) -> dict[str, Any]:
+        """Return what one of several teachers is worth by itself, for a manifest."""
+        names = ("judged_pairs", "teacher_accuracy", "teacher_accuracy_low", "teacher_accuracy_high")
+        values = self.to_json()
+        told = {
+            name.removeprefix("teacher_"): values[name] for name in (*names, "teacher_tie_rate", "teacher_coverage")
+        }
+        return {"judge": judge, **told, "labelled": self.labelled}
 
 
 @dataclass(slots=True)
@@ -78,9 +93,14 @@ class Tally:
     _preferred: list[int] = field(default_factory=list[int])
     _longer: list[float] = field(default_factory=list[float])
     _votes: list[Votes] = field(default_factory=list[Votes])
+    _leads: list[float] = field(default_factory=list[float])
+    _led: list[str] = field(default_factory=list[str])
 
     def add(self, pair: PreferencePair, samples: Mapping[Sample, Sequence[Answer]], said: Iterable[Verdict]) -> None:
         """Count a pair: its answers one by one, and the verdicts that were made of them."""
+        leads = [lead for sides in samples.values() if (lead := first_lead(sides)) is not None]
+        self._leads += leads
+        self._led += [pair.pair_id] * len(leads)
         for answer in (answer for sides in samples.values() for answer in sides):
             self.outcomes[answer["outcome"]] += 1
             if answer["outcome"] == Outcome.SCORED:
@@ -122,6 +142,7 @@ class Tally:
             bins=margin_bins(agreed_P[scored_P], self.scale.high - self.scale.low),
             calibration=calibrate(margin_P[scored_P], side0_P[scored_P]),
             longer_wins=_mean(np.array(self._longer)),
+            position=position_bias(self._leads, self._led),
             majorities=majorities(self._votes),
         )
 
@@ -131,6 +152,12 @@ def _resampled_means(credit_P: np.ndarray[Any, np.dtype[np.float64]], pair_ids: 
         return np.array([])
     sums_BM = resampled_sums(np.stack([credit_P, np.ones(len(credit_P))], 1), _RESAMPLES, 0, clusters(pair_ids))
     return sums_BM[:, 0] / sums_BM[:, 1]
+
+
+def first_lead(sides: Sequence[Answer]) -> float | None:
+    """Return the score of the response shown first less the other's; None unless both were shown and scored at once."""
+    score = {a["shown_first"]: a["score"] for a in sides if a["outcome"] == Outcome.SCORED}
+    return score[True] - score[False] if set(score) == {True, False} else None
 
 
 def longer_credit(responses: tuple[str, str], preferred: int) -> float:

@@ -11,7 +11,8 @@ pair_ids (95 %), and the difference of the accuracies is paired: both judges see
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,17 +24,24 @@ from btrm.config import ConfigError
 from btrm.metrics.bootstrap import Interval, percentile_interval, resampled_sums
 from btrm.metrics.judged import clusters
 from btrm.metrics.pairwise import Floats, side_scores
+from btrm.metrics.position import PositionBias, position_bias
 from btrm.prompts import get_prompt
 from btrm.records import read_judgements
 
-_COLUMNS = ("judge", "prompt", "label_id", "pair_id", "side", "preferred_side", "score")
+_COLUMNS = (
+    *("judge", "prompt", "label_id", "pair_id", "side", "preferred_side", "score"),
+    *("seed", "sample", "shown_first"),
+)
 _RESAMPLES = 2000
 JUDGEMENTS = "judgements.parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A judge's mean scores: a row a label, NaN where a side has none; `preferred_P` is NaN for a label that ties."""
+    """A judge's mean scores: a row a label, NaN where a side has none; `preferred_P` is NaN for a label that ties.
+
+    `leads` are, by label and for each answer about both sides, the score of the side shown first less the other's.
+    """
 
     path: Path
     judge: str
@@ -42,6 +50,7 @@ class Scores:
     pair_ids: list[str]
     preferred_P: Floats
     score_P2: Floats
+    leads: Mapping[str, Sequence[float]]
 
     def only(self, labels: Set[str]) -> Scores:
         """Return the scores of these labels alone."""
@@ -70,7 +79,8 @@ class Agreement:
     """Two judges on their common pairs; rates lie in [0, 1], NaN is undefined.
 
     `compared` of the `common` pairs have two scores by both judges; agreement, kappa and correlations are over those,
-    accuracies over all common pairs with a label, where a missing score is wrong.
+    accuracies over all common pairs with a label, where a missing score is wrong. `position` is how each judge favours
+    what it is shown first, over its answers about both sides of common pairs.
     """
 
     judges: tuple[str, str]
@@ -88,6 +98,7 @@ class Agreement:
     accuracy: tuple[float, float]
     accuracy_lead: float
     accuracy_lead_interval: Interval
+    position: tuple[PositionBias, PositionBias]
     differing: list[Differing]
 
 
@@ -117,7 +128,26 @@ def read_scores(where: Path) -> Scores:
         pair_ids=list(columns["pair_id"][first]),
         preferred_P=columns["preferred_side"][first].astype(np.float64),
         score_P2=side_scores(score_R, label_R, side_R, len(place)).means(),
+        leads=_leads(columns, score_R),
     )
+
+
+def _leads(columns: Mapping[str, Any], score_R: Floats) -> dict[str, list[float]]:
+    scores: defaultdict[tuple[str, int, int], dict[bool, float]] = defaultdict(dict)
+    rows = zip(*(columns[name] for name in ("label_id", "seed", "sample", "shown_first")), score_R, strict=True)
+    for label, seed, sample, first, score in rows:
+        if first is not None and not math.isnan(score):
+            scores[label, seed, sample][bool(first)] = float(score)
+    leads: defaultdict[str, list[float]] = defaultdict(list)
+    for (label, _, _), score in scores.items():
+        if len(score) == 2:
+            leads[label].append(score[True] - score[False])
+    return dict(leads)
+
+
+def _position(judge: Scores, labels: Sequence[str], pair_ids: Sequence[str], seed: int) -> PositionBias:
+    found = [(lead, pair) for label, pair in zip(labels, pair_ids, strict=True) for lead in judge.leads.get(label, ())]
+    return position_bias([lead for lead, _ in found], [pair for _, pair in found], seed)
 
 
 def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
@@ -146,6 +176,7 @@ def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
     one, other = scores_a.ravel(), scores_b.ravel()
     scored = ~np.isnan(one) & ~np.isnan(other)
     accuracies = _mean(credit_a[told_P]), _mean(credit_b[told_P])
+    labels = [a.label_ids[number] for number in mine]
     return Agreement(
         judges=(a.judge, b.judge),
         common=len(mine),
@@ -162,7 +193,8 @@ def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
         accuracy=accuracies,
         accuracy_lead=accuracies[0] - accuracies[1],
         accuracy_lead_interval=percentile_interval(lead_B),
-        differing=_differing([a.label_ids[number] for number in mine], margin_a, margin_b, most),
+        position=(_position(a, labels, pair_ids, seed), _position(b, labels, pair_ids, seed)),
+        differing=_differing(labels, margin_a, margin_b, most),
     )
 
 

@@ -46,6 +46,11 @@ def render(found: Agreement) -> str:
         f"accuracy       A {_share(right_a)}, B {_share(right_b)} on {found.labelled} labels; "
         f"A - B {100 * found.accuracy_lead:+.2f} points ({_interval(found.accuracy_lead_interval)})",
     ]
+    lines += [
+        f"shown first    {name} prefers it in {_share(bias.first_wins)} ({_interval(bias.interval)}) of {bias.n}"
+        for name, bias in zip("AB", found.position, strict=True)
+        if bias.n
+    ]
     if found.differing:
         lines += ["", "they differ most on (margins: side 0 less side 1)"]
         lines += [

@@ -142,6 +142,35 @@ def test_dropped_and_merged_answers_name_their_teacher_too(tmp_path: Path) -> No
     assert {row["judge"] for row in run(tmp_path / "near", *apart, merge="vote")[1]} == {"a #1"}
 
 
+def test_each_of_several_teachers_has_its_own_figures(tmp_path: Path) -> None:
+    fewer = [row for row in teacher("b", [(50, 50)]) if row.pair_id != PAIRS[0].pair_id]
+    manifest, _, _ = run(tmp_path, teacher("a", [(80, 20)]), fewer, merge="mean")
+    good, tied = manifest.results["teachers"]
+    assert good["judge"] == "a" and (good["labelled"], good["accuracy"], good["tie_rate"]) == (4, 1, 0)
+    assert tied["judge"] == "b" and (tied["labelled"], tied["accuracy"], tied["tie_rate"]) == (3, 0.5, 1)
+    assert manifest.results["judged_by_all"] == 3
+    text = (tmp_path / "run/sft_data/teacher.md").read_text()
+    assert (
+        "| a | 4 | 100.00% | 100.00% to 100.00% | 0.00% | 100.00% |" in text and "3 labels were judged by all" in text
+    )
+    assert "on the 3 pairs that have all 2 samples" in text
+    manifest, _, _ = run(tmp_path / "alone", teacher("a", [(80, 20)]))
+    assert "teachers" not in manifest.results
+
+
+def test_how_often_the_response_shown_first_wins_is_told(tmp_path: Path) -> None:
+    scores: Scores = [(80, 20), (30, 60), (50, 50), (90, None)]  # side 0 is shown first: 1, 0, 1/2, and no comparison
+    rows = [replace(row, layout="pairwise", shown_first=row.side == 0) for p in PAIRS for row in answers(scores, p)]
+    rows += [replace(row, layout="pairwise", shown_first=row.side == 1, sample=4) for row in answers([(1, 9)])]
+    manifest, _, _ = run(tmp_path, rows)
+    results = manifest.results
+    assert (results["pairwise_answers"], results["shown_first_wins"]) == (13, pytest.approx(7 / 13, abs=1e-6))
+    assert results["shown_first_wins_low"] <= 7 / 13 <= results["shown_first_wins_high"]
+    text = (tmp_path / "run/sft_data/teacher.md").read_text()
+    assert "| the response shown first wins (13) | 53.85% (95 %: " in text
+    assert run(tmp_path / "apart", teacher("a", [(80, 20)]))[0].results["shown_first_wins"] is None
+
+
 def relabelled(pair: PreferencePair, label: str, preferred: int) -> PreferencePair:
     return replace(pair, label_id=f"{pair.pair_id}-{label}", preferred=preferred)
 

@@ -126,6 +126,25 @@ def test_the_command_prints_text_and_json(tmp_path: Path, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out)["common"] == 30
 
 
+def test_how_often_what_is_shown_first_wins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Side 0 has 60, side 1 has 40: whichever is shown first wins as often as side 0 is it."""
+    first = [number % 4 != 0 for number in range(len(PAIRS))]
+    rows = [
+        judged(p, side, 60 - 20 * side, "a", layout="pairwise", shown_first=side0 == (side == 0))
+        for p, side0 in zip(PAIRS, first, strict=True)
+        for side in (1, 0)
+    ]
+    write_judgements(tmp_path / "a.parquet", rows)
+    write(tmp_path / "b.parquet", 8, 1, PAIRS[:40])
+    found = agreement(read_scores(tmp_path / "a.parquet"), read_scores(tmp_path / "b.parquet"))
+    mine, other = found.position
+    assert (mine.n, mine.first_wins, other.n) == (40, 0.75, 0) and math.isnan(other.first_wins)
+    assert 0.55 < mine.interval.low < 0.75 < mine.interval.high < 0.92
+    assert main(["agreement", str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")]) == 0
+    text = capsys.readouterr().out
+    assert "shown first    A prefers it in 75.00% (95 %: " in text and "B prefers it" not in text
+
+
 def test_what_cannot_be_compared_is_refused_with_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "a.parquet", 8, 1, PAIRS[:10])
     write(tmp_path / "b.parquet", 8, 1, PAIRS[10:20])
