@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 
 _asked: list[str] = []
@@ -32,6 +34,25 @@ def safe_point() -> None:
     """Call where all that is done is on disk: raises Stopped when asked to stop."""
     if _asked:
         raise Stopped(_asked[0])
+
+
+@contextmanager
+def listening(signals: dict[signal.Signals, str]) -> Generator[None]:
+    """Take the first of each signal as a request to stop; the next one ends the process as ever."""
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def asked(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        ask_to_stop(signals[signal.Signals(number)])
+
+    for number in signals:
+        signal.signal(number, asked)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        forget()
 
 
 def listen(signals: dict[signal.Signals, str]) -> None:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,9 +34,12 @@ from btrm.launch.submission import Plan, PlannedStep, new_submission
 from btrm.report.closing import closing
 from btrm.runs import REQUEST, Resources, RunPaths, StageError, StageRun, read_manifest, write_json
 from btrm.stages import STAGES, get_stage, prepare, settings_problems
+from btrm.stopping import Stopped, listening
 
 _ORIGIN = "experiment.json"
 _LOG = logging.getLogger(__name__)
+_OF_PROMPT = frozenset({"teacher", "sft_data"})
+_INTERRUPTED = 130  # as a shell says of ^C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, Stopped) as error:
+        print(f"stopped{f' ({error})' if str(error) else ''}; what is done is on disk, the same command goes on")
+        return _INTERRUPTED
     except BrokenPipeError:  # `--dry-run | head` is no error
         sys.stderr.close()
         return 0
@@ -181,7 +188,8 @@ def _run(experiment: Experiment, root: Path, site: Site, origin: str) -> int:
         log = start_background(submission, sum(step.needs.time_min for step in experiment.steps))
         print(f"started in the background; log: {log}\nwatch:   btrm show {root}")
         return 0
-    run_plan(submission)
+    with listening({signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal is gone"}):
+        run_plan(submission)
     ended_in_a_table = experiment.steps[-1].stage == "summarize"
     print(f"\n{closing(root)}" if ended_in_a_table else f"{root}: done. See: btrm show {root}")
     return 0
@@ -208,8 +216,25 @@ def _one_step(stage: str, experiment: Experiment, args: argparse.Namespace) -> S
         mine -= set(published_names(get_stage("grpo").config))
     preset = [item for item in _preset(args) if item.partition("=")[0] in mine or item.startswith(f"{stage}.")]
     preset = [item.removeprefix(f"{stage}.") for item in preset]
-    config = config.override([*preset, *args.set, *assignments(args)], stage)
+    given = [*preset, *args.set, *assignments(args)]
+    config = config.override([*_prompt_of_run(stage, experiment, args.run, given), *given], stage)
     return Step(stage, config, found.resources if found else None, args.name or "")
+
+
+def _prompt_of_run(stage: str, experiment: Experiment, run: str | None, given: Sequence[str]) -> list[str]:
+    """Return the prompt that the run's pairs were made with, where the experiment does not say it.
+
+    A student is warmed up on the prompt that it will be trained on.
+    """
+    pairs = read_manifest(RunPaths(Path(run)).stage("pairs")) if run else None
+    if stage not in _OF_PROMPT or pairs is None or any(item.startswith("prompt=") for item in given):
+        return []
+    prompt = str(pairs.config["prompt"])
+    its_own = {step.stage: step.config.model_dump().get("prompt") for step in experiment.steps}
+    if prompt == its_own.get("pairs") and stage in its_own:
+        return []
+    _LOG.info("prompt %s, as this run's pairs (another: --prompt)", prompt)
+    return [f"prompt={prompt}"]
 
 
 def _preset(args: argparse.Namespace) -> list[str]:

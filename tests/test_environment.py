@@ -36,3 +36,13 @@ def test_a_sites_environment_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> N
     with environment({"HF_HOME": "/site", "BTRM_TEST_X": "1"}):
         assert (os.environ["HF_HOME"], os.environ["BTRM_TEST_X"]) == ("/site", "1")
     assert os.environ["HF_HOME"] == "/mine" and "BTRM_TEST_X" not in os.environ
+
+
+def test_a_file_with_keys_that_others_may_read_is_told(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("OPENAI_API_KEY=sk-1\nHF_HOME=/x\n")
+    dotenv.chmod(0o644)
+    (note,) = load_environment({}, dotenv)
+    assert note == f"{dotenv} holds OPENAI_API_KEY, and others may read it: chmod 600 {dotenv}"
+    dotenv.chmod(0o600)
+    assert load_environment({}, dotenv) == []

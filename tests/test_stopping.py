@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from btrm.stopping import Stopped, ask_to_stop, forget, listen, safe_point, stop_asked
+from btrm.stopping import Stopped, ask_to_stop, forget, listen, listening, safe_point, stop_asked
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +36,14 @@ def test_a_signal_asks_and_interrupts_nothing() -> None:
     assert work == 499500 and stop_asked() == "timeout"
     with pytest.raises(Stopped):
         safe_point()
+
+
+def test_the_first_signal_asks_and_the_next_is_as_ever() -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGURG, lambda number, _: seen.append(number))
+    with listening({signal.SIGURG: "terminated"}):
+        os.kill(os.getpid(), signal.SIGURG)
+        assert sum(range(1000)) == 499500 and stop_asked() == "terminated" and not seen
+        os.kill(os.getpid(), signal.SIGURG)
+        assert sum(range(1000)) == 499500 and seen == [signal.SIGURG]
+    assert stop_asked() is None

@@ -215,3 +215,37 @@ def test_settings_that_cannot_work_are_refused_before_the_first_step(
     assert main(["pipeline", *flags]) == 2
     assert "grpo: generation_batch_size: 100 does not give each" in capsys.readouterr().err
     assert not (tmp_path / "run" / "toy_model").exists()
+
+
+def test_a_teacher_writes_for_the_prompt_of_the_runs_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = str(tmp_path / "run")
+    caplog.set_level("INFO")
+    small = ["--n-pairs", "train=6,validation=2,test=2"]
+    assert main(["pairs", "--run", run, "--dataset", "toy", *small, "--prompt", "hh_score100_v3"]) == 0
+    (tmp_path / "run/experiment.json").unlink()  # as where the pairs are another's
+    assert main(["teacher", "--run", run]) == 0 and main(["sft_data", "--run", run]) == 0
+    for stage in ("teacher", "sft_data"):
+        request = json.loads((tmp_path / "run" / stage / "stage.json").read_text())
+        assert request["config"]["prompt"] == "hh_score100_v3"
+    assert "prompt hh_score100_v3, as this run's pairs" in caplog.text
+    assert main(["teacher", "--run", run, "--name", "other", "--prompt", "score100_v1"]) == 0
+    assert json.loads((tmp_path / "run/other/stage.json").read_text())["config"]["prompt"] == "score100_v1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_command_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    run = str(tmp_path / "run")
+    assert main(["pairs", "--run", run, "--dataset", "toy", "--n-pairs", "train=2000,validation=2,test=2"]) == 0
+    words = ["teacher", "--run", run, "--concurrency", "1", "--n-samples", "8"]
+    command = [sys.executable, "-m", "btrm.submit", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        calls = tmp_path / "run/teacher/calls"
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size for path in calls.glob("*.jsonl")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in out and "Traceback" not in err
+    journaled = sum(len(path.read_text().splitlines()) for path in calls.glob("*.jsonl"))
+    assert 0 < journaled < 32_000

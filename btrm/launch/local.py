@@ -16,6 +16,7 @@ from btrm.launch.submission import PlannedStep, Submission
 from btrm.runs import REQUEST, RunManifest, exclusive, write_json
 from btrm.stages import Prepared, execute, get_stage, prepare
 from btrm.staging import Staging
+from btrm.stopping import safe_point
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def run_plan(submission: Submission) -> None:
     with environment(plan.env):
         for step in plan.steps:
             run_step(step, Path(plan.root))
+            safe_point()
 
 
 def start_background(submission: Submission, time_min: int) -> str:
