@@ -59,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     prompts.add_argument("--dataset", default="toy", help="a data set's name, or FILE.py:function")
     prompts.add_argument("--split", default="train")
     prompts.add_argument("--row", type=int, default=0, help="which pair, from 0")
+    prompts.add_argument("--scale", choices=("score5", "score100"), default="score100", help="of a teacher's prompt")
+    prompts.add_argument(
+        "--layout", choices=("pointwise", "batched", "pairwise"), help="of a teacher's prompt (default: each)"
+    )
     prompts.add_argument("--data-files", "--data_files", nargs="*", default=(), help="files instead of the hub")
     experiments = _command(commands, "experiments", _experiments, "list the experiments, or show one's plan")
     experiments.add_argument("action", nargs="?", choices=("list", "show"), default="list")
@@ -151,7 +155,7 @@ def _prompts(args: argparse.Namespace) -> int:
     if not (pairs := list(islice(found, args.row, None))):
         raise ConfigError(f"--row {args.row}: {args.dataset} {args.split} has fewer pairs")
     if args.name.startswith(_TEACHER):
-        return _teacher_prompt(args.name.removeprefix(_TEACHER), pairs)
+        return _teacher_prompt(args, pairs)
     prompt, pair = get_prompt(args.name), pairs[0]
     for side, response in enumerate(pair.responses):
         for message in prompt.messages(pair.context, response):
@@ -162,10 +166,10 @@ def _prompts(args: argparse.Namespace) -> int:
 _TEACHER = "teacher:"  # goes before the names of teachers' prompts
 
 
-def _teacher_prompt(name: str, pairs: Sequence[PreferencePair]) -> int:
+def _teacher_prompt(args: argparse.Namespace, pairs: Sequence[PreferencePair]) -> int:
     from btrm.teacher.show_prompt import parts, shown_calls
 
-    for what, call in shown_calls(name, pairs, student="score100_v1"):
+    for what, call in shown_calls(args.name.removeprefix(_TEACHER), pairs, args.scale, args.layout):
         for role, text in parts(call):
             print(f"--- {what}, {role}\n{text}")
     return 0

@@ -32,6 +32,11 @@ def test_prompts_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for layout in ("pointwise", "batched", "pairwise"):
         assert f"--- {layout}, tags, user" in shown and f"--- {layout}, schema, schema" in shown
+    assert "0 to 100" in shown
+    assert main(["prompts", "show", "teacher:general", "--scale", "score5", "--layout", "pairwise"]) == 0
+    shown = capsys.readouterr().out
+    assert "--- pairwise, tags, system" in shown and "pointwise" not in shown and "batched" not in shown
+    assert "1.0 to 5.0" in shown and "0 to 100" not in shown
     assert main(["prompts", "show", "teacher:dialogue"]) == 2
     assert "did you mean dialog?" in capsys.readouterr().err
     assert main(["prompts", "show", "toy_score100", "--row", "-1"]) == 2
