@@ -13,11 +13,13 @@ from btrm.judges.base import Sampling
 from btrm.judges.cells import Cell
 from btrm.judges.numbered import Pairs
 from btrm.prompts import get_prompt
-from btrm.records import PreferencePair, read_judgements
+from btrm.records import PreferencePair, read_judgements, write_pairs
 from btrm.runs import Resources, RunPaths, StageRun
+from btrm.submit import main as submit
 from btrm.teacher.base import Call, Usage
 from btrm.teacher.journal import Entry
 from btrm.teacher.layouts import make_calls
+from btrm.teacher.redo import redo
 from btrm.teacher.rows import Owed
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -86,3 +88,33 @@ def test_what_was_forgotten_counts_for_nobody() -> None:
 def test_a_rule_answers_each_label_by_itself() -> None:
     pairs = labelled()
     assert len(list(owed_of(pairs, "rule_random").missing())) == 6 * 2 * 2
+
+
+@pytest.mark.usefixtures("need_teacher")
+def test_a_stage_asks_once_and_answers_that_are_forgotten_are_asked_once_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from api_server import serve
+    from api_world import KEY, MODEL
+
+    monkeypatch.setenv("BTRM_SITE", "local")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    write_pairs(tmp_path / "pairs.parquet", labelled().values())
+    with serve() as server:
+        words = ["teacher", f"--run={tmp_path}/run", f"--pairs={tmp_path}/pairs.parquet", "--backend=openai"]
+        words += [f"--model={MODEL}", f"--base-url={server.url}/v1", "--part-pairs=2", "--concurrency=1"]
+        server.world.script[:] = [None, None, None, "truncation"]  # the second pair's second side
+
+        def outcomes(*more: str) -> Counter[str]:
+            assert submit([*words, *more]) == 0
+            rows = read_judgements(tmp_path / "run/teacher/judgements.parquet").to_pylist()
+            assert len({(row["label_id"], row["side"]) for row in rows}) == len(rows) == 12
+            return Counter(row["outcome"] for row in rows)
+
+        assert outcomes() == {"scored": 9, "truncated": 3}
+        assert redo(tmp_path / "run/teacher", ["truncated"]) == 1
+        assert outcomes("--max-tokens=2048") == {"scored": 12}
+        bodies = server.world.bodies
+        assert len(bodies) == 9
+        assert bodies[-1]["messages"] == bodies[3]["messages"] and bodies[-1]["seed"] != bodies[3]["seed"]
+        assert [body["max_completion_tokens"] for body in bodies[-2:]] == [1024, 2048]
