@@ -6,25 +6,23 @@ written to dropped.jsonl with the reason, once for each label that it was joined
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from pydantic import field_validator
 
 from btrm.config import ConfigError, setting, source
-from btrm.data.answers import COLUMNS, Answer, Answers, Samples, key_of, names_of, read_answers
-from btrm.data.merge import Merge, Side, Verdict, verdicts
+from btrm.data.answers import Answers, Samples, names_of, read_answers
+from btrm.data.merge import Merge, Verdict, verdicts
+from btrm.data.sft_writer import SftWriter
 from btrm.data.teacher_page import page
 from btrm.data.teacher_summary import Tally
 from btrm.progress import progress
-from btrm.prompts import PromptSpec, get_prompt
+from btrm.prompts import get_prompt
 from btrm.records import PreferencePair, read_pairs, stable_hash
 from btrm.runs import StageConfig, StageResult, StageRun, replace
-from btrm.scores import without_tags
 
 _PAGE = "teacher.md"
 _JUDGEMENTS = "judgements.parquet"
@@ -79,47 +77,6 @@ def _judgements_of(reference: str) -> str:
     folder = reference.rstrip("/")
     is_folder = "/" not in folder if folder.startswith("@") else Path(reference).expanduser().is_dir()
     return f"{folder}/{_JUDGEMENTS}" if is_folder else reference
-
-
-@dataclass(slots=True)
-class SftWriter:
-    """Writes rows and drops, and counts both. `teachers` are named in both where there are several."""
-
-    prompt: PromptSpec
-    rows: IO[str]
-    drops: IO[str]
-    teachers: Sequence[str]
-    counts: Counter[str]
-
-    def keep(self, pair: PreferencePair, side: Side, teacher: int | None) -> None:
-        """Write one conversation: the prompt filled in, and the answer with its tag exactly once.
-
-        A merged row says how many answers its score is made of, and names the one that the rationale is of.
-        """
-        reason = without_tags(cast(str, side.answer["completion"]))
-        self.counts["without_reason"] += self.prompt.style != "score_only" and not reason.strip()
-        target = self.prompt.target(side.score, reason)
-        messages = self.prompt.messages(pair.context, pair.responses[side.answer["side"]])
-        row = {"messages": [*messages, {"role": "assistant", "content": target}], **key_of(side.answer)}
-        if len(self.teachers) > 1:
-            row["judge"] = self.teachers[side.answer["teacher"]]
-        if teacher is None:
-            row["answers"] = len(side.behind)
-        self.counts["joined_by_pair"] += "judged_as" in side.answer
-        self.rows.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self.counts["rows"] += 1
-        self.counts["merged"] += len(side.behind)
-
-    def drop(self, answer: Answer, reason: str) -> None:
-        """Write down why a judgement became no row."""
-        record = {"reason": reason, **{name: answer[name] for name in COLUMNS}}
-        if len(self.teachers) > 1:
-            record["judge"] = self.teachers[answer["teacher"]]
-        if "judged_as" in answer:
-            record["judged_as"] = answer["judged_as"]
-        self.drops.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self.counts["dropped"] += 1
-        self.counts[f"dropped_{reason}"] += 1
 
 
 def run_sft_data(config: SftDataConfig, run: StageRun) -> StageResult:
