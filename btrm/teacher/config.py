@@ -27,6 +27,8 @@ _THINKS = {
 }
 _ALWAYS_THINKS = re.compile(r"\bgemini-(2\.5|[3-9][.\d]*)-pro")
 
+_SECRET = re.compile(r"^([\w+.-]*://)?[^/?#]*@|[?&#][^=&]*(key|token|secret|passw)[^=&]*=", re.I)
+
 
 class TeacherConfig(StageConfig):
     """Whom to ask about which pairs, how, how fast, and for how much."""
@@ -97,6 +99,11 @@ class TeacherConfig(StageConfig):
     @field_validator("base_url")
     @classmethod
     def _with_scheme(cls, value: str | None) -> str | None:
+        if value is not None and _SECRET.search(value):
+            raise ValueError(
+                "this address holds a password, or a key or token, which would stand in files: leave it out (it is not "
+                "repeated here), and give the key in the environment, in .env or by --api-key-file"
+            )
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError(f"{value} is no address of a server: it begins with http:// or https://")
         return value

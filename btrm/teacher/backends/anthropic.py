@@ -9,7 +9,7 @@ from typing import Any
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import pause_s
-from btrm.teacher.backends.wire import Wire, given, most_tokens, patience_s, readable, whole
+from btrm.teacher.backends.wire import Wire, count, given, most_tokens, patience_s, readable, section, whole
 from btrm.teacher.base import Call, FinishReason, Reply, Usage
 from btrm.teacher.caching import cacheable, system_cacheable
 from btrm.teacher.config import TeacherConfig
@@ -117,17 +117,17 @@ def reply_of(body: _Body, headers: Mapping[str, str]) -> Reply:
         used = [json.dumps(block["input"]) for block in blocks if block["type"] == "tool_use"]
         said = [block["text"] for block in blocks if block["type"] == "text"]
         finish = _FINISH.get(body["stop_reason"], "stop")
-        usage = usage_of(body["usage"])
+        usage = usage_of(section(body.get("usage")))
     return Reply("\n".join(used) or "".join(said), finish, usage, body, pause_s(headers, _LIMITS))
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the tokens; the API counts what its cache gave or took apart from the input."""
     return Usage(
-        input=usage["input_tokens"],
-        output=usage["output_tokens"],
-        cached=usage.get("cache_read_input_tokens") or 0,
-        cache_written=usage.get("cache_creation_input_tokens") or 0,
+        input=count(usage.get("input_tokens")),
+        output=count(usage.get("output_tokens")),
+        cached=count(usage.get("cache_read_input_tokens")),
+        cache_written=count(usage.get("cache_creation_input_tokens")),
     )
 
 
@@ -158,7 +158,7 @@ def _merge(message: _Body, event: _Body) -> None:
             _finish(message["content"][event["index"]])
         case "message_delta":
             message.update(given(event["delta"]))
-            message["usage"] = {**message["usage"], **given(event["usage"])}
+            message["usage"] = {**section(message.get("usage")), **given(section(event.get("usage")))}
         case "message_stop":
             message["ended"] = True
         case _:

@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import wait
-from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, patience_s, readable, whole
+from btrm.teacher.backends.wire import Wire, api_seed, count, given, most_tokens, patience_s, readable, section, whole
 from btrm.teacher.base import Call, FinishReason, HaltError, Reply, Usage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
@@ -116,7 +116,7 @@ def _asked_once() -> _Body:
 def reply_of(body: _Body) -> Reply:
     """Read a response. Raises TransientError for what is none, HaltError where the account is shut out."""
     with readable():
-        usage = usage_of(body.get("usageMetadata") or {})
+        usage = usage_of(section(body.get("usageMetadata")))
         blocked = (body.get("promptFeedback") or {}).get("blockReason")
         if blocked and not body.get("candidates"):
             return Reply(f"the prompt was blocked: {blocked}", "content_filter", usage, body)
@@ -131,9 +131,9 @@ def reply_of(body: _Body) -> Reply:
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the tokens; the API's promptTokenCount holds those from its cache, and thoughts are apart."""
-    cached = usage.get("cachedContentTokenCount") or 0
-    output = (usage.get("candidatesTokenCount") or 0) + (usage.get("thoughtsTokenCount") or 0)
-    return Usage(max((usage.get("promptTokenCount") or 0) - cached, 0), output, cached)
+    cached, prompt = count(usage.get("cachedContentTokenCount")), count(usage.get("promptTokenCount"))
+    output = count(usage.get("candidatesTokenCount")) + count(usage.get("thoughtsTokenCount"))
+    return Usage(max(prompt - cached, 0), output, min(cached, prompt))
 
 
 def problem_of(error: Exception) -> Problem | None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from btrm.runs import StageRun
 from btrm.teacher.backends.http_errors import Problem, read_json
 from btrm.teacher.backends.waits import pause_s
-from btrm.teacher.backends.wire import Wire, api_seed, given, most_tokens, patience_s, readable, whole
+from btrm.teacher.backends.wire import Wire, api_seed, count, given, most_tokens, patience_s, readable, section, whole
 from btrm.teacher.base import Call, FinishReason, Reply, RequestError, TransientError, Usage
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import read_key
@@ -125,12 +125,20 @@ def reply_of(body: _Body, headers: Mapping[str, str]) -> Reply:
     with readable():
         choice = body["choices"][0]
         message, ended = choice["message"], choice.get("finish_reason") or "stop"
-        text, refusal = message.get("content"), message.get("refusal")
-        usage = usage_of(body.get("usage") or {})
+        text, refusal = _without_thinking(_said(message.get("content"))), message.get("refusal")
+        usage = usage_of(section(body.get("usage")))
     if ended == "error":
         raise TransientError("the model failed in the middle of its answer", "server_error")
     finish = "refusal" if refusal else _FINISH.get(ended, "stop")
-    return Reply(refusal or _without_thinking(text or ""), finish, usage, body, pause_s(headers, _LIMITS))
+    return Reply(refusal or text, finish, usage, body, pause_s(headers, _LIMITS))
+
+
+def _said(content: Any) -> str:
+    """Return what a message says; some servers give it in parts, of which only those of text are the answer."""
+    if isinstance(content, list):
+        parts = cast("list[dict[str, Any]]", content)
+        return "".join(part["text"] for part in parts if part.get("type") == "text")
+    return content or ""
 
 
 def _without_thinking(text: str) -> str:
@@ -141,8 +149,9 @@ def _without_thinking(text: str) -> str:
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """Return the tokens; the API's prompt_tokens hold those from its cache."""
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-    return Usage(max((usage.get("prompt_tokens") or 0) - cached, 0), usage.get("completion_tokens") or 0, cached)
+    cached = count(section(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    prompt = count(usage.get("prompt_tokens"))
+    return Usage(max(prompt - cached, 0), count(usage.get("completion_tokens")), min(cached, prompt))
 
 
 def problem_of(error: Exception) -> Problem | None:
@@ -167,7 +176,8 @@ def _merge(merged: _Body, chunk: _Body) -> None:
             merged[name] = chunk[name]
     for piece in chunk.get("choices") or []:
         choice = merged.setdefault("choices", [{"message": {"role": "assistant"}, "finish_reason": None}])[0]
-        for name, text in (piece.get("delta") or {}).items():
+        for name, said in (piece.get("delta") or {}).items():
+            text = _said(said) if name == "content" else said
             if isinstance(text, str) and name != "role":
                 choice["message"][name] = choice["message"].get(name, "") + text
         choice["finish_reason"] = piece.get("finish_reason") or choice["finish_reason"]

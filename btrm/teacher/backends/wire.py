@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from btrm.teacher.backends.http_errors import Problem, error_of, lost
 from btrm.teacher.base import Call, TeacherError, TransientError
@@ -68,6 +68,16 @@ def patience_s(config: TeacherConfig) -> float:
 def given(fields: dict[str, Any]) -> dict[str, Any]:
     """Return a request's fields without those that nobody set: the API has defaults of its own."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def count(value: Any) -> int:
+    """Return a number of tokens as an API gives it; 0, which says nothing, for what is no such number."""
+    return value if type(value) is int and value >= 0 else 0
+
+
+def section(value: Any) -> dict[str, Any]:
+    """Return a part of an answer that may be missing; empty for what is none. An answer is not lost for its counts."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 @contextmanager
