@@ -22,8 +22,8 @@ def page(
     """
     parts = (
         _head(figures, teachers, merge),
-        _each(teachers, each, counts["judged_by_all"]),
         _rows(counts),
+        _each(teachers, each, counts["judged_by_all"]),
         _histogram(figures, scale),
         _calibration(figures),
         _majorities(figures),
