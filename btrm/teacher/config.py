@@ -6,8 +6,9 @@ import re
 from typing import Any, Literal, Self, cast
 
 from pydantic import field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from btrm.config import extent, nearest, runtime, setting, source
+from btrm.config import SECRET, extent, nearest, runtime, setting, source
 from btrm.judges.base import MAX_SAMPLES
 from btrm.judges.rule import RULES
 from btrm.prompts import get_prompt
@@ -26,8 +27,7 @@ _THINKS = {
     "gemini": re.compile(r"\bgemini-(2\.5|[3-9]|[\w-]+-latest)"),
 }
 _ALWAYS_THINKS = re.compile(r"\bgemini-(2\.5|[3-9][.\d]*)-pro")
-
-_SECRET = re.compile(r"^([\w+.-]*://)?[^/?#]*@|[?&#][^=&]*(key|token|secret|passw)[^=&]*=", re.I)
+_SECRET = re.compile(r"^([\w+.-]*://)?[^/?#]*@|[?&]([a-z0-9]+[-_.])*(api)?(key|token|secret|password)=", re.I)
 
 
 class TeacherConfig(StageConfig):
@@ -100,9 +100,10 @@ class TeacherConfig(StageConfig):
     @classmethod
     def _with_scheme(cls, value: str | None) -> str | None:
         if value is not None and _SECRET.search(value):
-            raise ValueError(
-                "this address holds a password, or a key or token, which would stand in files: leave it out (it is not "
-                "repeated here), and give the key in the environment, in .env or by --api-key-file"
+            raise PydanticCustomError(
+                SECRET,
+                "this address, not repeated here, holds a password, a key or a token, and would be written into files; "
+                "leave that out, and give the key in the environment, in .env or by --api-key-file",
             )
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError(f"{value} is no address of a server: it begins with http:// or https://")

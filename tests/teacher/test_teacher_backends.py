@@ -429,3 +429,39 @@ def test_the_server_runs_as_a_process_of_its_own(server: Server) -> None:
         (None, 200, True),
     ]
     assert log[0]["call"] == log[1]["call"] and 0 < log[1]["time"] - log[0]["time"] < 60
+
+
+@pytest.mark.parametrize("tokens", [None, "12", 12.5, -3, True, {"n": 1}])
+def test_counts_that_cannot_be_read_are_unknown_and_lose_no_answer(tokens: Any) -> None:
+    from btrm.teacher.backends import anthropic, gemini, openai
+
+    counts = {"prompt_tokens": tokens, "completion_tokens": tokens, "prompt_tokens_details": tokens}
+    said = {"choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}]}
+    for usage in (counts, tokens, [tokens]):
+        assert openai.reply_of({**said, "usage": usage}, {}).usage == Usage()
+    counts = {"input_tokens": tokens, "output_tokens": tokens, "cache_read_input_tokens": tokens}
+    message = {"content": [{"type": "text", "text": "Yes."}], "stop_reason": "end_turn"}
+    for usage in (counts, tokens, [tokens]):
+        assert anthropic.reply_of({**message, "usage": usage}, {}).usage == Usage()
+    counts = {"promptTokenCount": tokens, "candidatesTokenCount": tokens, "cachedContentTokenCount": tokens}
+    answer = {"candidates": [{"content": {"parts": [{"text": "Yes."}]}, "finishReason": "STOP"}]}
+    for usage in (counts, tokens, [tokens]):
+        assert gemini.reply_of({**answer, "usageMetadata": usage}).usage == Usage()
+    for reply in (openai.reply_of(said, {}), anthropic.reply_of(message, {}), gemini.reply_of(answer)):
+        assert (reply.text, reply.usage) == ("Yes.", Usage())
+
+
+def test_a_message_in_parts_is_read() -> None:
+    from btrm.teacher.backends import openai
+
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "A "}, {"type": "text", "text": "B"}]
+    body = {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}
+    assert openai.reply_of(body, {}).text == "A B"
+    for content in ([{"type": "text"}], ["A"], {"text": "A"}, 7):
+        with pytest.raises(TransientError) as caught:
+            openai.reply_of({"choices": [{"message": {"content": content}}]}, {})
+        assert caught.value.fault == "garbled"
+    merged: dict[str, Any] = {}
+    for part in parts:
+        openai._merge(merged, {"choices": [{"delta": {"content": [part]}}]})
+    assert merged["choices"][0]["message"]["content"] == "A B"

@@ -134,3 +134,19 @@ def test_a_key_prints_as_stars() -> None:
     assert key.redact(f"Incorrect key {SECRET}.") == "Incorrect key ***."
     keyless = read_key(config_of("openai", base_url="http://localhost:1/v1"))
     assert keyless.redact("there is none") == "there is none"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://me:pw1234@host:8000/v1", "https://pw1234@host/v1", "me:pw1234@host", "https://host/v1?key=pw1234",
+     "https://host/v1?x=1&access_token=pw1234", "https://host/v1?API-Key=pw1234"],
+)  # fmt: skip
+def test_an_address_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"base_url: .*not repeated.*password.*--api-key-file") as caught:
+        TeacherConfig.build({"base_url": url})
+    assert "pw1234" not in str(caught.value)
+
+
+def test_an_address_without_a_secret_is_taken() -> None:
+    for url in ("http://host:8000/v1", "https://host/a@b/v1?model=x&max_tokens=7"):
+        assert TeacherConfig.build({"base_url": url}).base_url == url
