@@ -13,7 +13,7 @@ from btrm.teacher.caching import cacheable
 from btrm.teacher.chain import Chain
 from btrm.teacher.config import APIS, TeacherConfig
 from btrm.teacher.drive import Asker
-from btrm.teacher.estimate import most_of
+from btrm.teacher.estimate import bound_of, most_of
 from btrm.teacher.gate import Gate, OpenGate
 from btrm.teacher.journal import Journal
 from btrm.teacher.prices import check_price, price_of
@@ -55,8 +55,10 @@ def open_backend(config: TeacherConfig, run: StageRun) -> Backend:
 
 def check_calls(config: TeacherConfig, calls: Iterable[Call]) -> None:
     """Raise ConfigError, before anything is sent, for a call that alone is more than a minute allows."""
-    if config.tpm is not None and config.mode == "direct":
-        for call in calls:
+    if config.tpm is None or config.mode != "direct":
+        return
+    for call in calls:
+        if bound_of(call, config) > config.tpm:  # counting by kind of character takes longer than making the call
             check_size(Limits(tpm=config.tpm), most_of(call, config, None))
 
 

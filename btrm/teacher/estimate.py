@@ -34,6 +34,12 @@ def most_prompt(call: Call) -> int:
     return tokens_of(call.system) + tokens_of(call.context) + tokens_of(call.question) + tokens_of(schema) + _FRAME
 
 
+def bound_of(call: Call, config: TeacherConfig) -> int:
+    """Return tokens that a call cannot exceed, told quickly: `tokens_of` counts no more than the bytes of a text."""
+    texts = (call.system, call.context, call.question, json.dumps(call.schema) if call.schema else "")
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) + _FRAME + most_answer(call, config)
+
+
 def most_answer(call: Call, config: TeacherConfig) -> int:
     """Return how many tokens a call's answer may have, thinking included."""
     return config.max_tokens * len(call.items) + config.thinking_room

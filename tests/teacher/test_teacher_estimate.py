@@ -13,9 +13,10 @@ from btrm.config import ConfigError
 from btrm.records import PreferencePair, write_pairs
 from btrm.runs import Resources, RunPaths, StageRun
 from btrm.submit import main as submit
+from btrm.teacher.asking import check_calls
 from btrm.teacher.base import Usage
 from btrm.teacher.config import TeacherConfig
-from btrm.teacher.estimate import most_answer, most_of
+from btrm.teacher.estimate import bound_of, most_answer, most_of
 from btrm.teacher.forecast import thought
 from btrm.teacher.gate import Cost
 from btrm.teacher.journal import journals, read_journal
@@ -195,3 +196,15 @@ def test_what_was_answered_is_not_counted_and_what_it_took_is_measured(
     assert "20 answers are forgotten" in said
     assert f"python -m btrm.submit teacher --run={tmp_path} --pairs={tmp_path}/pairs.parquet --n-pairs=10" in said
     assert estimate(tmp_path)["calls"].startswith("calls    60 ")
+
+
+@pytest.mark.parametrize("letters", ["a b", "{1}\n", "ñж", "漢字", "\U0001f600", "\ud800", "a漢\U0001f6001"])
+def test_a_call_that_is_too_large_for_a_minute_is_found_among_many(letters: str) -> None:
+    pair = PreferencePair.make("Why?", ("Yes.", letters * 3000), 0, source="s", split="train")
+    told = TeacherConfig(backend="openai", model="m")
+    calls = list(make_calls(told, {0: pair}, [(pair.label_id, side, 0) for side in (0, 1)]))
+    most = max(most_of(call, told, None).tokens for call in calls)
+    assert all(most_of(call, told, None).tokens <= bound_of(call, told) for call in calls)
+    check_calls(told.model_copy(update={"tpm": most}), calls)
+    with pytest.raises(ConfigError, match=f"one call may take {most} tokens"):
+        check_calls(told.model_copy(update={"tpm": most - 1}), calls)
