@@ -99,9 +99,8 @@ def _ask(
             while (entries := runner.run(_next(answers))) is not None:
                 yield entries
         except HaltError as error:
-            raise HaltedError(
-                f"{error.cause}: {error}\nwhat is answered is on disk; mend that, and run it again"
-            ) from None
+            told = str(error).rstrip(".")
+            raise HaltedError(f"{error.cause}: {told}; what is answered is on disk, a rerun goes on") from None
         finally:
             runner.run(answers.aclose())
             runner.run(asker.close())
