@@ -79,6 +79,7 @@ class PointwiseRow:
 
 
 Method = Literal["sampled", "expected", "greedy"]
+_LATER = frozenset({"dataset"})  # fields that judgements of the same schema version may lack
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ class Judgement:
     cost_usd: float | None = None
     request_hash: str | None = None
     schema_version: int = SCHEMA_VERSION
+    dataset: str | None = None  # the name under which the grid judged the pair; None: its split
 
 
 def judgement_schema() -> pa.Schema:
@@ -161,9 +163,20 @@ def read_judgements(path: Path, columns: Sequence[str] | None = None) -> pa.Tabl
     read = None if columns is None else [*columns, "schema_version"]
     with pq.ParquetFile(path) as file:  # a small part is read sooner without threads
         table = cast("pa.Table", file.read(columns=read, use_threads=file.num_row_groups > 1))
+    table = _with_later_fields(table, columns)
     versions = set(table["schema_version"].unique().to_pylist())
     if versions - {SCHEMA_VERSION}:
         raise ConfigError(f"{path}: judgements of schema version {sorted(versions)}, this btrm reads {SCHEMA_VERSION}")
+    return table
+
+
+def _with_later_fields(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    """Add what an older btrm did not write, as nulls: a field that comes later may be missing."""
+    import pyarrow as pa
+
+    for field_ in judgement_schema():
+        if field_.name in _LATER and field_.name not in table.column_names and field_.name in (columns or _LATER):
+            table = table.append_column(field_, pa.nulls(table.num_rows, field_.type))
     return table
 
 

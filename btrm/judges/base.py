@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -26,12 +26,29 @@ class JudgeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a model would write as the score, instead of one draw of it.
+
+    `weights` maps each numeral of the scale that has any to its probability among them (they sum to 1); `mass` is how
+    much of the model's probability lies on numerals of the scale at all.
+    """
+
+    value: float
+    weights: Mapping[str, float]
+    mass: float
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
-    """One sampled text. `tokens` counts what was generated, the end token included."""
+    """One sampled text. `tokens` counts what was generated, the end token included.
+
+    With an `expectation`, the text is what stands before the score and the most likely score.
+    """
 
     text: str
     finish_reason: FinishReason
     tokens: int
+    expectation: Expectation | None = None
 
 
 @dataclass(frozen=True, slots=True)
