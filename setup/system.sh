@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# The system packages that tests need: a real Slurm, a registry, a static shell, GNU patch. Root on Debian or Ubuntu gets
-# them; others are told.
+# The system packages that tests need: a real Slurm, a registry, a static shell, GNU patch, a browser. Root on Debian or
+# Ubuntu gets them; others are told.
 set -euo pipefail
 say() { echo "btrm: $*" >&2; }
 
 # command:package; a normal user's PATH often lacks the sbin folders.
 needs="slurmctld:slurmctld slurmd:slurmd sinfo:slurm-client munged:munge slurmdbd:slurmdbd mariadbd:mariadb-server-core"
 needs+=" docker-registry:docker-registry busybox:busybox-static patch:patch"
+# Ubuntu's chromium is a snap, for which nothing here waits: any browser of the kind that is there will do.
+if ! type -P chromium chromium-browser google-chrome >/dev/null && grep -qs '^ID=debian' /etc/os-release; then
+  needs+=" chromium:chromium"
+fi
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 missing=()
 for need in $needs; do
