@@ -1,0 +1,184 @@
+"""Which of two judges is better, on the same labelled pairs.
+
+A judge's credit for a pair is 1 (right), 1/2 (a tie) or 0, one column a judging seed. Seeds are replicates of a pair:
+they are averaged within it, and pairs are drawn, in whole clusters (all pairs of one prompt). The judge's own sampling
+is counted by that: its draws are independent from pair to pair, so what they add shows as spread between pairs.
+Drawing seeds as well would count it twice (Owen 2007 on the pigeonhole bootstrap).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from btrm.metrics.bootstrap import percentile_interval, resampled_sums
+from btrm.metrics.pairwise import Floats, Ints, ratio
+from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds, seed_variance
+from btrm.metrics.significance import holm, mcnemar
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Judge a less judge b, over the pairs that both have a credit for; NaN is undefined.
+
+    low, high: 95 % interval by the paired cluster bootstrap; p_bootstrap: its two-sided p-value. p_mcnemar (mid-p) and
+    p_mcnemar_exact count clusters: wins are those where a has more credit than b, losses those where it has less.
+    p_holm: p_bootstrap adjusted for all comparisons that were made together (Holm 1979), NaN for one alone.
+    mde: the least difference that is found with 80 % power; pairs_needed, seeds_needed: how many more of each would
+    find a difference as large as this one (0: it is found; inf: none would; NaN seeds: nobody has two to learn from).
+    """
+
+    n_pairs: int
+    n_clusters: int
+    seeds_a: int
+    seeds_b: int
+    difference: float
+    low: float
+    high: float
+    p_bootstrap: float
+    wins: int
+    losses: int
+    p_mcnemar: float
+    p_mcnemar_exact: float
+    mde: float
+    pairs_needed: float
+    seeds_needed: float
+    p_holm: float = math.nan
+
+
+def compare(
+    a_PS: Floats, b_PS: Floats, cluster_P: Ints | None = None, n_bootstrap: int = 10_000, seed: int = 0
+) -> Comparison:
+    """Compare two judges by their credits (NaN: no credit); the seeds of a and of b need not be as many."""
+    return compare_all([a_PS, b_PS], [(0, 1)], cluster_P, n_bootstrap, seed)[0]
+
+
+def compare_all(
+    credits: Sequence[Floats],
+    wanted: Sequence[tuple[int, int]],
+    cluster_P: Ints | None = None,
+    n_bootstrap: int = 10_000,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compare judges by their places (a, b) in `credits`, each (P, S); all see the same resamples. p_holm stays NaN."""
+    means = [_mean_over_seeds(credit_PS) for credit_PS in credits]
+    n_pairs = len(means[0]) if means else 0
+    clusters_P = np.arange(n_pairs) if cluster_P is None else np.unique(cluster_P, return_inverse=True)[1].ravel()
+    differences = [_Difference.of(means[a] - means[b], clusters_P) for a, b in wanted]
+    resampled = _resampled(differences, n_bootstrap, seed)
+    return [
+        _comparison(difference, difference_B, credits[a], credits[b])
+        for difference, difference_B, (a, b) in zip(differences, resampled, wanted, strict=True)
+    ]
+
+
+def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons with p_holm over all of them."""
+    adjusted_p = holm([comparison.p_bootstrap for comparison in comparisons])
+    return [replace(c, p_holm=p) for c, p in zip(comparisons, adjusted_p, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """A paired difference: which pairs count, and by cluster its sums and how many pairs count there (0: none)."""
+
+    both_P: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    sums: Floats
+    counts: Floats
+
+    @classmethod
+    def of(cls, difference_P: Floats, cluster_P: Ints) -> _Difference:
+        both_P = ~np.isnan(difference_P)
+        clusters = int(cluster_P.max(initial=-1)) + 1
+        told_P = np.where(both_P, difference_P, 0.0)
+        sums, counts = (np.bincount(cluster_P, x, clusters) for x in (told_P, both_P.astype(np.float64)))
+        return cls(both_P, sums.astype(np.float64), counts.astype(np.float64))
+
+    @property
+    def value(self) -> float:
+        return float(self.sums.sum() / self.counts.sum()) if self.counts.any() else math.nan
+
+    def variance(self) -> float:
+        """Return the cluster-robust variance of the ratio of sums (linearised; Cochran 1977, ch. 6)."""
+        clusters = int(np.count_nonzero(self.counts))
+        if clusters < 2:
+            return math.nan
+        residuals = self.sums - self.value * self.counts
+        return clusters / (clusters - 1) * float(residuals @ residuals) / float(self.counts.sum()) ** 2
+
+
+def _mean_over_seeds(credit_PS: Floats) -> Floats:
+    told_PS = ~np.isnan(credit_PS)
+    return ratio(np.where(told_PS, credit_PS, 0.0).sum(axis=1), told_PS.sum(axis=1).astype(np.float64))
+
+
+def _resampled(differences: Sequence[_Difference], n_bootstrap: int, seed: int) -> list[Floats]:
+    """Return each difference in each resample; columns that several share (their counts, as a rule) are summed once."""
+    places: dict[bytes, int] = {}
+    columns: list[Floats] = []
+
+    def place(column: Floats) -> int:
+        found = places.setdefault(column.tobytes(), len(columns))
+        if found == len(columns):
+            columns.append(column)
+        return found
+
+    parts = [(place(difference.sums), place(difference.counts)) for difference in differences]
+    if not parts:
+        return []
+    sums_BM = resampled_sums(np.stack(columns, 1), n_bootstrap, seed)
+    return [ratio(sums_BM[:, top], sums_BM[:, bottom]) for top, bottom in parts]
+
+
+def _comparison(difference: _Difference, difference_B: Floats, a_PS: Floats, b_PS: Floats) -> Comparison:
+    both_P, value = difference.both_P, difference.value
+    n_pairs, n_clusters = int(both_P.sum()), int(np.count_nonzero(difference.counts))
+    interval = percentile_interval(difference_B)
+    variance, seeds = _variance(difference.variance(), a_PS[both_P], b_PS[both_P])
+    wins, losses = (int(np.sum(sign * difference.sums > 1e-12)) for sign in (1, -1))
+    exact, mid = mcnemar(wins, losses)
+    found = interval.low > 0 or interval.high < 0
+    return Comparison(
+        n_pairs=n_pairs,
+        n_clusters=n_clusters,
+        seeds_a=seeds[0],
+        seeds_b=seeds[1],
+        difference=value,
+        low=interval.low,
+        high=interval.high,
+        p_bootstrap=_p_value(value, difference_B, variance.total, n_clusters),
+        wins=wins,
+        losses=losses,
+        p_mcnemar=mid if n_pairs else math.nan,
+        p_mcnemar_exact=exact if n_pairs else math.nan,
+        mde=detectable(variance.total),
+        pairs_needed=0.0 if found else more_pairs(value, variance.total, n_pairs),
+        seeds_needed=0.0 if found else more_seeds(value, variance, min(seeds)),
+    )
+
+
+def _variance(total: float, a_PS: Floats, b_PS: Floats) -> tuple[Variance, tuple[int, int]]:
+    """Split a variance; a judge with one seed alone adds what the other adds, where that one has several."""
+    (one_a, seeds_a), (one_b, seeds_b) = seed_variance(a_PS), seed_variance(b_PS)
+    one_a, one_b = (one_b if math.isnan(one_a) else one_a), (one_a if math.isnan(one_b) else one_b)
+    sampling = one_a / max(seeds_a, 1) + one_b / max(seeds_b, 1)
+    return Variance(total, one_a + one_b, sampling), (seeds_a, seeds_b)
+
+
+def _p_value(value: float, difference_B: Floats, variance: float, n_clusters: int) -> float:
+    """Return the two-sided p: twice the share of resamples on the other side of zero.
+
+    Where fewer lie there than can be counted, the normal tail tells how far below. Never less than a test that flips
+    the signs of the clusters could give: with few clusters a bootstrap is too sure.
+    """
+    told_B = difference_B[~np.isnan(difference_B)]
+    if n_clusters < 2 or not len(told_B):
+        return math.nan
+    counted = 2 * (1 + min(int(np.sum(told_B <= 0)), int(np.sum(told_B >= 0)))) / (len(told_B) + 1)
+    if counted <= 2 / (len(told_B) + 1) and variance > 0:
+        counted = min(counted, 2 * NormalDist().cdf(-abs(value) / math.sqrt(variance)))
+    return min(1.0, max(counted, 2.0 ** (1 - n_clusters)))
