@@ -1,4 +1,4 @@
-"""The `evaluate` stage: judgements.parquet in, one row of metrics a (checkpoint, split, seed) out."""
+"""The `evaluate` stage: judgements.parquet in, one row of metrics a (checkpoint, data set, seed) out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from btrm.config import ConfigError, setting, source
 from btrm.metrics.bootstrap import percentile_interval, resampled_sums
-from btrm.metrics.judged import JudgedCell, clusters, read_cells
+from btrm.metrics.judged import JudgedCell, read_cells
 from btrm.metrics.pairwise import PairOutcomes, UnparsedAs, margin_quantiles, metric_columns, metrics, ratio
 from btrm.prompts import get_prompt
 from btrm.records import write_jsonl
@@ -25,13 +25,17 @@ class EvaluateConfig(StageConfig):
     """How judgements become numbers."""
 
     judgements: str = source("@judge/judgements.parquet", "the judgements to measure")
+    pairs: str | None = source(
+        "@judge/pairs.parquet",
+        "the pairs that were judged (none: intervals are over pairs instead of contexts, no lengths, no subsets)",
+    )
     bt_temp: float = setting(20.0, "temperature of the Bradley-Terry loss", gt=0, published="EVAL_BT_TEMP")
     unc_low: float = setting(20.0, "scores from here ...", published="EVAL_UNC_LOW")
     unc_high: float = setting(80.0, "... to here count as uncertain", published="EVAL_UNC_HIGH")
     unparsed: UnparsedAs = setting(
-        "wrong",
-        "an answer without a score: the score that hurts most (no credit where a side has no score at all); "
-        "or only where a side has none: half the credit; the pair left out",
+        "tie",
+        "a pair with a side without a score: half the credit; no credit, and any answer without a score counts as the "
+        "one that hurts most; or the pair left out",
     )
     n_bootstrap: int = setting(2000, "resamples of the pairs for the 95 % intervals", ge=100)
     seed: int = setting(0, "seed of the resamples")
@@ -46,7 +50,8 @@ class EvaluateConfig(StageConfig):
 def run_evaluate(config: EvaluateConfig, run: StageRun) -> StageResult:
     """Write eval.jsonl; raise ConfigError where there is nothing with a label to measure."""
     path = run.input(config.judgements)
-    cells = [cell for cell in read_cells(path) if cell.label_id_P]
+    pairs = run.input(config.pairs) if config.pairs is not None else None
+    cells = [cell for cell in read_cells(path, pairs) if cell.label_id_P]
     if not cells:
         raise ConfigError(f"{path}: no judgement of a pair with a label")
     scratch = run.scratch("eval.jsonl")
@@ -59,16 +64,17 @@ def evaluate_cell(cell: JudgedCell, config: EvaluateConfig) -> dict[str, Any]:
     """Return all metrics of a cell. Rates and accuracies lie in [0, 1], losses are in nats, NaN is undefined."""
     scale = get_prompt(cell.prompt).scale
     outcomes = cell.outcomes(config.bt_temp, config.unparsed, (scale.low, scale.high))
-    scored = cell.score_R[~np.isnan(cell.score_R)]
+    scored = cell.scored_N
     uncertain = (scored >= config.unc_low) & (scored <= config.unc_high)
     return {
         "checkpoint": cell.judge,
-        "split": cell.split,
+        "dataset": cell.dataset,
         "seed": cell.seed,
         "prompt": cell.prompt,
+        "method": cell.method,
         "n_pairs": len(cell.label_id_P),
         "n_label_ties": cell.label_ties,
-        "n_judgements": len(cell.score_R),
+        "n_judgements": len(cell.outcome_R),
         **metrics(outcomes),
         **_intervals(cell, outcomes, config),
         "unparsed_rate": cell.unparsed_rate,
@@ -91,7 +97,9 @@ def _intervals(cell: JudgedCell, outcomes: PairOutcomes, config: EvaluateConfig)
 def _interval_items(cell: JudgedCell, outcomes: PairOutcomes, config: EvaluateConfig) -> Iterator[tuple[str, float]]:
     columns = metric_columns(outcomes)
     parts = [part for name in _WITH_INTERVAL for part in columns[name]]
-    sums_BM = resampled_sums(np.stack(parts, 1), config.n_bootstrap, config.seed, clusters(cell.pair_id_P))
+    sums_BM = resampled_sums(
+        np.stack(parts, 1), config.n_bootstrap, config.seed, np.unique(cell.cluster_P, return_inverse=True)[1]
+    )
     for place, name in enumerate(_WITH_INTERVAL):
         interval = percentile_interval(ratio(sums_BM[:, 2 * place], sums_BM[:, 2 * place + 1]))
         yield f"{name}_low", interval.low

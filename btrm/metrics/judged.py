@@ -1,40 +1,64 @@
-"""Judgements as arrays: one block for each (judge, split, seed), pairs in one order."""
+"""Judgements as arrays: one block for each (judge, data set, seed, prompt), pairs in one order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btrm.metrics.pairwise import Floats, PairOutcomes, SideScores, UnparsedAs, pair_outcomes, side_scores
-from btrm.records import read_judgements
+from btrm.config import ConfigError
+from btrm.metrics.pair_facts import PairFacts, PairTable, read_pair_table
+from btrm.metrics.pairwise import Floats, Ints, PairOutcomes, SideScores, UnparsedAs, pair_outcomes, sides_of_samples
+from btrm.records import Method, read_judgements
 from btrm.scores import Outcome
 
-_COLUMNS = ("judge", "split", "seed", "label_id", "pair_id", "side", "preferred_side", "score", "outcome", "prompt")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_KEY = ("judge", "dataset", "seed", "prompt")
+_TEXTS = ("judge", "prompt", "method", "outcome", "label_id", "pair_id")
+_NUMBERS = ("seed", "side", "sample", "preferred_side", "score")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class JudgedCell:
-    """What one judge said at one seed about the labelled pairs of one split; P pairs, R judgements of them.
+    """What one judge said at one seed about the labelled pairs of one data set.
 
+    P pairs, K samples a side at most, R judgements of the pairs. `score_P2K` is NaN where a sample has no score or was
+    not asked for (`asked_P2` counts those that were). Pairs of one `cluster_P` share a context (where the pairs are
+    not at hand: are one pair with several labels); the numbers are those of the whole file, so cells compare.
     Pairs whose label is a tie have no right answer: they are counted in `label_ties` and are in no array.
     """
 
     judge: str
-    split: str
+    dataset: str
     seed: int
     prompt: str
+    method: Method
     label_id_P: list[str]
     pair_id_P: list[str]
-    preferred_P: NDArray[np.int64]
-    sides: SideScores
-    score_R: Floats
+    cluster_P: Ints
+    preferred_P: Ints
+    score_P2K: Floats
+    asked_P2: Ints
     outcome_R: NDArray[np.str_]
     label_ties: int
+    facts: PairFacts | None = None
+
+    @cached_property
+    def sides(self) -> SideScores:
+        """The scores of each side brought together."""
+        return sides_of_samples(self.score_P2K, self.asked_P2)
+
+    @cached_property
+    def scored_N(self) -> Floats:
+        """All scores that there are, pair after pair."""
+        return self.score_P2K[~np.isnan(self.score_P2K)]
 
     def outcomes(self, bt_temp: float, unparsed: UnparsedAs, scale: tuple[float, float]) -> PairOutcomes:
         """Compare the sides of each pair; `scale` is the (lowest, highest) score of the prompt."""
@@ -46,49 +70,150 @@ class JudgedCell:
         return float(np.mean(self.outcome_R != Outcome.SCORED)) if len(self.outcome_R) else float("nan")
 
 
-def read_cells(path: Path) -> list[JudgedCell]:
-    """Return the cells of a judgements.parquet in the order in which they stand there."""
-    table = read_judgements(path).select(list(_COLUMNS))
-    columns: dict[str, Any] = {name: table[name].to_numpy(zero_copy_only=False) for name in _COLUMNS}
-    return [_cell(columns, rows) for rows in _groups(columns)]
+def read_cells(judgements: Path, pairs: Path | None = None) -> list[JudgedCell]:
+    """Return the cells of a judgements.parquet in the order in which they stand there.
+
+    With `pairs`, a pairs.parquet that has them all, cells have facts and pairs of one context share a cluster.
+    Raises ConfigError where that lacks judged pairs, and where a sample was judged twice.
+    """
+    table = read_judgements(judgements, [*_TEXTS, *_NUMBERS, "split", "dataset"])
+    file = _File(judgements, table, read_pair_table(pairs) if pairs is not None else None)
+    return [file.cell(rows_R) for rows_R in file.groups()]
 
 
-def _groups(columns: dict[str, Any]) -> Iterator[NDArray[np.int64]]:
-    """Yield the row numbers of each (judge, split, seed), in order of first appearance."""
-    keys = zip(columns["judge"], columns["split"], columns["seed"], strict=True)
-    groups: dict[tuple[str, str, int], list[int]] = {}
-    for row, key in enumerate(keys):
-        groups.setdefault(key, []).append(row)
-    return (np.array(rows) for rows in groups.values())
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A column of texts as numbers into the distinct ones."""
+
+    code_R: Ints
+    values: pa.Array[Any]
 
 
-def _cell(columns: dict[str, Any], rows_R: NDArray[np.int64]) -> JudgedCell:
-    """Give each label_id its place, labelled pairs first."""
-    first = rows_R[0]
-    preferred_R = columns["preferred_side"][rows_R].astype(np.float64)
-    labelled_R = ~np.isnan(preferred_R)
-    kept = rows_R[labelled_R]
-    label_R = columns["label_id"][kept]
-    place = {label: i for i, label in enumerate(dict.fromkeys(label_R))}
-    pair_R = np.array([place[label] for label in label_R], dtype=np.int64)
-    _, first_of_P = np.unique(pair_R, return_index=True)
-    score_R = columns["score"][kept].astype(np.float64)
-    return JudgedCell(
-        judge=str(columns["judge"][first]),
-        split=str(columns["split"][first]),
-        seed=int(columns["seed"][first]),
-        prompt=str(columns["prompt"][first]),
-        label_id_P=list(place),
-        pair_id_P=list(columns["pair_id"][kept][first_of_P]),
-        preferred_P=preferred_R[labelled_R][first_of_P].astype(np.int64),
-        sides=side_scores(score_R, pair_R, columns["side"][kept].astype(np.int64), len(place)),
-        score_R=score_R,
-        outcome_R=columns["outcome"][kept].astype(np.str_),
-        label_ties=len(set(columns["label_id"][rows_R[~labelled_R]])),
-    )
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """What cells about the same labels share."""
+
+    label_ids: list[str]
+    pair_ids: list[str]
+    cluster_P: Ints
+    facts: PairFacts | None
 
 
-def clusters(pair_id_P: list[str]) -> NDArray[np.int64]:
-    """Return cluster_P: pairs that several people labelled share one number, and are resampled together."""
-    number = {pair_id: i for i, pair_id in enumerate(dict.fromkeys(pair_id_P))}
-    return np.array([number[pair_id] for pair_id in pair_id_P], dtype=np.int64)
+class _File:
+    """The columns of a judgements.parquet, texts as numbers."""
+
+    def __init__(self, path: Path, table: pa.Table, pairs: PairTable | None) -> None:
+        import pyarrow.compute as pc
+
+        self._path = path
+        self._pairs = pairs
+        self._texts = {name: _coded(table[name]) for name in _TEXTS}
+        self._texts["dataset"] = _coded(pc.call_function("coalesce", [table["dataset"], table["split"]]))
+        self._numbers = {name: table[name].to_numpy() for name in _NUMBERS}
+        labels = self._texts["label_id"].values
+        self._row_of_label = pairs.rows_of(labels) if pairs is not None else np.arange(len(labels))
+        self._labels: dict[bytes, _Labels] = {}
+
+    def groups(self) -> Iterator[NDArray[np.int64]]:
+        """Yield the row numbers of each cell, cells in order of first appearance."""
+        numbers = [self._texts[name].code_R if name in self._texts else self._numbers[name] for name in _KEY]
+        group_R, _ = _by_appearance(_distinct(numbers))
+        order_R = np.argsort(group_R, kind="stable")
+        return iter(np.split(order_R, np.cumsum(np.bincount(group_R))[:-1]) if len(order_R) else [])
+
+    def cell(self, rows_R: NDArray[np.int64]) -> JudgedCell:
+        """Return the cell of these rows."""
+        first = int(rows_R[0])
+        preferred_R = self._numbers["preferred_side"][rows_R].astype(np.float64)
+        label_R = self._texts["label_id"].code_R[rows_R]
+        tied_R = np.isnan(preferred_R)
+        rows_R = rows_R[~tied_R]
+        pair_R, first_P = _by_appearance(label_R[~tied_R])
+        labels = self._shared(rows_R[first_P])
+        score_P2K, asked_P2 = self._scores(rows_R, pair_R, len(first_P))
+        outcome = self._texts["outcome"]
+        return JudgedCell(
+            judge=self._text("judge", first),
+            dataset=self._text("dataset", first),
+            seed=int(self._numbers["seed"][first]),
+            prompt=self._text("prompt", first),
+            method=cast(Method, self._text("method", first)),
+            label_id_P=labels.label_ids,
+            pair_id_P=labels.pair_ids,
+            cluster_P=labels.cluster_P,
+            preferred_P=preferred_R[~tied_R][first_P].astype(np.int64),
+            score_P2K=score_P2K,
+            asked_P2=asked_P2,
+            outcome_R=outcome.values.to_numpy(zero_copy_only=False).astype(np.str_)[outcome.code_R[rows_R]],
+            label_ties=len(np.unique(label_R[tied_R])),
+            facts=labels.facts,
+        )
+
+    def _text(self, name: str, row: int) -> str:
+        column = self._texts[name]
+        return str(column.values[int(column.code_R[row])].as_py())
+
+    def _scores(self, rows_R: NDArray[np.int64], pair_R: Ints, n_pairs: int) -> tuple[Floats, Ints]:
+        """Give each answer its place (pair, side, sample); raise ConfigError where two have one."""
+        side_R = self._numbers["side"][rows_R].astype(np.int64)
+        samples, sample_R = np.unique(self._numbers["sample"][rows_R], return_inverse=True)
+        place_R = (pair_R * 2 + side_R) * len(samples) + sample_R
+        count = np.bincount(place_R, minlength=2 * n_pairs * len(samples))
+        if count.max(initial=0) > 1:
+            row = int(rows_R[np.flatnonzero(count[place_R] > 1)[0]])
+            where = f"side {self._numbers['side'][row]}, sample {self._numbers['sample'][row]}"
+            raise ConfigError(
+                f"{self._path}: label_id {self._text('label_id', row)}, {where} is there more than once for "
+                f"{self._text('judge', row)}, seed {self._numbers['seed'][row]}: a sample is judged once"
+            )
+        score = np.full(len(count), np.nan)
+        score[place_R] = self._numbers["score"][rows_R]
+        shape = (n_pairs, 2, len(samples))
+        return score.reshape(shape), count.reshape(shape).sum(2).astype(np.int64)
+
+    def _shared(self, rows_P: NDArray[np.int64]) -> _Labels:
+        label_P, pair_P = (self._texts[name].code_R[rows_P] for name in ("label_id", "pair_id"))
+        key = label_P.tobytes()
+        if key not in self._labels:
+            cluster_P, facts = pair_P, None
+            if self._pairs is not None:
+                row_P = self._row_of_label[label_P]
+                cluster_P, facts = self._pairs.context_R[row_P], self._pairs.facts(row_P)
+            label_ids, pair_ids = self._texts["label_id"].values, self._texts["pair_id"].values
+            self._labels[key] = _Labels(_texts(label_ids, label_P), _texts(pair_ids, pair_P), cluster_P, facts)
+        return self._labels[key]
+
+
+def clusters(id_P: list[str]) -> Ints:
+    """Return cluster_P: equal ids share one number (0, 1, ... as they appear), and are resampled together."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(id_P))}
+    return np.array([number[name] for name in id_P], dtype=np.int64)
+
+
+def _coded(column: Any) -> _Coded:
+    found = column.dictionary_encode().combine_chunks()
+    return _Coded(found.indices.to_numpy().astype(np.int64), found.dictionary)
+
+
+def _texts(values: pa.Array[Any], code_N: Ints) -> list[str]:
+    import pyarrow as pa
+
+    return cast("list[str]", values.take(pa.array(code_N)).to_pylist())
+
+
+def _distinct(columns: list[Ints]) -> Ints:
+    """Return one number for each distinct row of several columns."""
+    number_R = np.zeros(len(columns[0]), dtype=np.int64)
+    for column_R in columns:
+        values, code_R = np.unique(column_R, return_inverse=True)
+        number_R = np.unique(number_R * max(len(values), 1) + code_R, return_inverse=True)[1].astype(np.int64)
+    return number_R
+
+
+def _by_appearance(value_R: Ints) -> tuple[Ints, NDArray[np.int64]]:
+    """Number distinct values 0, 1, ... as they appear; return the numbers and where each value is first."""
+    _, first, code_R = np.unique(value_R, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    order = np.argsort(first)
+    rank[order] = np.arange(len(first))
+    return rank[code_R], first[order]

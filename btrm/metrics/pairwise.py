@@ -73,20 +73,27 @@ def side_scores(score_R: Floats, pair_R: Ints, side_R: Ints, n_pairs: int) -> Si
     return SideScores(units, total(cell_R[parsed_R]), total(cell_R))
 
 
+def sides_of_samples(score_P2K: Floats, asked_P2: Ints) -> SideScores:
+    """Bring the samples of each side together; NaN is a sample without a score, or one that was not asked for."""
+    units_P2K = np.rint(np.nan_to_num(score_P2K) * _UNITS).astype(np.int64)
+    return SideScores(units_P2K.sum(2), (~np.isnan(score_P2K)).sum(2), asked_P2)
+
+
 def pair_outcomes(
     sides: SideScores,
     preferred_P: Ints,
     bt_temp: float,
-    unparsed: UnparsedAs = "wrong",
+    unparsed: UnparsedAs = "tie",
     scale: tuple[float, float] = (0.0, 100.0),
 ) -> PairOutcomes:
     """Compare the sides of each pair by their mean scores.
 
-    loss = log(1 + exp(-margin / bt_temp)) (Bradley and Terry 1952; margins in units of bt_temp). An answer without a
-    score counts against the judge. `wrong` takes it for the one that hurts most, the scale's low end on the preferred
-    side and its high end on the other; a pair with a side without any score gets no credit and the loss of the worst
-    margin. `tie` gives such a pair half the credit and a margin of 0, `drop` leaves it out; both go by the answers that
-    hold a score, and so flatter a judge that fails on what is hard.
+    loss = log(1 + exp(-margin / bt_temp)) (Bradley and Terry 1952; margins in units of bt_temp). `tie`: a pair with a
+    side without any score is a tie, half the credit and a margin of 0 (every pair that was asked about counts:
+    intention to treat), and a side with some scores goes by those. `drop` leaves such a pair out, which flatters a
+    judge that fails on what is hard. `wrong` counts every answer without a score against the judge: it is taken for
+    the one that hurts most, the scale's low end on the preferred side and its high end on the other; a pair with a
+    side without any score gets no credit and the loss of the worst margin.
     """
     row_P = np.arange(len(preferred_P))
     low, high = scale

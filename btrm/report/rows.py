@@ -72,9 +72,9 @@ def summary_rows(
 ) -> list[SummaryRow]:
     """Return the rows of all splits in natural order."""
     rows: list[SummaryRow] = []
-    for split in sorted({str(row["split"]) for row in evals}):
-        of_split = [row for row in evals if row["split"] == split]
-        cells_of_split = [cell for cell in cells if cell.split == split]
+    for split in sorted({str(row["dataset"]) for row in evals}):
+        of_split = [row for row in evals if row["dataset"] == split]
+        cells_of_split = [cell for cell in cells if cell.dataset == split]
         rows += _split_rows(split, of_split, cells_of_split, baseline, n_bootstrap, seed)
     return rows
 

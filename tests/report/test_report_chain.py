@@ -41,7 +41,7 @@ def rule_judgements(n_pairs: int, seeds: tuple[int, ...]) -> list[Judgement]:
 def test_judgements_become_a_table_and_a_curve(tmp_path: Path) -> None:
     source = tmp_path / "j.parquet"
     write_judgements(source, rule_judgements(100, (0, 1, 2)))
-    run_stage("evaluate", EvaluateConfig.build({"judgements": str(source)}), tmp_path)
+    run_stage("evaluate", EvaluateConfig.build({"judgements": str(source), "pairs": None}), tmp_path)
     run_stage("summarize", SummarizeConfig.build({"judgements": str(source)}), tmp_path)
     rows = read_summary(tmp_path / "summary.csv")
     assert [row["checkpoint"] for row in rows] == ["base", "sft", "checkpoint-50", "checkpoint-100"]
