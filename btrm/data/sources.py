@@ -12,12 +12,28 @@ from btrm.config import ConfigError, nearest
 from btrm.data.anthropic_hh import HUB as HH_HUB
 from btrm.data.anthropic_hh import SPLITS as HH_SPLITS
 from btrm.data.anthropic_hh import anthropic_hh
+from btrm.data.autoj import autoj
+from btrm.data.chosen_rejected import (
+    SKYWORK_HUB,
+    SKYWORK_SPLITS,
+    ULTRAFEEDBACK_HUB,
+    ULTRAFEEDBACK_SPLITS,
+    skywork_reward,
+    trl,
+    ultrafeedback_binarized,
+)
+from btrm.data.helpsteer3 import HUB as HELPSTEER3_HUB
+from btrm.data.helpsteer3 import SPLITS as HELPSTEER3_SPLITS
+from btrm.data.helpsteer3 import helpsteer3
 from btrm.data.items import MALFORMED, Dropped, Item, Occurrences, Query
+from btrm.data.llmbar import llmbar
 from btrm.data.mapped import mapped
+from btrm.data.pandalm import pandalm
 from btrm.data.summarize_from_feedback import HUB as SFF_HUB
 from btrm.data.summarize_from_feedback import SPLITS as SFF_SPLITS
 from btrm.data.summarize_from_feedback import summarize_from_feedback
 from btrm.data.toy import toy_items
+from btrm.data.written_forms import btrm_pairs, swift_rm
 from btrm.hub import HubItem
 from btrm.plugins import load_object
 from btrm.records import PreferencePair, stable_hash
@@ -36,10 +52,22 @@ class Source:
     hub: HubItem | None = None
 
 
+_DIALOG = "hh_score100_v1"
 SOURCES: dict[str, Source] = {
     "toy": Source(toy_items, ("train", "validation", "test"), "toy_score100"),
     "summarize_from_feedback": Source(summarize_from_feedback, SFF_SPLITS, "score100_v1", ("domain",), SFF_HUB),
     "anthropic_hh": Source(anthropic_hh, HH_SPLITS, "hh_score100_v1", hub=HH_HUB),
+    "llmbar": Source(llmbar, (), _DIALOG, ("subset",)),
+    "autoj": Source(autoj, (), _DIALOG),
+    "pandalm": Source(pandalm, (), _DIALOG),
+    "helpsteer3": Source(helpsteer3, HELPSTEER3_SPLITS, _DIALOG, ("min_strength",), HELPSTEER3_HUB),
+    "ultrafeedback_binarized": Source(
+        ultrafeedback_binarized, ULTRAFEEDBACK_SPLITS, _DIALOG, ("equal_scores",), ULTRAFEEDBACK_HUB
+    ),
+    "skywork_reward": Source(skywork_reward, SKYWORK_SPLITS, _DIALOG, hub=SKYWORK_HUB),
+    "trl": Source(trl, (), _DIALOG),
+    "swift_rm": Source(swift_rm, (), _DIALOG),
+    "btrm": Source(btrm_pairs, (), None),
     "mapped": Source(mapped, (), None),
 }
 
