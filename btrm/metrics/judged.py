@@ -26,13 +26,26 @@ _NUMBERS = ("seed", "side", "sample", "preferred_side", "score")
 
 
 @dataclass(frozen=True, eq=False)
+class TiedPairs:
+    """The P pairs of a cell whose label is a tie; shapes and numbers as in JudgedCell."""
+
+    label_id_P: list[str]
+    pair_id_P: list[str]
+    cluster_P: Ints
+    score_P2K: Floats
+    asked_P2: Ints
+    facts: PairFacts | None
+
+
+@dataclass(frozen=True, eq=False)
 class JudgedCell:
     """What one judge said at one seed about the labelled pairs of one data set.
 
     P pairs, K samples a side at most, R judgements of the pairs. `score_P2K` is NaN where a sample has no score or was
     not asked for (`asked_P2` counts those that were). Pairs of one `cluster_P` share a context (where the pairs are
     not at hand: are one pair with several labels); the numbers are those of the whole file, so cells compare.
-    Pairs whose label is a tie have no right answer: they are counted in `label_ties` and are in no array.
+    Pairs whose label is a tie have no right answer: they are counted in `label_ties`, are in no array, and stand in
+    `tied` for the official scores that know ties.
     """
 
     judge: str
@@ -49,6 +62,7 @@ class JudgedCell:
     outcome_R: NDArray[np.str_]
     label_ties: int
     facts: PairFacts | None = None
+    tied: TiedPairs | None = None
 
     @cached_property
     def sides(self) -> SideScores:
@@ -127,7 +141,7 @@ class _File:
         preferred_R = self._numbers["preferred_side"][rows_R].astype(np.float64)
         label_R = self._texts["label_id"].code_R[rows_R]
         tied_R = np.isnan(preferred_R)
-        rows_R = rows_R[~tied_R]
+        rows_R, tied_rows_R = rows_R[~tied_R], rows_R[tied_R]
         pair_R, first_P = _by_appearance(label_R[~tied_R])
         labels = self._shared(rows_R[first_P])
         score_P2K, asked_P2 = self._scores(rows_R, pair_R, len(first_P))
@@ -147,7 +161,14 @@ class _File:
             outcome_R=outcome.values.to_numpy(zero_copy_only=False).astype(np.str_)[outcome.code_R[rows_R]],
             label_ties=len(np.unique(label_R[tied_R])),
             facts=labels.facts,
+            tied=self._tied(tied_rows_R) if len(tied_rows_R) else None,
         )
+
+    def _tied(self, rows_R: NDArray[np.int64]) -> TiedPairs:
+        pair_R, first_P = _by_appearance(self._texts["label_id"].code_R[rows_R])
+        labels = self._shared(rows_R[first_P])
+        scores = self._scores(rows_R, pair_R, len(first_P))
+        return TiedPairs(labels.label_ids, labels.pair_ids, labels.cluster_P, *scores, labels.facts)
 
     def _text(self, name: str, row: int) -> str:
         column = self._texts[name]
