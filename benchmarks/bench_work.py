@@ -27,6 +27,7 @@ from btrm.judges.ask import Asking
 from btrm.judges.cells import Cell
 from btrm.judges.grid import JudgeConfig, run_judge, work_judge
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
+from btrm.judges.pair_sets import PairSets
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.prompts import get_prompt
 from btrm.records import write_pairs
@@ -49,7 +50,7 @@ def make_inputs(root: Path, checkpoints: int, seeds: int) -> JudgeConfig:
     return JudgeConfig(
         checkpoints={"grpo": f"{root}/models/checkpoint-*"},
         base=None,
-        pairs=str(root / "pairs.parquet"),
+        pairs={"test": str(root / "pairs.parquet")},
         n_pairs=PAIRS,
         seeds=tuple(range(seeds)),
         part_pairs=PAIRS // 2,
@@ -86,23 +87,23 @@ def judge(root: Path, config: JudgeConfig) -> float:
     pairs, run = Pairs(read_labels(root / "pairs.parquet"), PAIRS), stage_run(root)
     first = config.model_copy(update={"seeds": config.seeds[:1]})
     units = work_judge(first, run)
-    records = read_numbered(root / "pairs.parquet", units)
-    asking = Asking(run, root / "judge" / "cells", pairs, records, config.pairs_at_once)
+    records = {"test": read_numbered(root / "pairs.parquet", [unit.missing for unit in units])}
+    asking = Asking(run, root / "judge" / "cells", PairSets({"test": pairs}), records, config.pairs_at_once)
     rule = RuleJudge(RULES["rule_random"], get_prompt(config.prompt))
     sum(asking.ask(rule, [(cell_of(unit, config), unit.missing) for unit in units]))
     started = time.process_time()
     for part in list((root / "judge" / "cells").iterdir()):
         for seed in config.seeds[1:]:
-            shutil.copyfile(part, part.with_name(part.name.replace("_seed0.", f"_seed{seed}.")))
+            shutil.copyfile(part, part.with_name(part.name.replace("_seed0@", f"_seed{seed}@")))
     return time.process_time() - started
 
 
 def cell_of(unit: Unit, config: JudgeConfig) -> Cell:
     """Return the cell that the stage makes of a unit's name."""
-    label, _, seed = unit.name.rpartition("_seed")
+    label, _, seed = unit.name.removesuffix("@test").rpartition("_seed")
     weights = known_sha256(Path(config.checkpoints["grpo"]).parent / label)
     prompt = get_prompt(config.prompt)
-    return Cell(unit.name, label, weights, None, prompt, config.sampling, config.n_samples, int(seed))
+    return Cell(unit.name, label, weights, None, prompt, config.sampling, config.n_samples, int(seed), "test")
 
 
 def finish(root: Path, config: JudgeConfig) -> float:

@@ -27,9 +27,14 @@ class ConfigError(ValueError):
     """What the user asked for cannot be; the message lists every bad field with what is valid."""
 
 
-def setting(default: Any = ..., help: str = "", *, published: str | None = None, **constraints: Any) -> Any:
-    """Declare a field that is part of a run's identity; `published` is its name in the published tools."""
-    return _field("setting", default, help, published, constraints)
+def setting(
+    default: Any = ..., help: str = "", *, published: str | None = None, later: bool = False, **constraints: Any
+) -> Any:
+    """Declare a field that is part of a run's identity; `published` is its name in the published tools.
+
+    `later`: there were runs before it, which did what its default says; at its default it leaves identity as it was.
+    """
+    return _field("setting", default, help, published, constraints, later=later)
 
 
 def source(default: Any = ..., help: str = "", *, published: str | None = None, **constraints: Any) -> Any:
@@ -42,9 +47,14 @@ def extent(default: Any = ..., help: str = "", *, published: str | None = None, 
     return _field("extent", default, help, published, constraints)
 
 
-def members(default: Any = ..., help: str = "", *, published: str | None = None, **constraints: Any) -> Any:
-    """Declare a {label: input} field that may gain entries in a finished run."""
-    return _field("members", default, help, published, constraints)
+def members(
+    default: Any = ..., help: str = "", *, published: str | None = None, once_source: bool = False, **constraints: Any
+) -> Any:
+    """Declare a {label: input} field that may gain entries in a finished run.
+
+    `once_source`: it was a source, one input and part of identity; runs from then go on.
+    """
+    return _field("members", default, help, published, constraints, once_source=once_source)
 
 
 def runtime(default: Any = ..., help: str = "", *, published: str | None = None, **constraints: Any) -> Any:
@@ -52,8 +62,10 @@ def runtime(default: Any = ..., help: str = "", *, published: str | None = None,
     return _field("runtime", default, help, published, constraints)
 
 
-def _field(role: str, default: Any, help: str, published: str | None, constraints: dict[str, Any]) -> Any:
-    extra = {"role": role, "published": published}
+def _field(
+    role: str, default: Any, help: str, published: str | None, constraints: dict[str, Any], **marks: bool
+) -> Any:
+    extra = {"role": role, "published": published, **marks}
     return Field(default, description=help, json_schema_extra=cast(Any, extra), **constraints)
 
 
@@ -98,6 +110,15 @@ class Config(BaseModel):
         chosen = {path for path, info in flat_fields(type(self)).items() if role(info) in roles}
         return {path: _lookup(dumped, path) for path in sorted(chosen)}
 
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that make a run this run: those that came later count only where they are not default."""
+        known = flat_fields(type(self))
+        return {
+            name: value
+            for name, value in self.by_role("setting").items()
+            if not (has_mark(known[name], "later") and value == known[name].default)
+        }
+
 
 def flat_fields(cls: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
     """Return {dotted name: field} of a config class, nested configs opened."""
@@ -118,6 +139,11 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 def role(info: FieldInfo) -> str:
     """Return the field's role: setting, source, extent, members or runtime."""
     return str(_extra(info).get("role", "setting"))
+
+
+def has_mark(info: FieldInfo, mark: str) -> bool:
+    """Say whether a field was declared `later`, or `once_source`."""
+    return bool(_extra(info).get(mark))
 
 
 def published_name(info: FieldInfo) -> str | None:

@@ -5,6 +5,7 @@ python -m btrm.stages RUN/STAGE/stage.json      # what a job runs: the request i
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import importlib
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
-from btrm.config import ConfigError, flat_fields, nearest, role
+from btrm.config import ConfigError, flat_fields, has_mark, nearest, role
 from btrm.images import inside_image
 from btrm.prompts import PROMPTS
 from btrm.records import stable_hash
@@ -75,6 +76,7 @@ class Stage:
     units, and the function that does an element's share of them, yielding the rows that each commit made safe.
     `halve_name`: a function that halves the batch in a config n times, where that changes no result.
     `estimate_name`: a function that tells, as text, what the missing work will cost, and does none of it.
+    `publishes`: outputs that an older btrm may not have written; a complete stage without them is extended by them.
     """
 
     module: str
@@ -89,6 +91,7 @@ class Stage:
     share_name: str = ""
     halve_name: str = ""
     estimate_name: str = ""
+    publishes: tuple[str, ...] = ()
 
     @property
     def shared(self) -> bool:
@@ -169,8 +172,12 @@ STAGES: dict[str, Stage] = {
         _trainer("btrm.train.grpo", "GrpoConfig", "grpo", "GRPO on a Bradley-Terry reward"),
         settings_check_name="check_grpo_settings",
     ),
-    "judge": _shared(
-        _model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x seeds -> judgements.parquet"), "halve_batch"
+    "judge": replace(
+        _shared(
+            _model("btrm.judges.grid", "JudgeConfig", "judge", "checkpoints x data sets x seeds -> judgements.parquet"),
+            "halve_batch",
+        ),
+        publishes=("pairs.parquet",),
     ),
     "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
     "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),
@@ -198,18 +205,20 @@ def prepare(name: str, config: StageConfig, resources: Resources, root: Path, st
     """Check a stage's inputs and its directory; raise ConfigError for anything that would fail or mix settings."""
     stage_name = stage or name
     paths = RunPaths(root)
+    directory = paths.stage(name)
     inputs, lineage = _inputs(config, paths)
-    identity = config.by_role("setting")
+    digests = [fingerprint(stage_name, config.identity(), lineage)]
+    digests += _former_fingerprints(config, stage_name, lineage, paths, directory)
+    before = read_manifest(directory) or read_request(directory)
     request = StageRequest(
         stage=stage_name,
         name=name,
         root=str(root),
         config=config.model_dump(mode="json"),
         resources=resources,
-        fingerprint=fingerprint(stage_name, identity, lineage),
+        fingerprint=before.fingerprint if before and before.fingerprint in digests else digests[0],
         inputs=inputs,
     )
-    directory = paths.stage(name)
     state = _state(request, directory)
     if state != "complete":
         run = StageRun(paths, name, directory, resources, directory / REQUEST)
@@ -246,7 +255,8 @@ def _state(request: StageRequest, directory: Path) -> State:
     if manifest.inputs != request.inputs and frozen:
         raise ConfigError(f"{directory}: trained on other inputs; {_changes(manifest, request)}")
     same_extent = _extent(request.stage, manifest.config) == _extent(request.stage, request.config)
-    return "complete" if same_extent and manifest.inputs == request.inputs else "extend"
+    whole = all(name in manifest.outputs for name in get_stage(request.stage).publishes)
+    return "complete" if same_extent and whole and manifest.inputs == request.inputs else "extend"
 
 
 def _holds_work(directory: Path) -> bool:
@@ -345,6 +355,21 @@ def _inputs(config: StageConfig, paths: RunPaths) -> tuple[dict[str, str], dict[
     return inputs | code, lineage | code
 
 
+def _former_fingerprints(
+    config: StageConfig, stage: str, lineage: Mapping[str, str], paths: RunPaths, directory: Path
+) -> Iterator[str]:
+    """Yield what an older btrm would have called this run, where members of now were its one source."""
+    before = read_manifest(directory) or read_request(directory)
+    if before is None:
+        return
+    known = flat_fields(type(config))
+    now_there, back_then = config.model_dump(mode="json"), before.config
+    for name in (name for name, info in known.items() if has_mark(info, "once_source")):
+        for reference in {**dict.fromkeys(_listed(back_then.get(name))), **dict.fromkeys(_listed(now_there[name]))}:
+            with contextlib.suppress(ConfigError):
+                yield fingerprint(stage, config.identity(), {**lineage, name: _input(reference, paths)[1]})
+
+
 def code_digests(config: StageConfig) -> dict[str, str]:
     """Return {name: digest} of what settings name by reference: a user's own FILE.py, and a prompt's text."""
     digests = {name: stable_hash(text) for name, text in config.named_texts().items()}
@@ -363,9 +388,14 @@ def references(config: StageConfig) -> list[tuple[str, str]]:
     values = config.model_dump(mode="json")
     for name, info in flat_fields(type(config)).items():
         value = _value(values, name) if role(info) in {"source", "members"} else None
-        many = value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else value or []
-        found += [(name, str(reference)) for reference in many]
+        found += [(name, reference) for reference in _listed(value)]
     return found
+
+
+def _listed(value: Any) -> list[str]:
+    """Return the references in a field's value, whichever shape it has."""
+    many = value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else value or []
+    return [str(reference) for reference in cast("list[Any]", list(many))]
 
 
 def _input(reference: str, paths: RunPaths) -> tuple[str, str]:

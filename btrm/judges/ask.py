@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
-from btrm.judges.base import Completion, Judge, JudgeAnswer, JudgeRequest, make_request
+from btrm.judges.base import Completion, Expectation, Judge, JudgeAnswer, JudgeRequest, make_request
 from btrm.judges.cells import Cell
-from btrm.judges.numbered import Pairs
+from btrm.judges.pair_sets import PairSets
 from btrm.prompts import PromptSpec
 from btrm.records import Judgement, PreferencePair, stable_hash, write_judgements
 from btrm.runs import StageRun, win
@@ -29,12 +29,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """What asking needs beside the judge: where parts go, the pairs by number, and how many are asked about at once."""
+    """What asking needs beside the judge: where parts go, the pairs by number, and how many are asked about at once.
+
+    `records` are the pairs that are asked about, {data set: {number: pair}}.
+    """
 
     run: StageRun
     directory: Path
-    pairs: Pairs
-    records: Mapping[int, PreferencePair]
+    sets: PairSets
+    records: Mapping[str | None, Mapping[int, PreferencePair]]
     part_pairs: int
 
     def ask(self, judge: Judge, todo: Iterable[tuple[Cell, Ranges]]) -> Iterator[int]:
@@ -50,11 +53,14 @@ class Asking:
             safe_point()
 
     def _path(self, chunk: Chunk) -> Path:
-        return self.directory / self.pairs.part_name(chunk.cell, [self.pairs.labels[n] for n in chunk.numbers])
+        pairs = self.sets.of(chunk.cell)
+        return self.directory / pairs.part_name(chunk.cell, [pairs.labels[n] for n in chunk.numbers])
 
     def _commit(self, judge: Judge, chunks: Sequence[Chunk], scratch: Path) -> None:
         """Ask about several chunks at once, and win a part for each; ValueError where a judge gives too few answers."""
-        of_chunks = [_requests(chunk.cell, [self.records[n] for n in chunk.numbers]) for chunk in chunks]
+        of_chunks = [
+            _requests(chunk.cell, [self.records[chunk.cell.dataset][n] for n in chunk.numbers]) for chunk in chunks
+        ]
         requests = [request for of_chunk in of_chunks for request in of_chunk]
         answered = zip(requests, judge.ask(requests), strict=True)
         for chunk, of_chunk in zip(chunks, of_chunks, strict=True):
@@ -99,7 +105,7 @@ def _records(cell: Cell, request: JudgeRequest, answer: JudgeAnswer) -> Iterator
     pair = request.pair
     asked = stable_hash(json.dumps(request.messages), repr(cell.sampling), str(request.seed))
     for sample, completion in zip(range(request.n_samples), answer.completions, strict=True):
-        score = _score(cell.prompt, completion)
+        score, expectation = _score(cell.prompt, completion), completion.expectation
         yield Judgement(
             label_id=pair.label_id,
             pair_id=pair.pair_id,
@@ -111,7 +117,7 @@ def _records(cell: Cell, request: JudgeRequest, answer: JudgeAnswer) -> Iterator
             model_hash=cell.model_hash,
             adapter_hash=cell.adapter_hash,
             prompt=cell.prompt.name,
-            method=cell.method,
+            method=cell.method if expectation is None else "expected",
             seed=cell.seed,
             completion=completion.text,
             score=score.value,
@@ -119,11 +125,21 @@ def _records(cell: Cell, request: JudgeRequest, answer: JudgeAnswer) -> Iterator
             finish_reason=completion.finish_reason,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=completion.tokens,
+            distribution=None if expectation is None else _distribution(expectation),
             request_hash=asked,
+            dataset=cell.dataset,
         )
 
 
 def _score(prompt: PromptSpec, completion: Completion) -> Score:
     if completion.finish_reason == "prompt_too_long":
         return Score(None, Outcome.TRUNCATED)
+    if completion.expectation is not None:
+        return Score(completion.expectation.value, Outcome.SCORED)
     return parse_score(completion.text, prompt.parser, completion.finish_reason)
+
+
+def _distribution(expectation: Expectation) -> str:
+    """Return an expected score's distribution as JSON; what rounds to nothing is left out."""
+    weights = {numeral: round(weight, 6) for numeral, weight in expectation.weights.items()}
+    return json.dumps({"mass": round(expectation.mass, 6), "weights": {n: w for n, w in weights.items() if w > 0}})

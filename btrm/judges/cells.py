@@ -1,8 +1,9 @@
 """Cells and their parts on disk: a part's name says which pairs it holds, so that most need not be opened.
 
-A part is `CELL.FIRST-LAST-DIGEST.parquet`: the pairs that it holds lie in [FIRST, LAST), and the digest is of their
-labels and of the weights that judged them. Two attempts that ask the same meet in one name, and the first wins; two
-that ask something else never clash. A part is never changed, and removed only when a longer one holds all its rows.
+A cell is `LABEL_seedSEED@DATASET`, a part of it `CELL.FIRST-LAST-DIGEST.parquet`: the pairs that it holds lie in
+[FIRST, LAST), and the digest is of their labels and of the weights that judged them. Two attempts that ask the same
+meet in one name, and the first wins; two that ask something else never clash. A part is never changed, and removed
+only when a longer one holds all its rows.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _PART = re.compile(r"(?P<cell>.+?)(?:\.(?P<first>\d+)-(?P<last>\d+)-(?P<digest>[
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One judge at one seed, and what is written about it into every row of its answers."""
+    """One judge at one seed on one data set, and what is written about it into every row of its answers.
+
+    A teacher's cell has no data set: its rows' split is theirs.
+    """
 
     name: str
     judge: str
@@ -37,6 +41,12 @@ class Cell:
     sampling: Sampling
     n_samples: int
     seed: int
+    dataset: str | None = None
+
+    @property
+    def older_name(self) -> str:
+        """The name from before data sets had names: parts that are called so hold the rows of any one of them."""
+        return self.name.partition("@")[0]
 
     @property
     def method(self) -> Method:

@@ -1,22 +1,23 @@
-"""The pairs of a stage by number: which of them a cell's parts hold, and which are missing."""
+"""The pairs of a data set by number: which of them a cell's parts hold, and which are missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from btrm.judges.cells import Cell, Part, digest, parts_by_cell, read_part
-from btrm.records import PreferencePair, read_pairs
-from btrm.work import Ranges, Unit, overlap
+from btrm.judges.cells import Cell, Part, digest, read_part
+from btrm.records import PreferencePair, read_judgements, read_pairs
+from btrm.work import Ranges
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class Pairs:
-    """The pairs of a stage by number: their labels, of which the first `wanted` are to be judged."""
+    """The pairs of a data set by number: their labels, of which the first `wanted` are to be judged."""
 
     def __init__(self, labels: Sequence[str], wanted: int) -> None:
         self.labels = labels
@@ -32,6 +33,13 @@ class Pairs:
             self._numbers = {label: number for number, label in enumerate(self.labels)}
         return self._numbers
 
+    @cached_property
+    def wanted_labels(self) -> pa.Array:
+        """The labels of the wanted pairs."""
+        import pyarrow as pa
+
+        return pa.array(self.labels[: self.wanted], pa.string())
+
     def part_name(self, cell: Cell, labels: Sequence[str]) -> str:
         """Return the file name of the part that holds the pairs with these labels, ascending by number."""
         numbers = [number for label in labels if (number := self.numbers.get(label)) is not None]
@@ -41,6 +49,13 @@ class Pairs:
     def is_run(self, cell: Cell, part: Part) -> bool:
         """Say, by its name alone, whether a part holds all of [first, last) and was judged with the cell's weights."""
         return part.last <= len(self.labels) and part.digest == self._run_digest(cell, part.first, part.last)
+
+    def holds(self, cell: Cell, part: Part) -> bool:
+        """Say whether a part is about these pairs; it is opened where its name does not tell."""
+        if self.is_run(cell, part):
+            return True
+        labels = read_judgements(part.path, ["label_id"])["label_id"]
+        return len(labels) > 0 and labels[0].as_py() in self.numbers
 
     def _run_digest(self, cell: Cell, first: int, last: int) -> str:
         key = first, last, cell.model_hash, cell.adapter_hash
@@ -63,28 +78,6 @@ class Pairs:
                         there[number] = 1
         return _holes(there)
 
-    def missing_units(self, directory: Path, cells: Sequence[Cell]) -> list[Unit]:
-        """Return what is missing of each cell that is not complete."""
-        return [Unit(cell.name, holes) for cell, holes in self._missing(directory, cells)]
-
-    def still_missing(self, directory: Path, cells: Iterable[Cell], units: Sequence[Unit]) -> list[tuple[Cell, Ranges]]:
-        """Return what the units ask of these cells and nobody has done by now."""
-        asked = {unit.name: unit.missing for unit in units}
-        mine = [cell for cell in cells if cell.name in asked]
-        todo = ((cell, overlap(asked[cell.name], holes)) for cell, holes in self._missing(directory, mine))
-        return [(cell, holes) for cell, holes in todo if holes]
-
-    def _missing(self, directory: Path, cells: Sequence[Cell], looks: int = 5) -> list[tuple[Cell, Ranges]]:
-        """Look again where a part was there and is gone: its rows stand in a longer one now."""
-        parts = parts_by_cell(directory)
-        try:
-            missing = [(cell, self.missing(cell, parts.get(cell.name, ()))) for cell in cells]
-        except FileNotFoundError:
-            if looks == 1:
-                raise
-            return self._missing(directory, cells, looks - 1)
-        return [(cell, holes) for cell, holes in missing if holes]
-
 
 def _holes(there: bytearray) -> Ranges:
     found: list[tuple[int, int]] = []
@@ -96,9 +89,9 @@ def _holes(there: bytearray) -> Ranges:
     return tuple(found)
 
 
-def read_numbered(path: Path, units: Sequence[Unit], skip: int = 0) -> dict[int, PreferencePair]:
-    """Return the pairs of a pairs.parquet that the units ask about, by number."""
-    wanted = {number for missing in {unit.missing for unit in units} for r in missing for number in range(*r)}
+def read_numbered(path: Path, asked: Iterable[Ranges], skip: int = 0) -> dict[int, PreferencePair]:
+    """Return the pairs of a pairs.parquet that are asked about, by number."""
+    wanted = {number for missing in set(asked) for r in missing for number in range(*r)}
     pairs = islice(read_pairs(path, skip + max(wanted, default=-1) + 1), skip, None)
     return {number: pair for number, pair in enumerate(pairs) if number in wanted}
 

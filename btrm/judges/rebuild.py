@@ -7,8 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from btrm.judges.cells import Cell, Part, parts_by_cell, read_part
+from btrm.judges.cells import Cell, Part, read_part
 from btrm.judges.numbered import Pairs
+from btrm.judges.pair_sets import PairSets
 from btrm.leases import check_held
 from btrm.records import judgement_schema
 from btrm.runs import StageRun, replace, win
@@ -20,22 +21,23 @@ RowKey = tuple[str, int, int]  # label_id, side, sample
 _GROUP_ROWS = 50_000
 
 
-def rebuild(run: StageRun, directory: Path, cells: Sequence[Cell], pairs: Pairs) -> int:
+def rebuild(run: StageRun, directory: Path, cells: Sequence[Cell], sets: PairSets) -> int:
     """Write judgements.parquet from the cells that the config names, cut to its pairs; return its rows.
 
     Rows go by cell, then by the pairs' order, side and sample: the file does not tell how often it was extended. A cell
     in several parts becomes one part on the way.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = parts_by_cell(directory)
+    parts = sets.parts(directory, cells)
     scratch = run.scratch("judgements.parquet")
-    wanted = pa.array(pairs.labels[: pairs.wanted], pa.string())
-    compacted = (compact(cell, parts.get(cell.name, []), pairs, scratch.with_name("part.parquet")) for cell in cells)
+    tables = (
+        _cut(compact(cell, parts[cell.name], sets.of(cell), scratch.with_name("part.parquet")), cell, sets.of(cell))
+        for cell in cells
+    )
     rows = 0
     with pq.ParquetWriter(scratch, judgement_schema(), compression="zstd") as writer:
-        for group in _groups(_cut(table, wanted) for table in compacted):
+        for group in _groups(tables):
             rows += group.num_rows
             writer.write_table(group)
     replace(scratch, run.dir / "judgements.parquet")
@@ -108,13 +110,17 @@ def _keys(table: pa.Table) -> Iterator[RowKey]:
     return zip(*columns, strict=True)
 
 
-def _cut(table: pa.Table, labels: pa.Array) -> pa.Table:
-    """Leave out the rows of other pairs than these."""
+def _cut(table: pa.Table, cell: Cell, pairs: Pairs) -> pa.Table:
+    """Leave out the rows of pairs that are not wanted; name the data set where an older btrm did not."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    if table["label_id"].unique().equals(labels):
+    if not table["label_id"].unique().equals(pairs.wanted_labels):
+        table = table.filter(pc.field("label_id").isin(pairs.wanted_labels))
+    place = table.schema.get_field_index("dataset")
+    if cell.dataset is None or table["dataset"].null_count == 0:
         return table
-    return table.filter(pc.field("label_id").isin(labels))
+    return table.set_column(place, table.schema.field(place), pa.repeat(cell.dataset, table.num_rows))
 
 
 def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -14,6 +14,7 @@ from btrm.judges.base import Sampling
 from btrm.judges.cells import Cell
 from btrm.judges.checkpoints import find_model
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
+from btrm.judges.pair_sets import PairSets
 from btrm.judges.rebuild import rebuild
 from btrm.progress import progress
 from btrm.prompts import get_prompt
@@ -51,7 +52,7 @@ def check_teacher_settings(config: TeacherConfig, run: StageRun) -> None:
 
 def work_teacher(config: TeacherConfig, run: StageRun) -> list[Unit]:
     """Return the pairs that are not judged yet, numbered after skip_pairs, as one unit."""
-    return _pairs(config, run).missing_units(run.dir / PARTS, [cell_of(config, run)])
+    return PairSets({None: _pairs(config, run)}).missing_units(run.dir / PARTS, [cell_of(config, run)])
 
 
 def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
@@ -60,10 +61,10 @@ def share_teacher(config: TeacherConfig, run: StageRun, units: Sequence[Unit]) -
     Raises HaltedError where the API or the budget lets nobody go on.
     """
     cell, pairs = cell_of(config, run), _pairs(config, run)
-    todo = pairs.still_missing(run.dir / PARTS, [cell], units)
+    todo = PairSets({None: pairs}).still_missing(run.dir / PARTS, [cell], units)
     if not todo:
         return
-    records = read_numbered(run.input(config.pairs), [Unit(cell.name, r) for _, r in todo], config.skip_pairs)
+    records = read_numbered(run.input(config.pairs), [holes for _, holes in todo], config.skip_pairs)
     owed = Owed(cell, pairs, records, config.part_pairs)
     with claimed(run, units) as journal:
         try:
@@ -134,7 +135,7 @@ def _share_of(journal: Journal) -> str:
 def estimate_teacher(config: TeacherConfig, run: StageRun) -> str:
     """Say what the missing answers will cost; nobody is asked, and no key is read."""
     pairs = _pairs(config, run)
-    records = read_numbered(run.input(config.pairs), [Unit("", ((0, pairs.wanted),))], config.skip_pairs)
+    records = read_numbered(run.input(config.pairs), [((0, pairs.wanted),)], config.skip_pairs)
     owed = Owed(cell_of(config, run), pairs, records, config.part_pairs)
     seen, without = Measured(), forgotten(run.dir / CALLS)
     for path in journals(run.dir / CALLS):
@@ -155,7 +156,7 @@ def run_teacher(config: TeacherConfig, run: StageRun) -> StageResult:
     safe = (1 for completed in share_teacher(config, run, units) for _ in range(completed))
     asked = sum(progress(safe, owing, "teacher", "pair"))
     pairs = _pairs(config, run)
-    rows = rebuild(run, run.dir / PARTS, [cell_of(config, run)], pairs)
+    rows = rebuild(run, run.dir / PARTS, [cell_of(config, run)], PairSets({None: pairs}))
     for path in journals(run.dir / CALLS):
         repair(path)
     outcomes = outcomes_of(run.dir / "judgements.parquet")

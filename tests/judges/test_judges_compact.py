@@ -17,6 +17,7 @@ from btrm.judges.ask import judgements
 from btrm.judges.base import Sampling
 from btrm.judges.cells import Cell, parts_by_cell
 from btrm.judges.numbered import Pairs
+from btrm.judges.pair_sets import PairSets
 from btrm.judges.rebuild import compact
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.prompts import get_prompt
@@ -193,11 +194,11 @@ def test_a_look_at_what_is_missing_while_parts_go(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(numbered, "read_part", gone)
     if goes == 1:
-        assert PAIRS.missing_units(folder, [CELL]) == [Unit(CELL.name, ((3, 7),))]
+        assert PairSets({None: PAIRS}).missing_units(folder, [CELL]) == [Unit(CELL.name, ((3, 7),))]
         return
     add(folder, [4, 6])  # a hole stays, so that each look opens a part
     with pytest.raises(FileNotFoundError):
-        PAIRS.missing_units(folder, [CELL])
+        PairSets({None: PAIRS}).missing_units(folder, [CELL])
 
 
 def test_one_part_is_left_as_it_is(tmp_path: Path) -> None:

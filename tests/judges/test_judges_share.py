@@ -280,10 +280,10 @@ def test_ten_thousand_cells_are_planned_by_their_names_alone(tmp_path: Path, mon
     list(share_judge(judge_config, run, units[:1]))
     (part,) = (tmp_path / "run/judge/cells").iterdir()
     for unit in units[1:5000]:  # names say what a part holds; the other seeds' files are empty here
-        part.with_name(part.name.replace("base_seed0.", f"{unit.name}.")).touch()
+        part.with_name(part.name.replace("base_seed0@test.", f"{unit.name}.")).touch()
     monkeypatch.setattr("btrm.judges.numbered.read_part", None)
     left = work_judge(judge_config, run)
-    assert [unit.name for unit in left] == [f"sft_seed{seed}" for seed in range(5000)]
+    assert [unit.name for unit in left] == [f"sft_seed{seed}@test" for seed in range(5000)]
 
 
 def test_planning_imports_nothing_heavy(tmp_path: Path, judge_config: JudgeConfig) -> None:

@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
+from btrm.judges.pair_sets import PairSets
 from btrm.judges.rebuild import rebuild
 from btrm.records import PreferencePair, read_judgements, write_pairs
 from btrm.runs import Resources, RunPaths, StageRun
@@ -43,7 +44,7 @@ def do_share(config: TeacherConfig, root: Path, element: int = 0, elements: int 
 def rows(config: TeacherConfig, root: Path) -> list[dict[str, object]]:
     run = stage_run(root)
     pairs = stage._pairs(config, run)
-    rebuild(run, run.dir / "parts", [stage.cell_of(config, run)], pairs)
+    rebuild(run, run.dir / "parts", [stage.cell_of(config, run)], PairSets({None: pairs}))
     return read_judgements(run.dir / "judgements.parquet").to_pylist()
 
 

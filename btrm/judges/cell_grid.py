@@ -1,0 +1,174 @@
+"""The machinery of a grid: its cells, what they lack, asking for it model by model, and the files at the end."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+from pathlib import Path
+from typing import TypeVar, cast
+
+from btrm.config import ConfigError
+from btrm.judges.ask import Asking
+from btrm.judges.cells import Cell
+from btrm.judges.checkpoints import Checkpoint
+from btrm.judges.engine import BATCH_SIZES, EngineSpec, OpenEngine
+from btrm.judges.grid_config import GridConfig
+from btrm.judges.numbered import Pairs, read_labels, read_numbered
+from btrm.judges.pair_sets import PairSets
+from btrm.judges.rebuild import rebuild
+from btrm.progress import progress
+from btrm.prompts import PromptSpec
+from btrm.records import PreferencePair, read_pairs, write_pairs
+from btrm.runs import StageRun, replace
+from btrm.work import Ranges, Unit
+
+_LOG = logging.getLogger(__name__)
+CELLS = "cells"
+C = TypeVar("C", bound=GridConfig)
+ENGINES = {
+    "transformers": "btrm.judges.transformers:open_transformers",
+    "vllm": "btrm.judges.vllm:open_vllm",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A checkpoint that is asked with one prompt; its cells are called by the label."""
+
+    label: str
+    checkpoint: Checkpoint
+    prompt: PromptSpec
+
+
+@dataclass(frozen=True, slots=True)
+class CellGrid:
+    """Subjects x data sets x seeds: one cell each, won part by part. `checkpoints` are by label."""
+
+    config: GridConfig
+    run: StageRun
+    checkpoints: Mapping[str, Checkpoint]
+    cells: Sequence[Cell]
+    sets: PairSets
+
+    @property
+    def directory(self) -> Path:
+        """Where the cells' parts lie."""
+        return self.run.dir / CELLS
+
+    def missing(self) -> list[Unit]:
+        """Return what is missing of each cell, the cells of one model together."""
+        return self.sets.missing_units(self.directory, self._by_model())
+
+    def share(self, units: Sequence[Unit]) -> Iterator[int]:
+        """Judge these rows where they are still missing; yield the number of pairs after each commit.
+
+        Each model is loaded once, and not at all where nothing is missing.
+        """
+        todo = self.sets.still_missing(self.directory, self._by_model(), units)
+        asking = Asking(self.run, self.directory, self.sets, self._records(todo), self.config.pairs_at_once)
+        for model, of_model in groupby(todo, key=lambda task: self.checkpoints[task[0].judge].model):
+            tasks = list(of_model)
+            group = [self.checkpoints[label] for label in dict.fromkeys(cell.judge for cell, _ in tasks)]
+            with open_engine(self.config)(_spec(self.config, model, group)) as engine:
+                for (label, prompt), of_subject in groupby(tasks, key=lambda task: (task[0].judge, task[0].prompt)):
+                    _LOG.info("judging: %s with %s", label, prompt.name)
+                    engine.select(self.checkpoints[label].adapter)
+                    yield from asking.ask(engine, of_subject)
+
+    def finish(self, asked_as: str) -> tuple[int, int]:
+        """Judge all that is missing, then rebuild judgements.parquet; return (pairs asked now, rows in the file)."""
+        units = self.missing()
+        asked = sum(_advance(self.share(units), sum(unit.rows for unit in units), asked_as))
+        return asked, rebuild(self.run, self.directory, self.cells, self.sets)
+
+    def write_pairs(self) -> int:
+        """Write pairs.parquet, the pairs that were judged, all data sets after one another; return their number."""
+        scratch = self.run.scratch("pairs.parquet")
+        files = ((self.run.input(path), self.sets.by_name[name].wanted) for name, path in self.config.pairs.items())
+        count = write_pairs(scratch, chain.from_iterable(read_pairs(path, wanted) for path, wanted in files))
+        replace(scratch, self.run.dir / "pairs.parquet")
+        return count
+
+    def _by_model(self) -> list[Cell]:
+        models = list(dict.fromkeys(checkpoint.model for checkpoint in self.checkpoints.values()))
+        return sorted(self.cells, key=lambda cell: models.index(self.checkpoints[cell.judge].model))
+
+    def _records(self, todo: Sequence[tuple[Cell, Ranges]]) -> dict[str | None, dict[int, PreferencePair]]:
+        asked = {name: [holes for cell, holes in todo if cell.dataset == name] for name in self.config.pairs}
+        return {
+            name: read_numbered(self.run.input(self.config.pairs[name]), holes)
+            for name, holes in asked.items()
+            if holes
+        }
+
+
+def make_grid(config: GridConfig, run: StageRun, subjects: Sequence[Subject]) -> CellGrid:
+    """Return the grid of these subjects, on each data set at each seed.
+
+    Raises ConfigError for a data set without pairs.
+    """
+    sets = PairSets({name: _pairs(reference, config, run) for name, reference in config.pairs.items()})
+    cells = [
+        _cell(config, subject, dataset, seed)
+        for subject in subjects
+        for dataset in config.pairs
+        for seed in config.seeds
+    ]
+    checkpoints = {subject.checkpoint.label: subject.checkpoint for subject in subjects}
+    return CellGrid(config, run, checkpoints, cells, sets)
+
+
+def _cell(config: GridConfig, subject: Subject, dataset: str, seed: int) -> Cell:
+    return Cell(
+        name=f"{subject.label}_seed{seed}@{dataset}",
+        judge=subject.checkpoint.label,
+        model_hash=subject.checkpoint.model_hash,
+        adapter_hash=subject.checkpoint.adapter_hash,
+        prompt=subject.prompt,
+        sampling=config.sampling,
+        n_samples=config.n_samples,
+        seed=seed,
+        dataset=dataset,
+    )
+
+
+def _pairs(reference: str, config: GridConfig, run: StageRun) -> Pairs:
+    labels = read_labels(run.input(reference))
+    if not labels:
+        raise ConfigError(f"{reference}: no pairs to judge")
+    return Pairs(labels, min(config.n_pairs or len(labels), len(labels)))
+
+
+def open_engine(config: GridConfig) -> OpenEngine:
+    """Return what opens the engine that the config names."""
+    module, _, name = ENGINES[config.engine].partition(":")
+    return cast(OpenEngine, getattr(importlib.import_module(module), name))
+
+
+def _spec(config: GridConfig, model: str, group: Sequence[Checkpoint]) -> EngineSpec:
+    return EngineSpec(
+        model=model,
+        adapter_rank=max(checkpoint.adapter_rank for checkpoint in group),
+        sampling=config.sampling,
+        dtype=config.dtype,
+        max_length=config.max_length,
+        batch_size=config.batch_size,
+        kv_cache_mb=config.kv_cache_mb,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        tensor_parallel=config.tensor_parallel,
+    )
+
+
+def halved(config: C, halvings: int) -> C:
+    """Return a config that needs less memory: so often the batch is halved, down to one sequence. Answers stay."""
+    batch_size = config.batch_size or BATCH_SIZES[config.engine]
+    return config.model_copy(update={"batch_size": max(batch_size >> halvings, 1)})
+
+
+def _advance(parts: Iterator[int], total: int, what: str) -> Iterator[int]:
+    """Show progress in pairs while passing on the number of pairs in each part."""
+    for _ in progress((size for size in parts for _ in range(size)), total, what, "pair"):
+        yield 1
