@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from btrm.report.columns import read_summary
+from btrm.report.tables import read_summary
 from btrm.runs import read_manifest, verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500), pytest.mark.usefixtures("need_swift")]
@@ -46,7 +46,7 @@ def test_the_demo_is_killed_goes_on_and_has_learnt(tmp_path: Path) -> None:
     assert verify(root) == []
     rows = {row["checkpoint"]: row for row in read_summary(root / "summary.csv")}
     assert list(rows) == ["base", "sft", *(f"checkpoint-{step}" for step in (50, 100, 150, 200, 250))]
-    assert {row["split"] for row in rows.values()} == {"test"} and {row["n_seeds"] for row in rows.values()} == {"3"}
+    assert {row["dataset"] for row in rows.values()} == {"test"} and {row["n_seeds"] for row in rows.values()} == {"3"}
     sft, last = rows["sft"], rows["checkpoint-250"]
     assert float(last["accuracy"]) >= 0.85  # well learnt; the target itself is for bench_learning, on several seeds
     assert float(last["accuracy"]) - float(sft["accuracy"]) >= 0.25

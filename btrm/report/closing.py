@@ -1,26 +1,33 @@
-"""What a finished run says on the terminal: the table, before and after, and where everything lies."""
+"""What a finished run says on the terminal: the table, before and after, the best, and where everything lies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from btrm.report.columns import format_table, read_summary
+from btrm.report.columns import format_table
+from btrm.report.tables import read_summary
+from btrm.runs import read_manifest
+
+_FILES = ("report.html", "summary.csv", "summary.md", "summary_long.csv", "comparisons.csv", "learning_curve.png")
 
 
 def closing(root: Path) -> str:
-    """Return the summary's table, the accuracy before and after training with its interval, and the files."""
+    """Return the summary's table, accuracies before and after training with their intervals, and the files."""
     rows = read_summary(root / "summary.csv")
-    lines = [format_table(rows), ""]
-    for split in dict.fromkeys(row["split"] for row in rows):
-        mine = [row for row in rows if row["split"] == split]
+    manifest = read_manifest(root / "summarize")
+    lines = [format_table(rows, manifest.config.get("columns", ()) if manifest else ()), ""]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        mine = [row for row in rows if row["dataset"] == dataset]
         baselines = {row["baseline"] for row in mine}
         before = next((row for row in mine if row["checkpoint"] in baselines), mine[0])
-        lines.append(f"accuracy on the {split} split, 95 % intervals over pairs:")
+        last = max(reversed(mine), key=lambda row: int(row["step"] or -1))
+        lines.append(f"accuracy on {dataset}, 95 % intervals over pairs:")
         lines.append(f"  before  {_accuracy(before)}")
-        lines.append(f"  after   {_accuracy(mine[-1])}{_difference(mine[-1])}")
-    named = ("summary.csv", "summary.md", "summary_long.csv", "learning_curve.png")
-    lines += ["", *(f"{root / name}" for name in named if (root / name).exists())]
+        lines.append(f"  after   {_accuracy(last)}{_difference(last)}")
+    if manifest is not None and (best := manifest.results.get("best")):
+        lines += ["", f"best: {best}"]
+    lines += ["", *(f"{root / name}" for name in _FILES if (root / name).exists())]
     return "\n".join(
         [*lines, f"every judgement: {root / 'judge/judgements.parquet'}; check it all: btrm verify {root}"]
     )

@@ -8,23 +8,39 @@ from typing import Any
 
 from btrm.report.rows import SummaryRow
 
+_ACROSS = 3  # panels in a line
 _STYLES = ("--", ":", "-.")
 
 
 def draw_curve(rows: Sequence[SummaryRow], path: Path) -> None:
-    """Write a PNG with one panel a split: checkpoints by step, what has no step (base, sft) as a line across."""
+    """Write a PNG with a panel a data set (and prompt): checkpoints by step, what has no step as a line across."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    splits = list(dict.fromkeys(row.split for row in rows))
-    figure = Figure(figsize=(6.4 * len(splits), 4.2), layout="constrained")
+    panels = _panels(rows)
+    across = min(len(panels), _ACROSS)
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(6.4 * across, 4.2 * down), layout="constrained")
     FigureCanvasAgg(figure)  # no pyplot: nothing global, no display
-    for axes, split in zip(figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True):
-        _panel(axes, [row for row in rows if row.split == split], split)
+    places = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, (title, mine) in zip(places, panels.items(), strict=False):
+        _panel(axes, mine, title)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
     figure.savefig(path, dpi=150, format="png")
 
 
-def _panel(axes: Any, rows: Sequence[SummaryRow], split: str) -> None:
+def _panels(rows: Sequence[SummaryRow]) -> dict[str, list[SummaryRow]]:
+    """Return {title: rows}: a panel a data set, and a prompt and method where there are several."""
+    several = len({(row.key.prompt, row.key.method) for row in rows}) > 1
+    panels: dict[str, list[SummaryRow]] = {}
+    for row in rows:
+        title = f"{row.dataset}, {row.key.prompt}, {row.key.method}" if several else row.dataset
+        panels.setdefault(title, []).append(row)
+    return panels
+
+
+def _panel(axes: Any, rows: Sequence[SummaryRow], title: str) -> None:
     steps = [row for row in rows if row.step is not None]
     if steps:
         x = [row.step for row in steps]
@@ -35,7 +51,7 @@ def _panel(axes: Any, rows: Sequence[SummaryRow], split: str) -> None:
         axes.axhline(row.mean("accuracy"), ls=_STYLES[number % 3], color=color, label=row.checkpoint)
         axes.axhspan(row.accuracy.low, row.accuracy.high, color=color, alpha=0.08, lw=0)
     axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
-    axes.set(xlabel="training step", ylabel="accuracy", title=f"Held-out accuracy, {split} split", ylim=(0.4, 1.02))
+    axes.set(xlabel="training step", ylabel="accuracy", title=f"Accuracy on {title}", ylim=(0.4, 1.02))
     lowest = min((row.accuracy.low for row in rows), default=0.5)
     if lowest < 0.42:
         axes.set_ylim(max(0.0, lowest - 0.05), 1.02)

@@ -12,8 +12,9 @@ from btrm.judges.rule import RULES, RuleJudge
 from btrm.metrics.evaluate import EvaluateConfig
 from btrm.prompts import get_prompt
 from btrm.records import Judgement, write_judgements
-from btrm.report.columns import format_table, read_summary
+from btrm.report.columns import format_table
 from btrm.report.summary import SummarizeConfig
+from btrm.report.tables import read_summary
 from btrm.runs import Resources, RunManifest, StageConfig, write_json
 from btrm.stages import execute, prepare
 
@@ -42,7 +43,7 @@ def test_judgements_become_a_table_and_a_curve(tmp_path: Path) -> None:
     source = tmp_path / "j.parquet"
     write_judgements(source, rule_judgements(100, (0, 1, 2)))
     run_stage("evaluate", EvaluateConfig.build({"judgements": str(source), "pairs": None}), tmp_path)
-    run_stage("summarize", SummarizeConfig.build({"judgements": str(source)}), tmp_path)
+    run_stage("summarize", SummarizeConfig.build({"judgements": str(source), "pairs": None}), tmp_path)
     rows = read_summary(tmp_path / "summary.csv")
     assert [row["checkpoint"] for row in rows] == ["base", "sft", "checkpoint-50", "checkpoint-100"]
     assert [row["step"] for row in rows] == ["", "", "50", "100"]

@@ -1,0 +1,86 @@
+"""Who is better than whom: every checkpoint against its baseline, the one before it, and the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+from btrm.metrics.decisions import Comparison, adjusted, compare_all
+from btrm.report.boards import Board
+from btrm.report.rows import JudgeKey, choose_baseline, judge_names
+
+Kind = Literal["baseline", "previous", "best"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Judge a less judge b on a data set; `kind` tells what b (for best: a) is to the other."""
+
+    dataset: str
+    kind: Kind
+    a: JudgeKey
+    b: JudgeKey
+    name_a: str
+    name_b: str
+    result: Comparison
+
+    def record(self) -> dict[str, Any]:
+        """Return the row of comparisons.csv."""
+        whose = {"dataset": self.dataset, "kind": self.kind, "a": self.name_a, "b": self.name_b}
+        return {**whose, **asdict(self.result)}
+
+
+def compare_boards(
+    boards: Sequence[Board], baseline: str | None, best: JudgeKey | None, n_bootstrap: int, seed: int
+) -> list[Compared]:
+    """Return all comparisons; Holm's adjustment is over those of one kind on all data sets together."""
+    found = [compared for board in boards for compared in _compare(board, baseline, best, n_bootstrap, seed)]
+    for kind in ("baseline", "previous", "best"):
+        family = [i for i, compared in enumerate(found) if compared.kind == kind]
+        for i, result in zip(family, adjusted([found[i].result for i in family]), strict=True):
+            found[i] = replace(found[i], result=result)
+    return found
+
+
+def _compare(
+    board: Board, baseline: str | None, best: JudgeKey | None, n_bootstrap: int, seed: int
+) -> Iterator[Compared]:
+    wanted = [*_against_baseline(board.keys, baseline), *_against_previous(board.keys), *_best(board.keys, best)]
+    place = {key: i for i, key in enumerate(board.keys)}
+    distinct = list(dict.fromkeys((place[a], place[b]) for _, a, b in wanted))
+    results = compare_all(list(board.credits.values()), distinct, board.cluster_P, n_bootstrap, seed)
+    result_of = dict(zip(distinct, results, strict=True))
+    names = judge_names(board.keys)
+    for kind, a, b in wanted:
+        yield Compared(board.dataset, kind, a, b, names[a], names[b], result_of[place[a], place[b]])
+
+
+def _against_baseline(keys: Sequence[JudgeKey], wanted: str | None) -> Iterator[tuple[Kind, JudgeKey, JudgeKey]]:
+    """Yield each judge with the baseline that was asked by the same prompt, in the same way."""
+    for family in _families(keys):
+        checkpoint = choose_baseline([key.checkpoint for key in family], wanted)
+        for key in family:
+            if checkpoint is not None and key.checkpoint != checkpoint:
+                yield "baseline", key, key._replace(checkpoint=checkpoint)
+
+
+def _against_previous(keys: Sequence[JudgeKey]) -> Iterator[tuple[Kind, JudgeKey, JudgeKey]]:
+    for family in _families(keys):
+        for before, after in pairwise(family):
+            yield "previous", after, before
+
+
+def _best(keys: Sequence[JudgeKey], best: JudgeKey | None) -> Iterator[tuple[Kind, JudgeKey, JudgeKey]]:
+    for key in keys if best in keys else ():
+        if best is not None and key != best:
+            yield "best", best, key
+
+
+def _families(keys: Sequence[JudgeKey]) -> list[list[JudgeKey]]:
+    """Return the judges with one prompt and one method together."""
+    families: dict[tuple[str, str], list[JudgeKey]] = {}
+    for key in keys:
+        families.setdefault((key.prompt, key.method), []).append(key)
+    return list(families.values())

@@ -1,0 +1,135 @@
+"""Which checkpoint is the best, selected on one data set and told on another.
+
+A maximum over checkpoints is optimistic on the data that it was taken on: the luckiest of several equal ones is taken,
+with its luck. So the selection is on validation data where there are any, and a number from the data that it was
+selected on is marked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from btrm.config import ConfigError, nearest
+from btrm.report.boards import Board
+from btrm.report.comparisons import Compared
+from btrm.report.rows import JudgeKey, SummaryRow, judge_names
+
+_VALIDATION = ("validation", "val", "valid", "valid1", "dev")
+OPTIMISTIC = "optimistic: selected on these data"
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best checkpoint by its accuracy on `selected_on`, with its accuracy on `dataset`.
+
+    The difference is to the runner-up on `selected_on` (95 % interval, p after Holm), and `pairs_needed` there; NaN
+    without one. `own_test_set`: the number told is from the data that it was selected on.
+    """
+
+    checkpoint: str
+    dataset: str
+    selected_on: str
+    candidates: int
+    accuracy: float
+    low: float
+    high: float
+    runner_up: str | None
+    difference: float
+    difference_low: float
+    difference_high: float
+    p_holm: float
+    pairs_needed: float
+    own_test_set: bool
+
+
+def choose_data_set(datasets: Iterable[str], wanted: str | None = None) -> str | None:
+    """Return the data set to select on: the wanted one, else one that is called validation, else the only one.
+
+    None where there are several and nothing tells which. Raises ConfigError for a wanted one that is not there.
+    """
+    names = list(dict.fromkeys(datasets))
+    if wanted is not None:
+        if wanted not in names:
+            raise ConfigError(f"select_on {wanted!r}: no such data set{nearest(wanted, names)}")
+        return wanted
+    called = next((name for known in _VALIDATION for name in names if name.lower() == known), None)
+    return called or (names[0] if len(names) == 1 else None)
+
+
+def choose_judge(board: Board) -> JudgeKey | None:
+    """Return the judge with the highest accuracy, the earliest of equal ones; None where there is no choice."""
+    return max(board.keys, key=board.accuracy) if len(board.keys) > 1 else None
+
+
+def best(rows: Sequence[SummaryRow], comparisons: Sequence[Compared], selected_on: str | None = None) -> Best | None:
+    """Return the best checkpoint; None where there is only one, or no data set to select on."""
+    data_set = choose_data_set((row.dataset for row in rows), selected_on)
+    mine = [row for row in rows if row.dataset == data_set and not math.isnan(row.mean("accuracy"))]
+    if data_set is None or len(mine) < 2:
+        return None
+    ranked = sorted(mine, key=lambda row: -row.mean("accuracy"))
+    first, second = ranked[:2]
+    told = _told_on([row for row in rows if row.key == first.key], data_set)
+    lead = next((c.result for c in comparisons if _is_lead(c, data_set, first.key, second.key)), None)
+    names = judge_names(row.key for row in rows)
+    return Best(
+        checkpoint=names[first.key],
+        dataset=told.dataset,
+        selected_on=data_set,
+        candidates=len(mine),
+        accuracy=told.mean("accuracy"),
+        low=told.accuracy.low,
+        high=told.accuracy.high,
+        runner_up=names[second.key],
+        difference=lead.difference if lead else math.nan,
+        difference_low=lead.low if lead else math.nan,
+        difference_high=lead.high if lead else math.nan,
+        p_holm=lead.p_holm if lead else math.nan,
+        pairs_needed=lead.pairs_needed if lead else math.nan,
+        own_test_set=told.dataset == data_set,
+    )
+
+
+def mark(row: SummaryRow, selected: JudgeKey | None, selected_on: str | None) -> str:
+    """Return what `selected` says of a row: nothing, by which data it was selected, or that it is optimistic."""
+    if selected is None or row.key != selected:
+        return ""
+    return OPTIMISTIC if row.dataset == selected_on else f"on {selected_on}"
+
+
+def sentence(found: Best) -> str:
+    """Return the best checkpoint in words: its number, where from, and how sure the choice is."""
+    number = f"{found.accuracy:.3f} [{found.low:.3f}, {found.high:.3f}] on {found.dataset}"
+    how = f"the highest accuracy of {found.candidates} on {found.selected_on}"
+    if found.own_test_set:
+        head = f"{found.checkpoint}: {number}; optimistic, since it was selected on these data ({how})"
+    else:
+        head = f"{found.checkpoint}: {number}, selected by {how}"
+    return f"{head}. {_runner_up(found)}" if not math.isnan(found.difference) else f"{head}."
+
+
+def as_json(found: Best) -> dict[str, Any]:
+    """Return the choice as JSON can hold it; null is not defined, or infinite."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(found).items()}
+
+
+def _runner_up(found: Best) -> str:
+    low, high = found.difference_low, found.difference_high
+    lead = f"It leads {found.runner_up} by {found.difference:.3f} [{low:+.3f}, {high:+.3f}] on {found.selected_on}"
+    if found.p_holm < 0.05:
+        return f"{lead} (p {found.p_holm:.2g} after Holm)."
+    enough = math.isfinite(found.pairs_needed) and found.pairs_needed > 0
+    more = f"; about {found.pairs_needed:,.0f} more pairs would" if enough else ""
+    return f"{lead}, which does not tell them apart{more}."
+
+
+def _told_on(rows: Sequence[SummaryRow], selected_on: str) -> SummaryRow:
+    """Return the row to report: on test where there is one, else on any data but the selection's, else on these."""
+    return min(rows, key=lambda row: (row.dataset == selected_on, row.dataset != "test", row.dataset))
+
+
+def _is_lead(compared: Compared, dataset: str, first: JudgeKey, second: JudgeKey) -> bool:
+    return (compared.dataset, compared.kind, compared.a, compared.b) == (dataset, "best", first, second)
