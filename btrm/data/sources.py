@@ -26,9 +26,18 @@ from btrm.data.helpsteer3 import HUB as HELPSTEER3_HUB
 from btrm.data.helpsteer3 import SPLITS as HELPSTEER3_SPLITS
 from btrm.data.helpsteer3 import helpsteer3
 from btrm.data.items import MALFORMED, Dropped, Item, Occurrences, Query
+from btrm.data.judgebench import HUB as JUDGEBENCH_HUB
+from btrm.data.judgebench import judgebench
 from btrm.data.llmbar import llmbar
 from btrm.data.mapped import mapped
 from btrm.data.pandalm import pandalm
+from btrm.data.rewardbench import HUB as REWARDBENCH_HUB
+from btrm.data.rewardbench import rewardbench
+from btrm.data.rewardbench2 import HUB as REWARDBENCH2_HUB
+from btrm.data.rewardbench2 import rewardbench2
+from btrm.data.rm_bench import HUB as RM_BENCH_HUB
+from btrm.data.rm_bench import rm_bench
+from btrm.data.rmb import rmb
 from btrm.data.summarize_from_feedback import HUB as SFF_HUB
 from btrm.data.summarize_from_feedback import SPLITS as SFF_SPLITS
 from btrm.data.summarize_from_feedback import summarize_from_feedback
@@ -57,6 +66,11 @@ SOURCES: dict[str, Source] = {
     "toy": Source(toy_items, ("train", "validation", "test"), "toy_score100"),
     "summarize_from_feedback": Source(summarize_from_feedback, SFF_SPLITS, "score100_v1", ("domain",), SFF_HUB),
     "anthropic_hh": Source(anthropic_hh, HH_SPLITS, "hh_score100_v1", hub=HH_HUB),
+    "rewardbench": Source(rewardbench, ("test",), _DIALOG, hub=REWARDBENCH_HUB),
+    "rewardbench2": Source(rewardbench2, ("test",), _DIALOG, ("pairs",), REWARDBENCH2_HUB),
+    "rm_bench": Source(rm_bench, ("test",), _DIALOG, ("pairs",), RM_BENCH_HUB),
+    "rmb": Source(rmb, ("test",), _DIALOG, ("set",)),
+    "judgebench": Source(judgebench, ("test",), _DIALOG, ("responses",), JUDGEBENCH_HUB),
     "llmbar": Source(llmbar, (), _DIALOG, ("subset",)),
     "autoj": Source(autoj, (), _DIALOG),
     "pandalm": Source(pandalm, (), _DIALOG),
