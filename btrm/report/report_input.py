@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Row = Mapping[str, Any]
@@ -49,8 +49,10 @@ class ReportInput:
     """The tables behind a report.
 
     `records` are the rows of summary.csv, `evals` of eval.jsonl, `details` of details.jsonl, `comparisons` of
-    comparisons.csv. `best` is the sentence that names the best checkpoint, `best_checkpoint` its name, `own_test_set`
-    whether it was selected on the very data that its number is reported on. `notes` end up under how it was made.
+    comparisons.csv. `best` is the sentence that names the best checkpoint, `best_checkpoint` its name, `best_dataset`
+    the data set that its number is reported on, `own_test_set` whether it was selected on that very data, `baseline`
+    what it is compared with. `columns` are those that the summary shows (none: the usual ones). `notes` end up under
+    how the numbers were made.
     """
 
     records: Sequence[Row]
@@ -59,6 +61,9 @@ class ReportInput:
     comparisons: Sequence[Row] = ()
     best: str = ""
     best_checkpoint: str | None = None
+    best_dataset: str | None = None
     own_test_set: bool = False
+    baseline: str | None = None
     worst: Sequence[WorstPair] = ()
-    notes: Sequence[str] = field(default_factory=tuple[str, ...])
+    columns: Sequence[str] = ()
+    notes: Sequence[str] = ()

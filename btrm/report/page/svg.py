@@ -1,0 +1,168 @@
+"""Inline SVG by hand: a plot is a box with two linear axes and a list of marks whose looks are CSS classes.
+
+Hand-made, because a page holds hundreds of small panels: one takes 2 KB and a fraction of a millisecond, its colours
+follow the page (dark, light, print), and its text stays text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+Point = tuple[float, float]
+
+
+class Svg(str):
+    """Markup that a template takes as it is: everything in it that came from data has been escaped."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        """Return itself, as templates ask for it."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The ranges of the data (x and y, low to high) and the pixels that they are drawn on."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    width: float = 320
+    height: float = 220
+    left: float = 46
+    right: float = 12
+    top: float = 12
+    bottom: float = 40
+
+    def at(self, x: float, y: float) -> Point:
+        """Return the pixel of a point, kept inside the box."""
+        across, up = _share(x, self.x), _share(y, self.y)
+        return (
+            self.left + across * (self.width - self.left - self.right),
+            self.height - self.bottom - up * (self.height - self.top - self.bottom),
+        )
+
+
+def _share(value: float, bounds: tuple[float, float]) -> float:
+    low, high = bounds
+    return min(max((value - low) / (high - low), 0.0), 1.0) if high > low else 0.5
+
+
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Return round numbers inside [low, high], `about` so many of them."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(n * step, 12) + 0.0 for n in range(first, last + 1)]
+
+
+def plain(value: float) -> str:
+    """Write a tick: no more digits than it needs."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+
+
+class Plot:
+    """Collects marks, then writes one <svg> whose `label` says in words what it shows."""
+
+    def __init__(self, frame: Frame, label: str) -> None:
+        self.frame = frame
+        self._label = label
+        self._marks: list[str] = []
+
+    def axes(
+        self,
+        x_label: str,
+        y_label: str,
+        x_ticks: Sequence[float] | None = None,
+        tick: Callable[[float], str] = plain,
+    ) -> None:
+        """Draw the grid's lines across, ticks and what the axes mean."""
+        f = self.frame
+        foot = f.height - f.bottom
+        for value in nice_ticks(*f.y):
+            y = f.at(f.x[0], value)[1]
+            self._marks.append(f'<path class="grid" d="M{f.left:g} {y:.1f}H{f.width - f.right:g}"/>')
+            self._text(f.left - 6, y + 4, tick(value), "end")
+        for value in nice_ticks(*f.x) if x_ticks is None else x_ticks:
+            x = f.at(value, f.y[0])[0]
+            self._marks.append(f'<path class="tick" d="M{x:.1f} {foot:g}v4"/>')
+            self._text(x, foot + 16, plain(value), "middle")
+        self._marks.append(f'<path class="axis" d="M{f.left:g} {foot:g}H{f.width - f.right:g}"/>')
+        self._text((f.left + f.width - f.right) / 2, f.height - 6, x_label, "middle", "name")
+        middle = (f.top + foot) / 2
+        turned = f'transform="translate(12 {middle:g}) rotate(-90)"'
+        self._marks.append(f'<text class="name" text-anchor="middle" {turned}>{escape(y_label)}</text>')
+
+    def line(self, points: Iterable[Point], look: str) -> None:
+        """Draw a polyline; points that are not numbers break it."""
+        for piece in _unbroken(points):
+            self._marks.append(f'<path class="line {look}" d="{self._through(piece)}"/>')
+
+    def band(self, x: Sequence[float], low: Sequence[float], high: Sequence[float], look: str) -> None:
+        """Fill the space between two curves, where both are numbers."""
+        known = [p for p in zip(x, low, high, strict=True) if all(map(math.isfinite, p))]
+        if len(known) > 1:
+            around = [(a, h) for a, _, h in known] + [(a, low_) for a, low_, _ in reversed(known)]
+            self._marks.append(f'<path class="band {look}" d="{self._through(around)}Z"/>')
+
+    def whisker(self, x: float, low: float, high: float, look: str) -> None:
+        """Draw an interval upright."""
+        if math.isfinite(low) and math.isfinite(high):
+            self._marks.append(f'<path class="whisker {look}" d="{self._through([(x, low), (x, high)])}"/>')
+
+    def dot(self, x: float, y: float, look: str, radius: float = 3, tip: str = "") -> None:
+        """Draw a point; `tip` is what it says under the pointer."""
+        if not (math.isfinite(x) and math.isfinite(y)):
+            return
+        cx, cy = self.frame.at(x, y)
+        title = f"<title>{escape(tip)}</title>" if tip else ""
+        self._marks.append(f'<circle class="dot {look}" cx="{cx:.1f}" cy="{cy:.1f}" r="{radius:g}">{title}</circle>')
+
+    def bars(self, edges: Sequence[float], counts: Sequence[float], look: str) -> None:
+        """Fill a histogram: one closed outline."""
+        if not counts:
+            return
+        self._marks.append(f'<path class="bars {look}" d="{self._outline(edges, counts)}"/>')
+
+    def _outline(self, edges: Sequence[float], counts: Sequence[float]) -> str:
+        points: list[Point] = [(edges[0], 0.0)]
+        for (low, high), count in zip(pairwise(edges), counts, strict=True):
+            points += [(low, count), (high, count)]
+        return self._through([*points, (edges[-1], 0.0)])
+
+    def note(self, x: float, y: float, text: str, anchor: str = "start", look: str = "note", shift: float = 0) -> None:
+        """Write a label at a point of the data, `shift` pixels lower."""
+        px, py = self.frame.at(x, y)
+        self._text(px, py + shift, text, anchor, look)
+
+    def svg(self, look: str = "plot") -> Svg:
+        """Return the picture."""
+        f = self.frame
+        head = (
+            f'<svg class="{look}" viewBox="0 0 {f.width:g} {f.height:g}" role="img" aria-label="{escape(self._label)}">'
+        )
+        return Svg(f"{head}{''.join(self._marks)}</svg>")
+
+    def _through(self, points: Sequence[Point]) -> str:
+        return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in (self.frame.at(*point) for point in points))
+
+    def _text(self, x: float, y: float, text: str, anchor: str, look: str = "") -> None:
+        kind = f' class="{look}"' if look else ""
+        self._marks.append(f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
+
+
+def _unbroken(points: Iterable[Point]) -> list[list[Point]]:
+    pieces: list[list[Point]] = [[]]
+    for point in points:
+        if all(map(math.isfinite, point)):
+            pieces[-1].append(point)
+        elif pieces[-1]:
+            pieces.append([])
+    return [piece for piece in pieces if len(piece) > 1]
