@@ -30,7 +30,7 @@ from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.pair_sets import PairSets
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.prompts import get_prompt
-from btrm.records import write_pairs
+from btrm.records import PreferencePair, write_pairs
 from btrm.runs import Resources, RunPaths, StageRun
 from btrm.work import Unit, read_units, share, write_units
 
@@ -87,8 +87,11 @@ def judge(root: Path, config: JudgeConfig) -> float:
     pairs, run = Pairs(read_labels(root / "pairs.parquet"), PAIRS), stage_run(root)
     first = config.model_copy(update={"seeds": config.seeds[:1]})
     units = work_judge(first, run)
-    records = {"test": read_numbered(root / "pairs.parquet", [unit.missing for unit in units])}
-    asking = Asking(run, root / "judge" / "cells", PairSets({"test": pairs}), records, config.pairs_at_once)
+    records: dict[str | None, dict[int, PreferencePair]] = {
+        "test": read_numbered(root / "pairs.parquet", [unit.missing for unit in units])
+    }
+    sizes = config.pairs_a_part, config.pairs_at_once
+    asking = Asking(run, root / "judge" / "cells", PairSets({"test": pairs}), records, *sizes)
     rule = RuleJudge(RULES["rule_random"], get_prompt(config.prompt))
     sum(asking.ask(rule, [(cell_of(unit, config), unit.missing) for unit in units]))
     started = time.process_time()

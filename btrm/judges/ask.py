@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from btrm.judges.base import Completion, Expectation, Judge, JudgeAnswer, JudgeRequest, make_request
 from btrm.judges.cells import Cell
@@ -21,9 +22,10 @@ from btrm.work import Ranges
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Pairs of one cell, by number, that become one part."""
+    """Pairs of one cell, by number, that become one part; `slot` counts parts along the data set."""
 
     cell: Cell
+    slot: int
     numbers: tuple[int, ...]
 
 
@@ -31,7 +33,8 @@ class Chunk:
 class Asking:
     """What asking needs beside the judge: where parts go, the pairs by number, and how many are asked about at once.
 
-    `records` are the pairs that are asked about, {data set: {number: pair}}.
+    `records` are the pairs that are asked about, {data set: {number: pair}}. A part holds `part_pairs` pairs of a cell;
+    `at_once` pairs of cells are asked at a time, and all cells that ask about the same pairs with them.
     """
 
     run: StageRun
@@ -39,17 +42,18 @@ class Asking:
     sets: PairSets
     records: Mapping[str | None, Mapping[int, PreferencePair]]
     part_pairs: int
+    at_once: int
 
     def ask(self, judge: Judge, todo: Iterable[tuple[Cell, Ranges]]) -> Iterator[int]:
         """Ask about rows of cells; yield the number of pairs after each commit, where a stop loses nothing."""
         scratch = self.run.scratch("part.parquet")
-        chunks = (chunk for cell, missing in todo for chunk in _chunks(cell, missing, self.part_pairs))
+        chunks = [chunk for cell, missing in todo for chunk in _chunks(cell, missing, self.part_pairs)]
         safe_point()  # a model takes a while to load
-        for batch in _batches(chunks, self.part_pairs):
+        for batch in _batches(_side_by_side(chunks), self.at_once):
             new = [chunk for chunk in batch if not self._path(chunk).exists()]
             if new:
                 self._commit(judge, new, scratch)
-                yield sum(len(chunk.numbers) for chunk in new)
+                yield _pairs_in(new)
             safe_point()
 
     def _path(self, chunk: Chunk) -> Path:
@@ -58,47 +62,80 @@ class Asking:
 
     def _commit(self, judge: Judge, chunks: Sequence[Chunk], scratch: Path) -> None:
         """Ask about several chunks at once, and win a part for each; ValueError where a judge gives too few answers."""
-        of_chunks = [
-            _requests(chunk.cell, [self.records[chunk.cell.dataset][n] for n in chunk.numbers]) for chunk in chunks
-        ]
-        requests = [request for of_chunk in of_chunks for request in of_chunk]
-        answered = zip(requests, judge.ask(requests), strict=True)
-        for chunk, of_chunk in zip(chunks, of_chunks, strict=True):
-            pairs = islice(answered, len(of_chunk))
-            write_judgements(scratch, (row for pair in pairs for row in _records(chunk.cell, *pair)))
+        places = _places(chunks)
+        requests = [self._request(chunks[place.chunk], place) for place in places]
+        rows: list[list[Judgement]] = [[] for _ in chunks]
+        for place, request, answer in zip(places, requests, judge.ask(requests), strict=True):
+            rows[place.chunk] += _records(chunks[place.chunk].cell, request, answer)
+        for chunk, judged in zip(chunks, rows, strict=True):
+            write_judgements(scratch, judged)
             win(scratch, self._path(chunk))
+
+    def _request(self, chunk: Chunk, place: _Place) -> JudgeRequest:
+        pair, cell = self.records[chunk.cell.dataset][place.number], chunk.cell
+        return make_request(pair, place.side, cell.prompt, cell.n_samples, cell.seed)
+
+
+class _Place(NamedTuple):
+    """Where a request stands among those asked at once: places sort by what is asked first."""
+
+    dataset: int
+    number: int
+    side: int
+    chunk: int
+
+
+def _places(chunks: Sequence[Chunk]) -> list[_Place]:
+    """Return the places of all requests: a pair's both sides, and of each side all seeds, stand together.
+
+    An engine's prefix cache then holds what they share, whatever its size: a side's whole prompt for the next seed, a
+    pair's context for the other side.
+    """
+    ranks = {dataset: rank for rank, dataset in enumerate(dict.fromkeys(chunk.cell.dataset for chunk in chunks))}
+    return sorted(
+        _Place(ranks[chunk.cell.dataset], number, side, index)
+        for index, chunk in enumerate(chunks)
+        for number in chunk.numbers
+        for side in (0, 1)
+    )
 
 
 def _chunks(cell: Cell, missing: Ranges, size: int) -> Iterator[Chunk]:
     """Cut at multiples of `size`, wherever a share begins: attempts at the same rows then meet in the same names."""
     numbers = (number for first, last in missing for number in range(first, last))
-    for _, together in groupby(numbers, key=lambda number: number // size):
-        yield Chunk(cell, tuple(together))
+    for slot, together in groupby(numbers, key=lambda number: number // size):
+        yield Chunk(cell, slot, tuple(together))
 
 
-def _batches(chunks: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
-    """Ask small cells together, up to `size` pairs: an engine idles at the end of each batch."""
-    batch: list[Chunk] = []
-    pairs = 0
+def _side_by_side(chunks: Iterable[Chunk]) -> list[list[Chunk]]:
+    """Return the chunks of all seeds that are about the same pairs together, in the order of the first of them."""
+    groups: dict[tuple[str | None, int], list[Chunk]] = {}
     for chunk in chunks:
-        if batch and pairs + len(chunk.numbers) > size:
+        groups.setdefault((chunk.cell.dataset, chunk.slot), []).append(chunk)
+    return list(groups.values())
+
+
+def _batches(groups: Iterable[Sequence[Chunk]], size: int) -> Iterator[list[Chunk]]:
+    """Ask small groups together, up to `size` pairs of cells: an engine idles at the end of each batch."""
+    batch: list[Chunk] = []
+    for group in groups:
+        if batch and _pairs_in(batch) + _pairs_in(group) > size:
             yield batch
-            batch, pairs = [], 0
-        batch.append(chunk)
-        pairs += len(chunk.numbers)
+            batch = []
+        batch += group
     if batch:
         yield batch
 
 
+def _pairs_in(chunks: Iterable[Chunk]) -> int:
+    return sum(len(chunk.numbers) for chunk in chunks)
+
+
 def judgements(cell: Cell, judge: Judge, pairs: Sequence[PreferencePair]) -> Iterator[Judgement]:
     """Ask about both sides of each pair, side 0 then side 1, and yield the answers as records."""
-    requests = _requests(cell, pairs)
+    requests = [make_request(pair, side, cell.prompt, cell.n_samples, cell.seed) for pair in pairs for side in (0, 1)]
     for request, answer in zip(requests, judge.ask(requests), strict=True):
         yield from _records(cell, request, answer)
-
-
-def _requests(cell: Cell, pairs: Sequence[PreferencePair]) -> list[JudgeRequest]:
-    return [make_request(pair, side, cell.prompt, cell.n_samples, cell.seed) for pair in pairs for side in (0, 1)]
 
 
 def _records(cell: Cell, request: JudgeRequest, answer: JudgeAnswer) -> Iterator[Judgement]:

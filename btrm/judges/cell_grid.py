@@ -68,7 +68,8 @@ class CellGrid:
         Each model is loaded once, and not at all where nothing is missing.
         """
         todo = self.sets.still_missing(self.directory, self._by_model(), units)
-        asking = Asking(self.run, self.directory, self.sets, self._records(todo), self.config.pairs_at_once)
+        sizes = self.config.pairs_a_part, self.config.pairs_at_once
+        asking = Asking(self.run, self.directory, self.sets, self._records(todo), *sizes)
         for model, of_model in groupby(todo, key=lambda task: self.checkpoints[task[0].judge].model):
             tasks = list(of_model)
             group = [self.checkpoints[label] for label in dict.fromkeys(cell.judge for cell, _ in tasks)]

@@ -13,7 +13,8 @@ from btrm.judges.base import MAX_SAMPLES, Sampling
 from btrm.runs import StageConfig
 
 # Eight batches of a large engine: less than a tenth is lost to the last one's idling, and seconds to minutes to a kill.
-_PART_ANSWERS = 2000
+_ANSWERS_AT_ONCE = 2000
+_FEW_PAIRS = 8  # many seeds are no reason for parts of a pair each
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 
 
@@ -25,9 +26,7 @@ class GridConfig(StageConfig):
         once_source=True,
         help="{data set: pairs to judge}; a path alone is called what its file is, up to the first dot",
     )
-    n_pairs: int | None = extent(
-        2000, "judge the first n pairs of each (none: all)", ge=1, published="N_PAIRS"
-    )
+    n_pairs: int | None = extent(2000, "judge the first n pairs of each (none: all)", ge=1, published="N_PAIRS")
     seeds: tuple[int, ...] = extent((0, 1, 2), "one cell for each seed", min_length=1)
     engine: Literal["transformers", "vllm"] = setting("transformers", "what generates")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "the weights' type")
@@ -38,7 +37,7 @@ class GridConfig(StageConfig):
     max_new_tokens: int = setting(128, "longest answer, in tokens", ge=1, published="MAX_NEW_TOKENS")
     max_length: int = setting(4096, "longest prompt and answer together, in tokens", ge=2)
     part_pairs: int | None = runtime(
-        None, "pairs a part; what is done survives a kill part by part (none: as many as make 2,000 answers)", ge=1
+        None, "pairs a part, of all seeds at once; parts survive a kill (none: as many as make 2,000 answers)", ge=1
     )
     batch_size: int | None = runtime(
         None, "sequences at a time (none: 64 with transformers, 256 with vllm on CPU; vllm on GPU decides itself)", ge=1
@@ -85,9 +84,15 @@ class GridConfig(StageConfig):
         return self
 
     @property
+    def pairs_a_part(self) -> int:
+        """How many pairs of a cell are committed together: all seeds' answers about them come at the same time."""
+        of_a_seed = max(_ANSWERS_AT_ONCE // (2 * self.n_samples), 1)
+        return self.part_pairs or max(of_a_seed // len(self.seeds), min(of_a_seed, _FEW_PAIRS))
+
+    @property
     def pairs_at_once(self) -> int:
-        """How many pairs are asked about before what they were answered is committed."""
-        return self.part_pairs or max(_PART_ANSWERS // (2 * self.n_samples), 1)
+        """How many pairs of cells are asked about at a time."""
+        return self.pairs_a_part * len(self.seeds)
 
     @property
     def sampling(self) -> Sampling:

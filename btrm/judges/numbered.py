@@ -50,10 +50,8 @@ class Pairs:
         """Say, by its name alone, whether a part holds all of [first, last) and was judged with the cell's weights."""
         return part.last <= len(self.labels) and part.digest == self._run_digest(cell, part.first, part.last)
 
-    def holds(self, cell: Cell, part: Part) -> bool:
-        """Say whether a part is about these pairs; it is opened where its name does not tell."""
-        if self.is_run(cell, part):
-            return True
+    def holds_first(self, part: Part) -> bool:
+        """Open a part and say whether the pair of its first row is one of these."""
         labels = read_judgements(part.path, ["label_id"])["label_id"]
         return len(labels) > 0 and labels[0].as_py() in self.numbers
 

@@ -38,9 +38,14 @@ class PairSets:
                 heirs[cell.older_name].append(cell)
         for name, mine in heirs.items():
             for part in found[name]:
-                if heir := next((cell for cell in mine if self.of(cell).holds(cell, part)), None):
+                if heir := self._heir(part, mine):
                     parts[heir.name].append(part)
         return {name: sorted(mine) for name, mine in parts.items()}
+
+    def _heir(self, part: Part, cells: Sequence[Cell]) -> Cell | None:
+        """Return the cell that a part is about: by its name where that tells, else by its first row."""
+        by_name = (cell for cell in cells if self.of(cell).is_run(cell, part))
+        return next(by_name, None) or next((cell for cell in cells if self.of(cell).holds_first(part)), None)
 
     def missing_units(self, directory: Path, cells: Sequence[Cell]) -> list[Unit]:
         """Return what is missing of each cell that is not complete."""

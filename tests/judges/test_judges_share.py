@@ -22,7 +22,7 @@ from test_judges_grid import config, fake_adapter, fake_model
 
 from btrm.data.toy import toy_pairs
 from btrm.judges import grid
-from btrm.judges.base import JudgeAnswer, JudgeRequest
+from btrm.judges.base import JudgeAnswer, JudgeRequest, request_seed
 from btrm.judges.grid import JudgeConfig, halve_batch, share_judge, work_judge
 from btrm.records import write_pairs
 from btrm.stopping import Stopped, ask_to_stop, forget
@@ -135,9 +135,9 @@ def test_processes_killed_and_a_new_array_of_another_size(tmp_path: Path, judge_
     run = stage_run(tmp_path / "run")
     (tmp_path / "run").mkdir()
     do_split(tmp_path / "run", work_judge(judge_config, run))
-    assert array([1, 2, 3]) == [-9, -9, -9]
+    assert array([1, 2, 2]) == [-9, -9, -9]
     left = sum(unit.rows for unit in work_judge(judge_config, run))
-    assert left == CELLS * PAIRS - 2 * (0 + 1 + 2)  # all but the part in flight is there
+    assert left == CELLS * PAIRS - 4 * (0 + 1 + 1)  # all but what is in flight is there
     do_split(tmp_path / "run", work_judge(judge_config, run))
     assert array([0, 0, 0, 0, 0]) == [0] * 5
     assert finish(judge_config, tmp_path / "run") == undisturbed(judge_config, tmp_path / "calm")
@@ -187,7 +187,7 @@ def test_an_orphan_whose_parts_are_cut_otherwise(tmp_path: Path, judge_config: J
     run = stage_run(tmp_path / "run")
     units = work_judge(judge_config, run)
     orphan = share_judge(judge_config.model_copy(update={"part_pairs": 3}), run, units)
-    assert next(orphan) == 3
+    assert next(orphan) == 6  # three pairs at both seeds
     others = share_judge(judge_config, run, units)
     for _ in others:
         next(orphan, None)
@@ -216,16 +216,40 @@ def test_a_stop_is_answered_after_the_next_commit(
         for pairs in share_judge(judge_config, run, units):
             done += pairs
             ask_to_stop("time is up")
-    assert done == 2 and len(rule_engine.asked) == 1
+    assert done == 2 * 2 and len(rule_engine.asked) == 1  # two pairs at both seeds
     forget()
     assert sum(unit.rows for unit in work_judge(judge_config, run)) == CELLS * PAIRS - done
     assert undisturbed(judge_config, tmp_path / "run") == undisturbed(judge_config, tmp_path / "calm")
 
 
 def test_small_cells_are_asked_together(rule_engine: type[RuleEngine], tmp_path: Path, pairs_file: Path) -> None:
-    many = JudgeConfig.build(config(tmp_path, pairs_file, n_pairs=2, seeds=list(range(9)), part_pairs=6))
+    write_pairs(tmp_path / "few.parquet", toy_pairs("test", 2))
+    both = {"few": str(tmp_path / "few.parquet"), "test": str(pairs_file)}
+    values = config(tmp_path, pairs_file, n_pairs=4, seeds=list(range(9)), part_pairs=4)
+    many = JudgeConfig.build({**values, "pairs": both})
     undisturbed(many, tmp_path / "run")
-    assert rule_engine.asked == [3 * 2 * 2] * 6  # three cells of two pairs at a time, a checkpoint after the other
+    assert rule_engine.asked == [9 * 2 * 2, 9 * 4 * 2] * 2  # two data sets, a checkpoint after the other
+    undisturbed(many.model_copy(update={"part_pairs": 6}), tmp_path / "together")
+    assert rule_engine.asked[4:] == [9 * (2 + 4) * 2] * 2
+
+
+def test_both_sides_and_all_seeds_of_a_pair_stand_side_by_side(
+    tmp_path: Path, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = list[tuple[str, int, int]](), RuleEngine.ask
+
+    def noted(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
+        asked.extend((request.pair.label_id, request.side, request.seed) for request in requests)
+        return answer(engine, requests)
+
+    monkeypatch.setattr(RuleEngine, "ask", noted)
+    values = config(tmp_path, pairs_file, n_pairs=4, seeds=[5, 6, 7], part_pairs=2)
+    one = JudgeConfig.build({**values, "checkpoints": {"base": values["base"]}})
+    run_stage("judge", one, tmp_path / "run")
+    pairs = [pair.label_id for pair in toy_pairs("test", 4)]
+    assert asked == [
+        (label, side, request_seed(seed, label, side, 2)) for label in pairs for side in (0, 1) for seed in (5, 6, 7)
+    ]
 
 
 def test_shares_meet_the_checkpoints_of_one_model_together(
@@ -280,10 +304,10 @@ def test_ten_thousand_cells_are_planned_by_their_names_alone(tmp_path: Path, mon
     list(share_judge(judge_config, run, units[:1]))
     (part,) = (tmp_path / "run/judge/cells").iterdir()
     for unit in units[1:5000]:  # names say what a part holds; the other seeds' files are empty here
-        part.with_name(part.name.replace("base_seed0@test.", f"{unit.name}.")).touch()
+        part.with_name(part.name.replace("base_seed0@pairs.", f"{unit.name}.")).touch()
     monkeypatch.setattr("btrm.judges.numbered.read_part", None)
     left = work_judge(judge_config, run)
-    assert [unit.name for unit in left] == [f"sft_seed{seed}@test" for seed in range(5000)]
+    assert [unit.name for unit in left] == [f"sft_seed{seed}@pairs" for seed in range(5000)]
 
 
 def test_planning_imports_nothing_heavy(tmp_path: Path, judge_config: JudgeConfig) -> None:
@@ -311,7 +335,16 @@ def test_a_batch_is_halved_down_to_one(values: dict[str, Any], halvings: int, ba
 
 
 @pytest.mark.parametrize(
-    ("values", "pairs"), [({}, 500), ({"n_samples": 1024}, 1), ({"n_samples": 50}, 20), ({"part_pairs": 7}, 7)]
+    ("values", "part", "at_once"),
+    [
+        ({}, 166, 498),
+        ({"seeds": [0]}, 500, 500),
+        ({"seeds": list(range(400))}, 8, 3200),
+        ({"n_samples": 1024}, 1, 3),
+        ({"n_samples": 50, "seeds": [0]}, 20, 20),
+        ({"part_pairs": 7}, 7, 21),
+    ],
 )
-def test_a_part_is_bounded_by_its_answers(values: dict[str, Any], pairs: int) -> None:
-    assert JudgeConfig.build(values).pairs_at_once == pairs
+def test_a_part_is_bounded_by_its_answers(values: dict[str, Any], part: int, at_once: int) -> None:
+    made = JudgeConfig.build(values)
+    assert (made.pairs_a_part, made.pairs_at_once) == (part, at_once)
