@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btrm.config import ConfigError
+from btrm.data.detect import AUTO, resolve
 from btrm.data.items import Dropped, Query
 from btrm.data.reading import BUFFER
 from btrm.data.rows import RowEncoder
@@ -74,7 +75,7 @@ def build_dataset(plan: BuildPlan) -> dict[str, int]:
 def parse_args(argv: Sequence[str]) -> BuildPlan:
     """Read the command line; flags may be spelt with underscores. Raises ConfigError that names all bad values."""
     parser = argparse.ArgumentParser(prog="python -m btrm.data.build_dataset", description=_SUMMARY)
-    parser.add_argument("--dataset", required=True, help=f"{', '.join(SOURCES)}, or FILE.py:function")
+    parser.add_argument("--dataset", required=True, help=f"{', '.join((*SOURCES, AUTO))}, or FILE.py:function")
     parser.add_argument("--split", default="train", help="split to read (default: train)")
     parser.add_argument("--prompt", help="prompt of the rows (default: the data set's usual one)")
     parser.add_argument("--out", type=Path, required=True, help="the JSONL file to write")
@@ -91,6 +92,7 @@ def parse_args(argv: Sequence[str]) -> BuildPlan:
 
 
 def _plan(args: argparse.Namespace) -> BuildPlan:
+    args.dataset = resolve(args.dataset, tuple(args.data_files))
     prompt = str(args.prompt or get_source(args.dataset).prompt or "")
     problems: list[str] = []
     if not prompt:

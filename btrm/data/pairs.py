@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal, Self, cast
 
 from pydantic import model_validator
 
 from btrm.config import ConfigError, extent, runtime, setting, source
+from btrm.data.detect import resolve
 from btrm.data.items import Dropped, Query
 from btrm.data.reading import BUFFER
 from btrm.data.rows import RowEncoder
@@ -24,7 +25,9 @@ class PairsConfig(StageConfig):
     """What to read and how to ask about it. More pairs or splits extend a run: the first pairs stay the same."""
 
     dataset: str = setting(
-        "toy", "toy, summarize_from_feedback, anthropic_hh, mapped, or FILE.py:function", published="EVAL_DATASET"
+        "toy",
+        "a data set's name (README), auto (by data_files' columns), or FILE.py:function",
+        published="EVAL_DATASET",
     )
     prompt: str = setting("", "prompt of the pointwise rows; the data set's usual one by default")
     splits: tuple[str, ...] = extent((), "splits to write; all that the data set (or data_files) has by default")
@@ -41,9 +44,10 @@ class PairsConfig(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _usual(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Write the data set's usual prompt into the config, so that the manifest records it."""
+        """Write what `auto` is and the data set's usual prompt into the config, so that the manifest records them."""
+        values = {**values, "dataset": _resolved(values)}
         try:
-            usual = get_source(str(values.get("dataset", "toy")))
+            usual = get_source(str(values["dataset"]))
         except ConfigError:
             return values  # named below, with all other problems
         return {**values, "prompt": values.get("prompt") or usual.prompt or ""}
@@ -99,6 +103,13 @@ class PairsConfig(StageConfig):
         """Return what to ask of the source for a split."""
         limit = self.n_pairs.get(split)
         return Query(split, limit, files, self.columns, self.options, self.seed, self.label_noise)
+
+
+def _resolved(values: dict[str, Any]) -> str:
+    """Return the data set's name; `auto` is found from the files, which must be there when the request is made."""
+    given: Any = values.get("data_files")
+    files = cast("dict[str, str]", given) if isinstance(given, dict) else {}
+    return resolve(str(values.get("dataset", "toy")), tuple(Path(file).expanduser() for file in files.values()))
 
 
 def run_pairs(config: PairsConfig, run: StageRun) -> StageResult:

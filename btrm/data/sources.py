@@ -22,6 +22,7 @@ from btrm.data.chosen_rejected import (
     trl,
     ultrafeedback_binarized,
 )
+from btrm.data.detect import resolve
 from btrm.data.helpsteer3 import HUB as HELPSTEER3_HUB
 from btrm.data.helpsteer3 import SPLITS as HELPSTEER3_SPLITS
 from btrm.data.helpsteer3 import helpsteer3
@@ -204,11 +205,12 @@ def iter_pairs(
     label_noise: float = 0.0,
     on_error: str = "raise",
 ) -> Iterator[PreferencePair]:
-    """Yield the pairs of a split, the first `limit` where given; drops are passed over.
+    """Yield the pairs of a split, the first `limit` where given; drops are passed over. `auto` looks at the files.
 
     Raises ConfigError for an unknown data set, split or option, and (on_error raise) for a malformed row.
     """
     files = tuple(Path(file) for file in data_files)
+    dataset = resolve(dataset, files)
     query = Query(split, limit, files, columns or {}, options or {}, seed, label_noise)
     source = check_query(dataset, query)
     return Sift(on_error, limit).pairs(source.read(query))
