@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from btrm.container.cli import main as container
 
         return container(words[1:])
-    args = _parser().parse_args(words or ["--help"])
+    args = _parser().parse_args(_with_sort(words) or ["--help"])
     try:
         return args.function(args)
     except BrokenPipeError:  # `btrm show RUN | head` is no error
@@ -43,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _with_sort(words: list[str]) -> list[str]:
+    """Return the words with `--sort -accuracy` as one: argparse takes a value that begins with - for an option."""
+    place = words.index("--sort") if "--sort" in words[:-1] else len(words)
+    return words[:place] + ["=".join(words[place : place + 2])] * (place < len(words)) + words[place + 2 :]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="btrm", description="From preference data to an evaluated judge.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -53,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("run", type=Path)
     run = _command(commands, "verify", _verify, "rehash everything that a run's manifests claim")
     run.add_argument("run", type=Path)
+    runs = _command(commands, "summarize", _summarize, "one table of all evaluated runs below some folders")
+    runs.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="runs, or folders with runs below")
+    runs.add_argument("--columns", default="", metavar="A,B", help="what to show, in this order (default: the usual)")
+    runs.add_argument("--sort", metavar="COLUMN", help="order by a column, -COLUMN from the top")
+    runs.add_argument("--baseline", metavar="RUN", help="compare with this run, or RUN:CHECKPOINT, pair by pair")
+    runs.add_argument("--select-on", "--select_on", metavar="NAME", help="data set that a run's best is selected on")
+    runs.add_argument("--out", type=Path, metavar="DIR", help="write summary.csv, summary.md and summary_long.csv")
     prompts = _command(commands, "prompts", _prompts, "list the judge's and the teacher's prompts, or show one")
     prompts.add_argument("action", nargs="?", choices=("list", "show"), default="list")
     prompts.add_argument("name", nargs="?", help="a prompt's name, or FILE.py:NAME; a teacher's after `teacher:`")
@@ -128,6 +141,12 @@ def _verify(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     return 1 if problems else 0
+
+
+def _summarize(args: argparse.Namespace) -> int:
+    from btrm.report.tree_cli import main as summarize
+
+    return summarize(args)
 
 
 def _prompts(args: argparse.Namespace) -> int:

@@ -1,0 +1,117 @@
+"""Runs compared with one of them, on the pairs that both judged."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from btrm.config import ConfigError, nearest
+from btrm.metrics.decisions import Comparison, adjusted, compare_all
+from btrm.metrics.judged import JudgedCell, read_cells
+from btrm.report.aggregate import RunCells
+from btrm.report.boards import Board, read_boards
+from btrm.report.rows import EvalRow, JudgeKey, SummaryRow
+from btrm.runs import RunPaths, read_manifest
+
+_LOG = logging.getLogger(__name__)
+_RESAMPLES = 2000
+_MINE = "\0"  # goes before a checkpoint of the baseline's run while both stand on one board
+
+
+def compare_runs(runs: Sequence[RunCells], rows: Sequence[SummaryRow], wanted: str) -> list[SummaryRow]:
+    """Compare all rows with those of a run, RUN, or with one checkpoint of it, RUN:CHECKPOINT, data set by data set.
+
+    With RUN a checkpoint is compared with the one that has its name, prompt and method there. Where judgements are not
+    there any more, the difference has no interval. Raises ConfigError for a run or a checkpoint that is not there.
+    """
+    base, checkpoint = _baseline(runs, wanted)
+    of_base = {(row.dataset, row.key): row for row in rows if row.run == base.name}
+    found: list[SummaryRow] = []
+    base_cells = _cells(base)
+    for run in runs:
+        mine = [row for row in rows if row.run == run.name]
+        pairs = [(row, _partner(row, base, checkpoint, of_base)) for row in mine]
+        boards = _boards(run, base, base_cells) if run is not base and any(p for _, p in pairs) else {}
+        found += [_compared(row, partner, boards.get(row.dataset), base.name) for row, partner in pairs]
+    results = adjusted([row.comparison for row in found if row.comparison is not None])
+    left = iter(results)
+    return [row if row.comparison is None else replace(row, comparison=next(left)) for row in found]
+
+
+def _baseline(runs: Sequence[RunCells], wanted: str) -> tuple[RunCells, str | None]:
+    named = {run.name: run for run in runs}
+    if wanted in named:
+        return named[wanted], None
+    name, colon, checkpoint = wanted.rpartition(":")
+    if not colon or name not in named:
+        raise ConfigError(f"--baseline {wanted!r}: no such run{nearest(name if colon else wanted, named)}")
+    known = {str(row["checkpoint"]) for row in named[name].evals}
+    if checkpoint not in known:
+        raise ConfigError(f"--baseline {wanted!r}: no such checkpoint in {name}{nearest(checkpoint, known)}")
+    return named[name], checkpoint
+
+
+def _partner(
+    row: SummaryRow, base: RunCells, checkpoint: str | None, of_base: Mapping[tuple[str, JudgeKey], SummaryRow]
+) -> SummaryRow | None:
+    """Return the baseline's row that a row is compared with; none with itself."""
+    partner = of_base.get((row.dataset, row.key._replace(checkpoint=checkpoint or row.checkpoint)))
+    return None if partner is None or (row.run == base.name and partner.key == row.key) else partner
+
+
+def _compared(row: SummaryRow, partner: SummaryRow | None, board: Board | None, base: str) -> SummaryRow:
+    if partner is None:
+        return row
+    named = f"{base}:{partner.checkpoint}"
+    result = _paired(row.key, partner.key._replace(checkpoint=_MINE + partner.checkpoint), board)
+    return replace(row, baseline=named, comparison=result or _unpaired(row.mean("accuracy") - partner.mean("accuracy")))
+
+
+def _paired(a: JudgeKey, b: JudgeKey, board: Board | None) -> Comparison | None:
+    if board is None or a not in board.credits or b not in board.credits:
+        return None
+    result = compare_all([board.credits[a], board.credits[b]], [(0, 1)], board.cluster_P, _RESAMPLES)[0]
+    return result if result.n_pairs else None
+
+
+def _unpaired(difference: float) -> Comparison:
+    undefined = {field.name: math.nan for field in fields(Comparison)}
+    counts = {"n_pairs": 0, "n_clusters": 0, "seeds_a": 0, "seeds_b": 0, "wins": 0, "losses": 0}
+    told: dict[str, Any] = {**undefined, **counts, "difference": difference}
+    return Comparison(**told)
+
+
+def _boards(run: RunCells, base: RunCells, base_cells: Sequence[JudgedCell]) -> dict[str, Board]:
+    """Return the boards of a run and the baseline's together; clusters are those of the baseline's file."""
+    cells = _cells(run) if base_cells else []
+    if not cells:
+        return {}
+    evals = [*run.evals, *_renamed(base.evals)]
+    mine = [replace(cell, judge=_MINE + cell.judge) for cell in base_cells]
+    return {board.dataset: board for board in read_boards(evals, [*cells, *mine])}
+
+
+def _renamed(evals: Sequence[EvalRow]) -> Iterator[EvalRow]:
+    return ({**row, "checkpoint": f"{_MINE}{row['checkpoint']}"} for row in evals)
+
+
+def _cells(run: RunCells) -> list[JudgedCell]:
+    """Return a run's judgements as cells, nothing where they cannot be read: the log tells why."""
+    try:
+        manifest = read_manifest(run.folder)
+        if manifest is None:
+            return []
+        judgements, pairs = (_input(manifest.config.get(name), run.folder.parent) for name in ("judgements", "pairs"))
+        return read_cells(judgements, pairs) if judgements is not None else []
+    except (OSError, ValueError) as error:
+        _LOG.warning("%s: compared without an interval: %s", run.name, error)
+        return []
+
+
+def _input(reference: str | None, root: Path) -> Path | None:
+    path = RunPaths(root).resolve(reference) if reference else None
+    return path if path is not None and path.exists() else None
