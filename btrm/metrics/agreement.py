@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from btrm.config import ConfigError
 from btrm.metrics.bootstrap import Interval, percentile_interval, resampled_sums
+from btrm.metrics.correlation import pearson, spearman
 from btrm.metrics.judged import clusters
 from btrm.metrics.pairwise import Floats, side_scores
 from btrm.metrics.position import PositionBias, position_bias
@@ -187,7 +188,7 @@ def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
         agreement_interval=percentile_interval(agreed_B),
         kappa=cohens_kappa(np.sign(margin_a[both_P]), np.sign(margin_b[both_P])),
         pearson=pearson(one[scored], other[scored]),
-        spearman=pearson(ranks(one[scored]), ranks(other[scored])),
+        spearman=spearman(one[scored], other[scored]),
         mean_difference=_mean(np.abs(one[scored] - other[scored])),
         labelled=int(told_P.sum()),
         accuracy=accuracies,
@@ -217,22 +218,6 @@ def cohens_kappa(one_P: Floats, other_P: Floats) -> float:
     frequency_a, frequency_b = (np.mean(x[:, None] == classes, axis=0) for x in (one_P, other_P))
     chance = float(frequency_a @ frequency_b)
     return math.nan if chance >= 1 else (float(np.mean(one_P == other_P)) - chance) / (1 - chance)
-
-
-def pearson(one_N: Floats, other_N: Floats) -> float:
-    """Return Pearson's correlation; NaN where either does not vary."""
-    if len(one_N) < 2:
-        return math.nan
-    a, b = one_N - one_N.mean(), other_N - other_N.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm > 0 else math.nan
-
-
-def ranks(value_N: Floats) -> Floats:
-    """Return ranks from 1; equal values get the mean of their ranks."""
-    _, inverse, count = np.unique(value_N, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[inverse]
 
 
 def _credit(margin_P: Floats, preferred_P: Floats) -> Floats:

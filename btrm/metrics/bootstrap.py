@@ -1,9 +1,17 @@
-"""Percentile bootstrap over pairs, paired across whatever stands in the columns (Efron and Tibshirani 1993, ch. 13)."""
+"""Percentile bootstrap over pairs, paired across whatever stands in the columns (Efron and Tibshirani 1993, ch. 13).
+
+Percentile intervals of few draws are too narrow: by the factor of a variance divided by n instead of n - 1, and by the
+normal quantile instead of Student's. `percentile_interval` takes quantiles further out by both (the expanded
+percentile interval of Hesterberg 2015, section 5.3, The American Statistician 69); with some hundred draws it is the
+plain one.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +54,45 @@ def _weights(n_rows: int, n_bootstrap: int, seed: int) -> Iterator[Floats]:
         yield np.bincount(drawn.ravel(), minlength=size * n_rows).reshape(size, n_rows).astype(np.float64)
 
 
-def percentile_interval(value_B: Floats, level: float = 0.95) -> Interval:
-    """Return the central interval that holds `level` of the resamples (those that are defined)."""
+def percentile_interval(value_B: Floats, level: float = 0.95, n_drawn: int | None = None) -> Interval:
+    """Return the central interval that holds `level` of the resamples (those that are defined).
+
+    With `n_drawn`, the number of pairs or clusters that a resample draws, it is the expanded percentile interval.
+    """
     defined = value_B[~np.isnan(value_B)]
     if not len(defined):
         return Interval(float("nan"), float("nan"))
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    tail = (1 - level) / 2 if n_drawn is None else expanded_tail((1 - level) / 2, n_drawn)
+    low, high = np.quantile(defined, [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+def expanded_tail(tail: float, n_drawn: int) -> float:
+    """Return Phi(-sqrt(n / (n - 1)) t), t the quantile of Student's t with n - 1 degrees that leaves `tail` above."""
+    if n_drawn < 2:
+        return 0.0
+    return NormalDist().cdf(-math.sqrt(n_drawn / (n_drawn - 1)) * student_quantile(1 - tail, n_drawn - 1))
+
+
+def student_quantile(chance: float, degrees: int) -> float:
+    """Return a quantile of Student's t, by its expansion around the normal's (Abramowitz and Stegun 1964, 26.7.5).
+
+    At 0.975 it is right to 1 % from two degrees on, and to 0.01 % from ten.
+    """
+    z = NormalDist().inv_cdf(chance)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + math.fsum(term / degrees**power for power, term in enumerate(terms, 1))
+
+
+def edge_interval(value: float, n_drawn: int, level: float = 0.95) -> Interval:
+    """Return the interval of a rate that is 0 or 1 in all of n draws, where no resample differs from another.
+
+    It is exact (Clopper and Pearson 1934): from (tail)^(1/n) to 1, or the mirror of that.
+    """
+    bound = ((1 - level) / 2) ** (1 / n_drawn)
+    return Interval(bound, 1.0) if value == 1 else Interval(0.0, 1 - bound)

@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from btrm.metrics.pairwise import Floats
 
-_BISECTIONS = 200
+_BISECTIONS = 60  # to a float's precision
 _ROUNDING = 1e-9  # of the widest margin: far below a step of any scale, far above a float's error
 
 
@@ -73,27 +74,35 @@ def calibrate(margin_P: Floats, side0_P: Floats) -> Calibration:
 
 
 def fit_temperature(agreed_P: Floats) -> float:
-    """Return the T that minimises the mean of log(1 + exp(-agreed_P / T)).
-
-    The loss is convex in 1 / T: its slope, -mean(agreed * sigma(-agreed / T)), is bisected to its only zero.
-    """
-    if agreed_P.sum() <= 0:
-        return math.inf
-    if agreed_P.min() >= 0:
+    """Return the T that minimises the mean of log(1 + exp(-agreed_P / T)): 0 where no margin is wrong, may be inf."""
+    if agreed_P.sum() > 0 and agreed_P.min() >= 0:
         return 0.0
-    unit = float(np.abs(agreed_P).max())
-    share_P = agreed_P / unit
+    return float(fit_temperatures(agreed_P, np.ones((1, len(agreed_P))), np.zeros(1))[0])
 
-    def rising(beta: float) -> bool:
-        return float(np.sum(share_P * np.exp(-np.logaddexp(0.0, beta * share_P)))) < 0
 
-    low, high = 0.0, 1.0
-    while not rising(high):
-        low, high = high, 2 * high
+def fit_temperatures(margin_U: Floats, weight_FU: Floats, doubt_F: Floats) -> Floats:
+    """Return temperature_F of F fits to the same margins, each with its own weights; infinite where they tell nothing.
+
+    With doubt e, a label is right with chance 1 - e: T minimises the weighted mean of (1 - e) log(1 + exp(-margin / T))
+    + e log(1 + exp(margin / T)). That is convex in 1 / T: its slope, the sum of weight * margin * (e - sigma(-margin /
+    T)), is bisected to its only zero. A fit without doubt needs a margin below 0.
+    """
+    unit = float(np.abs(margin_U).max(initial=0.0)) or 1.0
+    share_FU = weight_FU * (margin_U / unit)
+
+    def rising(beta_F: Floats) -> NDArray[np.bool_]:
+        wrong_FU = np.exp(-np.logaddexp(0.0, beta_F[:, None] * (margin_U / unit)))
+        return np.sum(share_FU * (doubt_F[:, None] - wrong_FU), axis=1) >= 0
+
+    telling_F = share_FU.sum(axis=1) > 0
+    low_F, high_F = np.zeros(len(doubt_F)), np.ones(len(doubt_F))
+    while not np.all(rising(high_F) | ~telling_F):
+        high_F = np.where(rising(high_F) | ~telling_F, high_F, 2 * high_F)
     for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if rising(middle) else (middle, high)
-    return unit / high
+        middle_F = (low_F + high_F) / 2
+        up_F = rising(middle_F)
+        low_F, high_F = np.where(up_F, low_F, middle_F), np.where(up_F, middle_F, high_F)
+    return np.where(telling_F, unit / high_F, np.inf)
 
 
 def expected_error(chance_P: Floats, outcome_P: Floats, bins: int = 10) -> float:

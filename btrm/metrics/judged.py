@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _KEY = ("judge", "dataset", "seed", "prompt")
 _TEXTS = ("judge", "prompt", "method", "outcome", "label_id", "pair_id")
+_MASS = r'"mass": *(?P<mass>[-+.0-9eE]+)'
 _NUMBERS = ("seed", "side", "sample", "preferred_side", "score")
 
 
@@ -42,7 +43,8 @@ class JudgedCell:
     """What one judge said at one seed about the labelled pairs of one data set.
 
     P pairs, K samples a side at most, R judgements of the pairs. `score_P2K` is NaN where a sample has no score or was
-    not asked for (`asked_P2` counts those that were). Pairs of one `cluster_P` share a context (where the pairs are
+    not asked for (`asked_P2` counts those that were); `mass_R` is what an expected score's model had on numerals of the
+    scale at all, NaN for other scores. Pairs of one `cluster_P` share a context (where the pairs are
     not at hand: are one pair with several labels); the numbers are those of the whole file, so cells compare.
     Pairs whose label is a tie have no right answer: they are counted in `label_ties`, are in no array, and stand in
     `tied` for the official scores that know ties.
@@ -63,6 +65,7 @@ class JudgedCell:
     label_ties: int
     facts: PairFacts | None = None
     tied: TiedPairs | None = None
+    mass_R: Floats = field(default_factory=lambda: np.empty(0))
 
     @cached_property
     def sides(self) -> SideScores:
@@ -90,7 +93,7 @@ def read_cells(judgements: Path, pairs: Path | None = None) -> list[JudgedCell]:
     With `pairs`, a pairs.parquet that has them all, cells have facts and pairs of one context share a cluster.
     Raises ConfigError where that lacks judged pairs, and where a sample was judged twice.
     """
-    table = read_judgements(judgements, [*_TEXTS, *_NUMBERS, "split", "dataset"])
+    table = read_judgements(judgements, [*_TEXTS, *_NUMBERS, "split", "dataset", "distribution"])
     file = _File(judgements, table, read_pair_table(pairs) if pairs is not None else None)
     return [file.cell(rows_R) for rows_R in file.groups()]
 
@@ -124,6 +127,7 @@ class _File:
         self._texts = {name: _coded(table[name]) for name in _TEXTS}
         self._texts["dataset"] = _coded(pc.call_function("coalesce", [table["dataset"], table["split"]]))
         self._numbers = {name: table[name].to_numpy() for name in _NUMBERS}
+        self._mass = _masses(table["distribution"])
         labels = self._texts["label_id"].values
         self._row_of_label = pairs.rows_of(labels) if pairs is not None else np.arange(len(labels))
         self._labels: dict[bytes, _Labels] = {}
@@ -161,6 +165,7 @@ class _File:
             outcome_R=outcome.values.to_numpy(zero_copy_only=False).astype(np.str_)[outcome.code_R[rows_R]],
             label_ties=len(np.unique(label_R[tied_R])),
             facts=labels.facts,
+            mass_R=self._mass[rows_R],
             tied=self._tied(tied_rows_R) if len(tied_rows_R) else None,
         )
 
@@ -214,6 +219,17 @@ def clusters(id_P: list[str]) -> Ints:
 def _coded(column: Any) -> _Coded:
     found = column.dictionary_encode().combine_chunks()
     return _Coded(found.indices.to_numpy().astype(np.int64), found.dictionary)
+
+
+def _masses(distribution: Any) -> Floats:
+    """Return the mass that each distribution tells; NaN where there is none."""
+    import pyarrow.compute as pc
+
+    if distribution.null_count == len(distribution):
+        return np.full(len(distribution), np.nan)
+    found = pc.call_function("extract_regex", [distribution], pc.ExtractRegexOptions(_MASS))
+    mass = pc.call_function("struct_field", [found], pc.StructFieldOptions(["mass"]))
+    return np.array(mass.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def _texts(values: pa.Array[Any], code_N: Ints) -> list[str]:

@@ -12,7 +12,8 @@ import pytest
 
 from btrm.cli import main
 from btrm.config import ConfigError
-from btrm.metrics.agreement import agreement, cohens_kappa, pearson, ranks, read_scores
+from btrm.metrics.agreement import agreement, cohens_kappa, read_scores
+from btrm.metrics.correlation import pearson, ranks
 from btrm.records import Judgement, PreferencePair, write_judgements, write_pairs
 
 PAIRS = [PreferencePair.make(f"c{n}", ("a", "b"), n % 2, source="s", split="train") for n in range(120)]

@@ -14,10 +14,10 @@ from btrm.metrics.pairwise import (
     PairOutcomes,
     SideScores,
     UnparsedAs,
-    margin_quantiles,
     metrics,
     pair_outcomes,
     side_scores,
+    tails,
 )
 
 NAN = float("nan")
@@ -79,11 +79,13 @@ def by_hand(rows: list[Row], unparsed: UnparsedAs, bt_temp: float) -> dict[str, 
     mean = lambda values: statistics.fmean(values) if values else NAN  # noqa: E731
     return {
         "accuracy": mean(credits),
+        "strict_accuracy": mean([float(c == 1) for c in credits]),
         "tie_rate": mean([float(c == 0.5) for c in credits]),
         "nontie_accuracy": mean([c for c, _ in decided]),
         "bt_log_loss": mean(losses),
         "nontie_bt_log_loss": mean([x for _, x in decided]),
         "unparsed_pair_rate": unscored / len(rows),
+        "coverage": 1 - unscored / len(rows),
     }
 
 
@@ -163,8 +165,8 @@ def test_a_side_is_the_mean_of_its_parsed_samples() -> None:
 
 def test_margin_quantiles_part_right_from_wrong() -> None:
     rows = one_each((90.0, 10.0, 0), (10.0, 30.0, 0), (None, 5.0, 0), (50.0, 50.0, 0))
-    found = margin_quantiles(outcomes(rows))
-    assert (found["margin_q50"], found["margin_correct_q50"], found["margin_wrong_q50"]) == (0.0, 80.0, -20.0)
+    found = tails(outcomes(rows))
+    assert (found["margin_p50"], found["margin_correct_p50"], found["margin_wrong_p50"]) == (0.0, 80.0, -20.0)
 
 
 def test_dropping_unparsed_pairs_flatters() -> None:

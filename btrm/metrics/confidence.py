@@ -1,0 +1,101 @@
+"""Does a judge know when it is right? |margin| as confidence: calibration, ranking, and what abstaining would buy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from btrm.metrics.correlation import ranks
+from btrm.metrics.crossfit import Fitted
+from btrm.metrics.pairwise import Floats, PairOutcomes
+
+_BINS = 10
+_POINTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """Pairs with low <= confidence < high (the last bin: <= high): mean confidence, and how often it was right."""
+
+    low: float
+    high: float
+    n: int
+    chance: float
+    frequency: float
+
+
+@dataclass(frozen=True, slots=True)
+class RiskAt:
+    """The share of the most confident pairs that is covered, and the error among them (a tie is half an error)."""
+
+    coverage: float
+    risk: float
+
+
+def reliability(fitted: Fitted, credit_P: Floats, bins: int = _BINS) -> list[ReliabilityBin]:
+    """Return equal bins of the confidence sigma(|margin| / T) over [1/2, 1]; NaN where a bin is empty.
+
+    The confidence of the preferred side, not the chance of side 0, so that it does not depend on which side is which.
+    """
+    told_P = ~np.isnan(fitted.confidence_P)
+    confidence_N, credit_N = fitted.confidence_P[told_P], credit_P[told_P]
+    place_N = np.clip(((confidence_N - 0.5) * 2 * bins).astype(np.int64), 0, bins - 1)
+    summed = (np.ones(len(place_N)), confidence_N, credit_N)
+    count_B, chance_B, right_B = (np.bincount(place_N, values_N, bins) for values_N in summed)
+    edges = np.linspace(0.5, 1.0, bins + 1)
+    with np.errstate(invalid="ignore"):
+        rows = zip(edges[:-1], edges[1:], count_B, chance_B / count_B, right_B / count_B, strict=True)
+    return [ReliabilityBin(float(low), float(high), int(n), float(p), float(f)) for low, high, n, p, f in rows]
+
+
+def calibration_error(bins: list[ReliabilityBin]) -> float:
+    """Return the expected calibration error (Naeini, Cooper and Hauskrecht 2015; of confidence: Guo et al. 2017).
+
+    The mean distance between confidence and frequency over the bins, weighted by their counts. It is 0 only in
+    expectation over endless pairs: a calibrated judge shows about 1/2 sqrt(bins / n).
+    """
+    full = [b for b in bins if b.n]
+    n = sum(b.n for b in full)
+    return math.fsum(b.n * abs(b.chance - b.frequency) for b in full) / n if n else math.nan
+
+
+def auc_of_margin(outcomes: PairOutcomes) -> float:
+    """Return the chance that a right pair has a larger |margin| than a wrong one, equal ones half.
+
+    That is the area under the ROC curve of |margin| as a sign of being right (Hanley and McNeil 1982), from the ranks'
+    sum (Mann and Whitney 1947). Tied and unscored pairs are neither right nor wrong; NaN where all others are one.
+    """
+    margin_N = outcomes.counted_P[outcomes.kept_P & ~outcomes.unparsed_P]
+    margin_N = margin_N[margin_N != 0]
+    right = int(np.sum(margin_N > 0))
+    wrong = len(margin_N) - right
+    if not right or not wrong:
+        return math.nan
+    rank_sum = float(ranks(np.abs(margin_N))[margin_N > 0].sum())
+    return (rank_sum - right * (right + 1) / 2) / (right * wrong)
+
+
+def risks(outcomes: PairOutcomes) -> Floats:
+    """Return risk_N: the error among the n most confident pairs, n = 1 .. N (El-Yaniv and Wiener 2010).
+
+    Where several have one |margin|, it is the mean over all their orders: luck in sorting decides nothing.
+    """
+    kept_P = outcomes.kept_P
+    confidence_N, error_N = np.abs(outcomes.counted_P[kept_P]), 1 - outcomes.credit_P[kept_P]
+    _, place_N, count = np.unique(-confidence_N, return_inverse=True, return_counts=True)
+    mean = np.bincount(place_N.ravel(), error_N) / count
+    return np.cumsum(np.repeat(mean, count)) / np.arange(1, len(error_N) + 1)
+
+
+def area_under_risk(risk_N: Floats) -> float:
+    """Return the AURC, the mean risk over all coverages (Geifman, Uziel and El-Yaniv 2019); NaN without pairs."""
+    return float(risk_N.mean()) if len(risk_N) else math.nan
+
+
+def risk_coverage(risk_N: Floats) -> list[RiskAt]:
+    """Return the risks at coverages 1 %, 2 % ... 100 %, each at the next whole pair (fewer where there are fewer)."""
+    n = len(risk_N)
+    counts = np.unique(np.ceil(np.arange(1, _POINTS + 1) * n / _POINTS).astype(np.int64))
+    return [RiskAt(float(count / n), float(risk_N[count - 1])) for count in counts if count]
