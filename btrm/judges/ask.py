@@ -140,7 +140,8 @@ def judgements(cell: Cell, judge: Judge, pairs: Sequence[PreferencePair]) -> Ite
 
 def _records(cell: Cell, request: JudgeRequest, answer: JudgeAnswer) -> Iterator[Judgement]:
     pair = request.pair
-    asked = stable_hash(json.dumps(request.messages), repr(cell.sampling), str(request.seed))
+    how = [repr(cell.sampling), *filter(None, [cell.expected])]
+    asked = stable_hash(json.dumps(request.messages), *how, str(request.seed))
     for sample, completion in zip(range(request.n_samples), answer.completions, strict=True):
         score, expectation = _score(cell.prompt, completion), completion.expectation
         yield Judgement(
@@ -154,7 +155,7 @@ def _records(cell: Cell, request: JudgeRequest, answer: JudgeAnswer) -> Iterator
             model_hash=cell.model_hash,
             adapter_hash=cell.adapter_hash,
             prompt=cell.prompt.name,
-            method=cell.method if expectation is None else "expected",
+            method=cell.method,
             seed=cell.seed,
             completion=completion.text,
             score=score.value,

@@ -12,6 +12,9 @@ from btrm.records import PreferencePair
 
 FinishReason = Literal["stop", "length", "prompt_too_long"]
 MAX_SAMPLES = 1024
+# Where less than half of what a model might write is a score, a mean of scores is that of a minority of its answers,
+# and most samples would be unparsed.
+MIN_MASS = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ from typing import TypeVar, cast
 
 from btrm.config import ConfigError
 from btrm.judges.ask import Asking
+from btrm.judges.base import Judge
 from btrm.judges.cells import Cell
 from btrm.judges.checkpoints import Checkpoint
-from btrm.judges.engine import BATCH_SIZES, EngineSpec, OpenEngine
+from btrm.judges.engine import BATCH_SIZES, Engine, EngineSpec, OpenEngine
+from btrm.judges.expected import expected_judge
 from btrm.judges.grid_config import GridConfig
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.pair_sets import PairSets
@@ -77,7 +79,7 @@ class CellGrid:
                 for (label, prompt), of_subject in groupby(tasks, key=lambda task: (task[0].judge, task[0].prompt)):
                     _LOG.info("judging: %s with %s", label, prompt.name)
                     engine.select(self.checkpoints[label].adapter)
-                    yield from asking.ask(engine, of_subject)
+                    yield from asking.ask(make_judge(self.config, engine, prompt), of_subject)
 
     def finish(self, asked_as: str) -> tuple[int, int]:
         """Judge all that is missing, then rebuild judgements.parquet; return (pairs asked now, rows in the file)."""
@@ -122,6 +124,13 @@ def make_grid(config: GridConfig, run: StageRun, subjects: Sequence[Subject]) ->
     return CellGrid(config, run, checkpoints, cells, sets)
 
 
+def make_judge(config: GridConfig, engine: Engine, prompt: PromptSpec) -> Judge:
+    """Return what answers in the way that the config asks for, by what the engine has selected."""
+    if config.method == "expected":
+        return expected_judge(engine, prompt, config.max_new_tokens, config.min_mass)
+    return engine
+
+
 def _cell(config: GridConfig, subject: Subject, dataset: str, seed: int) -> Cell:
     return Cell(
         name=f"{subject.label}_seed{seed}@{dataset}",
@@ -133,6 +142,7 @@ def _cell(config: GridConfig, subject: Subject, dataset: str, seed: int) -> Cell
         n_samples=config.n_samples,
         seed=seed,
         dataset=dataset,
+        expected="expected" if config.method == "expected" else None,
     )
 
 

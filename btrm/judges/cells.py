@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from btrm.config import ConfigError
 from btrm.judges.base import Sampling
@@ -30,7 +30,7 @@ _PART = re.compile(r"(?P<cell>.+?)(?:\.(?P<first>\d+)-(?P<last>\d+)-(?P<digest>[
 class Cell:
     """One judge at one seed on one data set, and what is written about it into every row of its answers.
 
-    A teacher's cell has no data set: its rows' split is theirs.
+    A teacher's cell has no data set: its rows' split is theirs. `expected`: scores are means over what might be written.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Cell:
     n_samples: int
     seed: int
     dataset: str | None = None
+    expected: Literal["expected"] | None = None
 
     @property
     def older_name(self) -> str:
@@ -51,7 +52,7 @@ class Cell:
     @property
     def method(self) -> Method:
         """How this cell's answers were drawn."""
-        return "greedy" if self.sampling.temperature == 0 else "sampled"
+        return self.expected or ("greedy" if self.sampling.temperature == 0 else "sampled")
 
 
 @dataclass(frozen=True, slots=True, order=True)

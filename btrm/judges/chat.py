@@ -41,6 +41,10 @@ class Chat:
         ]
         return cast("list[list[int]]", self.tokenizer(texts, add_special_tokens=False)["input_ids"])
 
+    def encode_text(self, text: str) -> list[int]:
+        """Return a text's token ids and no others: nothing begins or ends it."""
+        return cast("list[int]", self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def fits(self, prompt: Sequence[int], max_new_tokens: int) -> bool:
         """Say whether a whole answer has room after the prompt."""
         return len(prompt) + max_new_tokens <= self.max_length

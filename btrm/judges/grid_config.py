@@ -9,7 +9,8 @@ from typing import Any, Literal, Self
 from pydantic import field_validator, model_validator
 
 from btrm.config import extent, members, runtime, setting
-from btrm.judges.base import MAX_SAMPLES, Sampling
+from btrm.judges.base import MAX_SAMPLES, MIN_MASS, Sampling
+from btrm.prompts import PromptSpec
 from btrm.runs import StageConfig
 
 # Eight batches of a large engine: less than a tenth is lost to the last one's idling, and seconds to minutes to a kill.
@@ -30,6 +31,12 @@ class GridConfig(StageConfig):
     seeds: tuple[int, ...] = extent((0, 1, 2), "one cell for each seed", min_length=1)
     engine: Literal["transformers", "vllm"] = setting("transformers", "what generates")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "the weights' type")
+    method: Literal["sampled", "expected", "greedy"] = setting(
+        "sampled", "sampled answers, the expected score of each answer, or the likeliest answer", later=True
+    )
+    min_mass: float = setting(
+        MIN_MASS, "expected: unparsed where less probability than this lies on scores", ge=0, le=1, later=True
+    )
     n_samples: int = setting(2, "answers a side", ge=1, le=MAX_SAMPLES)
     temperature: float = setting(0.7, "0 is greedy", ge=0)
     top_p: float = setting(0.9, "nucleus: the smallest set of tokens with this mass", gt=0, le=1)
@@ -77,8 +84,8 @@ class GridConfig(StageConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.temperature == 0 and (self.n_samples > 1 or len(self.seeds) > 1):
-            raise ValueError("temperature 0 gives one answer: take n_samples 1 and one seed")
+        if self.sampling.temperature == 0:
+            self._ask_once("greedy" if self.method == "greedy" else "temperature 0")
         if self.max_new_tokens >= self.max_length:
             raise ValueError(f"max_new_tokens {self.max_new_tokens} leaves no room in max_length {self.max_length}")
         return self
@@ -97,7 +104,17 @@ class GridConfig(StageConfig):
     @property
     def sampling(self) -> Sampling:
         """How completions are drawn."""
-        return Sampling(self.temperature, self.top_p, self.top_k, self.max_new_tokens)
+        temperature = 0.0 if self.method == "greedy" else self.temperature
+        return Sampling(temperature, self.top_p, self.top_k, self.max_new_tokens)
+
+    def check_method(self, prompt: PromptSpec) -> None:
+        """Refuse what the method makes pointless with a prompt; ValueError."""
+        if self.method == "expected" and prompt.style != "reason_first":
+            self._ask_once(f"method expected with {prompt.name} ({prompt.style})")
+
+    def _ask_once(self, what: str) -> None:
+        if self.n_samples > 1 or len(self.seeds) > 1:
+            raise ValueError(f"{what} gives one answer: take n_samples 1 and one seed")
 
 
 def dataset_name(reference: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import field_validator
+from typing import Self
+
+from pydantic import field_validator, model_validator
 
 from btrm.config import members, setting, source
 from btrm.judges.grid_config import GridConfig
@@ -23,3 +25,8 @@ class JudgeConfig(GridConfig):
     @classmethod
     def _known_prompt(cls, value: str) -> str:
         return get_prompt(value) and value
+
+    @model_validator(mode="after")
+    def _method_fits_prompt(self) -> Self:
+        self.check_method(get_prompt(self.prompt))
+        return self

@@ -9,10 +9,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from btrm.judges.base import Completion, JudgeAnswer, JudgeRequest, too_long
+from btrm.judges.base import JudgeAnswer, JudgeRequest
 from btrm.judges.chat import Chat
 from btrm.judges.decode import Family, generate
-from btrm.judges.engine import BATCH_SIZES, EngineSpec
+from btrm.judges.engine import BATCH_SIZES, EngineSpec, ask_texts
+from btrm.judges.packed import node_logprobs
+from btrm.judges.score_tree import Logprobs, Query
 
 
 @contextmanager
@@ -54,27 +56,38 @@ class TransformersEngine:
 
             self._model = PeftModel.from_pretrained(self._model, str(adapter)).eval()
 
+    @property
+    def chat(self) -> Chat:
+        """The model's tokenizer, template and longest sequence."""
+        return self._chat
+
     def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
         """Return one answer a request, in order."""
-        prompts = self._chat.encode(requests)
-        fits = [self._chat.fits(prompt, self._spec.sampling.max_new_tokens) for prompt in prompts]
-        answers = [too_long(r.n_samples, len(p)) for r, p in zip(requests, prompts, strict=True)]
-        families = [
-            list(places)
-            for _, places in groupby(
-                (i for i in range(len(requests)) if fits[i]), key=lambda i: requests[i].pair.label_id
-            )
-        ]
+        return ask_texts(self, requests, self._spec.sampling.max_new_tokens)
+
+    def sample(self, requests: Sequence[JudgeRequest], prompts: Sequence[list[int]]) -> list[list[list[int]]]:
+        """Return what is generated, by request and sample."""
+        labels = [request.pair.label_id for request in requests]
+        families = [list(places) for _, places in groupby(range(len(requests)), key=lambda i: labels[i])]
         families.sort(key=lambda places: max(len(prompts[i]) for i in places))
         size = self._spec.batch_size or BATCH_SIZES["transformers"]
+        found: dict[int, list[list[int]]] = {}
         for batch in _batches(families, [r.n_samples for r in requests], size):
-            for place, completions in self._generate(batch, requests, prompts):
-                answers[place] = JudgeAnswer(completions, len(prompts[place]))
-        return answers
+            found |= self._generate(batch, requests, prompts)
+        return [found[i] for i in range(len(requests))]
+
+    def node_logprobs(self, queries: Sequence[Query]) -> list[Logprobs]:
+        """Return logprob_E of each query's tree after its prompt."""
+        return node_logprobs(self._model, queries, self._pad_id)
+
+    @property
+    def _pad_id(self) -> int:
+        pad_id = self._chat.tokenizer.pad_token_id
+        return next(iter(self._chat.end_ids), 0) if pad_id is None else pad_id
 
     def _generate(
-        self, batch: list[list[int]], requests: Sequence[JudgeRequest], prompts: list[list[int]]
-    ) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+        self, batch: list[list[int]], requests: Sequence[JudgeRequest], prompts: Sequence[list[int]]
+    ) -> dict[int, list[list[int]]]:
         families = [
             Family(
                 tuple(prompts[i] for i in places),
@@ -83,13 +96,12 @@ class TransformersEngine:
             )
             for places in batch
         ]
-        chat = self._chat
-        pad_id = chat.tokenizer.pad_token_id
-        pad_id = next(iter(chat.end_ids), 0) if pad_id is None else pad_id
-        results = generate(self._model, families, self._spec.sampling, sorted(chat.end_ids), pad_id)
-        for places, family in zip(batch, results, strict=True):
-            for place, samples in zip(places, family, strict=True):
-                yield place, tuple(chat.completion(ids) for ids in samples)
+        results = generate(self._model, families, self._spec.sampling, sorted(self._chat.end_ids), self._pad_id)
+        return {
+            place: samples
+            for places, family in zip(batch, results, strict=True)
+            for place, samples in zip(places, family, strict=True)
+        }
 
 
 def _batches(families: list[list[int]], n_samples: Sequence[int], size: int) -> Iterator[list[list[int]]]:

@@ -11,9 +11,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from btrm.judges.base import JudgeAnswer, JudgeRequest, Sampling, too_long
+from btrm.judges.base import JudgeAnswer, JudgeRequest, Sampling
 from btrm.judges.chat import Chat
-from btrm.judges.engine import BATCH_SIZES, EngineSpec
+from btrm.judges.engine import BATCH_SIZES, EngineSpec, ask_texts
+from btrm.judges.score_tree import Logprobs, Query
+from btrm.judges.vllm_logprobs import cache_tokens, node_logprobs
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # the engine takes no others as its maximum
 # An engine keeps the weights that it first saw under an id, whatever the file holds later: never use an id twice.
@@ -99,6 +101,7 @@ def engine_arguments(spec: EngineSpec, max_length: int) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "tensor_parallel_size": spec.tensor_parallel,
         "disable_log_stats": True,
+        "max_logprobs": -1,  # a release without logprobs of chosen tokens is asked for those of all
     }
     if spec.adapter_rank:
         rank = next(r for r in _LORA_RANKS if r >= spec.adapter_rank)
@@ -132,28 +135,38 @@ class VllmEngine:
         number = next(_LORA_IDS)
         self._lora = None if adapter is None else LoRARequest(f"adapter-{number}", number, str(adapter))
 
+    @property
+    def chat(self) -> Chat:
+        """The model's tokenizer, template and longest sequence."""
+        return self._chat
+
     def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
         """Return one answer a request, in order."""
-        prompts = self._chat.encode(requests)
-        answers = [too_long(r.n_samples, len(p)) for r, p in zip(requests, prompts, strict=True)]
-        fits = [i for i, p in enumerate(prompts) if self._chat.fits(p, self._spec.sampling.max_new_tokens)]
-        if not fits:
-            return answers
+        return ask_texts(self, requests, self._spec.sampling.max_new_tokens)
+
+    def sample(self, requests: Sequence[JudgeRequest], prompts: Sequence[list[int]]) -> list[list[list[int]]]:
+        """Return what is generated, by request and sample."""
+        end_ids = self._chat.end_ids
+        parameters = [sampling_parameters(self._spec.sampling, request, end_ids) for request in requests]
+        return [
+            [list(sample.token_ids) for sample in sorted(output.outputs, key=lambda sample: sample.index)]
+            for output in self._run(prompts, parameters)
+        ]
+
+    def node_logprobs(self, queries: Sequence[Query]) -> list[Logprobs]:
+        """Return logprob_E of each query's tree after its prompt; edges below UNLIKELY nodes are -inf."""
+        return node_logprobs(self._run, queries, cache_tokens(self._llm))
+
+    def _run(self, prompts: Sequence[Sequence[int]], parameters: Sequence[Any]) -> list[Any]:
+        if not prompts:
+            return []
         with vllm_environment():
-            outputs = self._llm.generate(
-                [{"prompt_token_ids": prompts[i]} for i in fits],
-                [self._parameters(requests[i]) for i in fits],
+            return self._llm.generate(
+                [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+                list(parameters),
                 use_tqdm=False,
                 lora_request=self._lora,
             )
-        for place, output in zip(fits, outputs, strict=True):
-            samples = sorted(output.outputs, key=lambda sample: sample.index)
-            completions = tuple(self._chat.completion(list(sample.token_ids)) for sample in samples)
-            answers[place] = JudgeAnswer(completions, len(prompts[place]))
-        return answers
-
-    def _parameters(self, request: JudgeRequest) -> Any:
-        return sampling_parameters(self._spec.sampling, request, self._chat.end_ids)
 
 
 def sampling_parameters(sampling: Sampling, request: JudgeRequest, end_ids: frozenset[int]) -> Any:
