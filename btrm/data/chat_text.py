@@ -31,12 +31,12 @@ class ChatError(ValueError):
 
 
 def read_chat(value: Any) -> tuple[Turn, ...]:
-    """Return the turns of messages ({role, content}, or {from, value}); of a bare text, which a human said.
+    """Return the turns of messages ({role, content}, or {from, value}); of a bare text, which a human said, if any.
 
     Content may be text, null (nothing said) or a list of text parts. Raises ChatError for anything else.
     """
     if isinstance(value, str):
-        return (Turn("Human", value.strip()),)
+        return (Turn("Human", value.strip()),) if value.strip() else ()
     if not isinstance(value, list):
         raise ChatError(f"expected text or a list of messages, got {value!r:.80}")
     return tuple(_turn(number, message) for number, message in enumerate(cast("list[Any]", value), 1))

@@ -18,6 +18,7 @@ from btrm.data.items import Item, Occurrences, Query, ordered
 from btrm.data.reading import SourceRow
 
 _LOG = logging.getLogger(__name__)
+_LISTED = 5  # subsets that a warning names
 Crossing = Callable[[int, int], Iterator[tuple[int, int]]]
 
 
@@ -103,10 +104,12 @@ class Benchmark:
 
     def check_whole(self) -> None:
         """Warn where subsets have other numbers of prompts than published: an official score is of all of them."""
-        sizes = {subset: self.sizes[subset] for subset in self.sizes if self._found[subset] != self.sizes[subset]}
-        if sizes:
-            short = ", ".join(f"{subset} {self._found[subset]} of {size}" for subset, size in sizes.items())
-            _LOG.warning("%s: prompts are missing, so official scores are not comparable: %s", self.name, short)
+        short = [
+            f"{name} {self._found[name]} of {size}" for name, size in self.sizes.items() if self._found[name] != size
+        ]
+        if short:
+            listed = ", ".join(short[:_LISTED]) + (f", and {len(short) - _LISTED} more" if len(short) > _LISTED else "")
+            _LOG.warning("%s: prompts are missing, so official scores are not comparable: %s", self.name, listed)
 
     def _named(self, group: Group) -> dict[str, str]:
         """Return what every pair of a prompt says of it; a name that stands again gets a number."""

@@ -75,8 +75,13 @@ def judgebench_scores(cell: JudgedCell) -> list[OfficialScore]:
 
 def difficulties(groups: Groups) -> Floats:
     """Return the accuracies (easy, normal, hard): the means below, on and above the diagonal of the 3 x 3 matrix."""
-    chosen_G3, rejected_G3 = groups.chosen.score[:, :STYLES], groups.rejected.score[:, :STYLES]
+    chosen_G3, rejected_G3 = _by_style(groups.chosen.score), _by_style(groups.rejected.score)
     matrix_33 = (chosen_G3[:, :, None] > rejected_G3[:, None, :]).mean(0)
     chosen_style, rejected_style = np.indices(matrix_33.shape)
     cells = (chosen_style > rejected_style, chosen_style == rejected_style, chosen_style < rejected_style)
     return np.array([matrix_33[of_level].mean() for of_level in cells])
+
+
+def _by_style(score_G: Floats) -> Floats:
+    """Return the scores in one column a style, NaN where no prompt has a response in it."""
+    return np.pad(score_G, ((0, 0), (0, STYLES)), constant_values=np.nan)[:, :STYLES]

@@ -82,7 +82,10 @@ class Groups:
 
 
 def read_groups(cell: JudgedCell) -> Groups:
-    """Return a cell's whole groups, in the order of the pairs; a prompt of which pairs are missing is left out."""
+    """Return a cell's whole groups, in the order of the pairs; a prompt of which pairs are missing is left out.
+
+    So are all pairs whose metadata lack what a source of a benchmark writes there (btrm.data.groups).
+    """
     assert cell.facts is not None, "official scores need the pairs' facts"
     layout = _layout(cell.facts)
     chosen = layout.chosen.scored(cell, cell.preferred_P)
@@ -126,7 +129,8 @@ class _Layout:
 def _layout(facts: PairFacts) -> _Layout:
     """Number a data set's groups and responses; the cells of a grid share one PairFacts, so this is done once."""
     number: dict[str, int] = {}
-    group_P = np.array([number.setdefault(str(meta["group"]), len(number)) for meta in facts.meta_P], dtype=np.int64)
+    names = (str(meta.get("group")) for meta in facts.meta_P)
+    group_P = np.array([number.setdefault(name, len(number)) for name in names], dtype=np.int64)
     _, first_G = np.unique(group_P, return_index=True)
     size_P = _column(facts, "group_size")
     return _Layout(
@@ -140,7 +144,7 @@ def _layout(facts: PairFacts) -> _Layout:
 
 
 def _column(facts: PairFacts, key: str) -> Ints:
-    return np.array([int(meta[key]) for meta in facts.meta_P], dtype=np.int64)
+    return np.array([int(meta.get(key, 0)) for meta in facts.meta_P], dtype=np.int64)
 
 
 def _places(group_P: Ints, index_P: Ints, n_groups: int) -> _Places:

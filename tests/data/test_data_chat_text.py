@@ -20,6 +20,7 @@ def test_a_conversation_reads_as_hh_does() -> None:
 
 def test_a_bare_text_is_a_human_turn() -> None:
     assert read_chat(" What is 2 + 2? ") == (Turn("Human", "What is 2 + 2?"),)
+    assert chat_text(read_chat(" ")) == ""
 
 
 def test_only_an_empty_system_turn_is_left_out() -> None:
