@@ -1,6 +1,7 @@
 """A simulated judge that learns over checkpoints, in the shape of eval.jsonl, details.jsonl and comparisons.csv.
 
-A checkpoint's score of a side is its quality (0 or `skill`) plus noise of the pair and of the sample, on 0-100 in fives.
+A checkpoint's score of a side is its quality (0 or `skill`) plus noise of the pair and of the sample, on 0-100
+in fives.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -120,11 +122,19 @@ def cell(
         "auc_margin": 0.6,
         "length_correlation": 0.12,
         "longer_wins": 0.445,
+        **tails("margin", margin_P),
+        **tails("margin_correct", margin_P[margin_P > 0]),
+        **tails("margin_wrong", margin_P[margin_P < 0]),
+        **tails("loss", np.log1p(np.exp(-margin_P / 20))),
         "unparsed": "tie",
         "scale_low": 0.0,
         "scale_high": 100.0,
     }
     return row, {**{k: key[k] for k in ("checkpoint", "dataset", "seed")}, **curves(score_P2K, margin_P, credit_P, rng)}
+
+
+def tails(name: str, value_P: Any) -> dict[str, float]:
+    return {f"{name}_p{p}": float(np.percentile(value_P, p)) for p in (1, 5, 10, 25, 50, 75, 90, 95, 99)}
 
 
 def curves(score_P2K: Any, margin_P: Any, credit_P: Any, rng: np.random.Generator) -> dict[str, Any]:
@@ -178,7 +188,7 @@ def summary_row(checkpoint: str, dataset: str, evals: list[dict[str, Any]]) -> S
 def comparisons(world: World, rng: np.random.Generator) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     pairs = [("baseline", name, "sft") for name in world.checkpoints if name != "sft"]
-    pairs += [("previous", after, before) for before, after in zip(world.checkpoints, world.checkpoints[1:])]  # noqa: B905,RUF007
+    pairs += [("previous", after, before) for before, after in pairwise(world.checkpoints)]
     for dataset in world.datasets:
         for kind, a, b in pairs:
             difference = float(rng.normal(0.02, 0.03))

@@ -41,21 +41,21 @@ def _reliability(own: Pooled, other: Pooled | None) -> Chart | None:
     if not own.reliability:
         return None
     total = sum(b.n for b in own.reliability)
-    off = sum(b.n * abs(b.frequency - b.chance) for b in own.reliability) / total
-    plot = Plot(
-        Frame((0, 1), (0, 1)), f"Reliability of {own.checkpoint}: mean gap {off:.3f} over {len(own.reliability)} bins"
-    )
-    plot.axes("predicted chance", "observed frequency", _UNIT)
-    plot.line([(0, 0), (1, 1)], "ideal")
+    gap = sum(b.n * abs(b.frequency - b.chance) for b in own.reliability) / total
+    first = min(0.5, *(b.chance for b in own.reliability))
+    frame = Frame((first, 1), (min(first, *(_wilson(b.frequency, b.n)[0] for b in own.reliability)), 1))
+    plot = Plot(frame, f"Reliability of {own.checkpoint}: mean gap {gap:.3f} over {len(own.reliability)} bins")
+    plot.axes("confidence", "share right")
+    plot.line([(first, first), (1, 1)], "ideal")
     if other is not None:
         plot.line([(b.chance, b.frequency) for b in other.reliability], "other")
     plot.line([(b.chance, b.frequency) for b in own.reliability], "own thin")
     for b in own.reliability:
         plot.whisker(b.chance, *_wilson(b.frequency, b.n), "own")
-        tip = f"predicted {b.chance:.3f}, observed {b.frequency:.3f}, {b.n:,.0f} pairs"
+        tip = f"confidence {b.chance:.3f}, right {b.frequency:.3f}, {b.n:,.0f} pairs"
         plot.dot(b.chance, b.frequency, "own", 2 + 6 * math.sqrt(b.n / total), tip)
-    caption = "Points on the diagonal are calibrated; area is the share of pairs, whiskers are 95 % (Wilson)."
-    return Chart("Reliability of σ(Δ/T)", plot.svg(), caption + _versus(other))
+    caption = f"Mean gap {gap:.3f}. On the diagonal it is calibrated; area: share of pairs, whiskers: 95 % (Wilson)."
+    return Chart("Reliability of σ(|Δ|/T), T fitted", plot.svg(), caption + _versus(other))
 
 
 def _wilson(share: float, n: float) -> tuple[float, float]:
@@ -73,7 +73,7 @@ def _risk_coverage(own: Pooled, other: Pooled | None) -> Chart | None:
     everything, half = own.risk_coverage[-1][1], _at(own.risk_coverage, 0.5)
     label = f"Risk and coverage of {own.checkpoint}: {half:.3f} wrong in the surest half, {everything:.3f} in all pairs"
     plot = Plot(Frame((0, 1), (0, max(0.05, *risks) * 1.08)), label)
-    plot.axes("share of pairs kept, the surest first", "share of them wrong", _UNIT)
+    plot.axes("share of pairs kept, the surest first", "share wrong", _UNIT)
     if other is not None:
         plot.line(other.risk_coverage, "other")
     plot.line(own.risk_coverage, "own")
@@ -103,7 +103,7 @@ def _margins(own: Pooled) -> Chart | None:
     for part, look in ((wrong, "wrong"), (level, "level"), (right, "right")):
         plot.bars(edges, [c / total for c in part], look)
     plot.line([(0, 0), (0, max(counts) / total)], "zero")
-    return Chart("Margins", plot.svg(), f"Hatched: {said}.")
+    return Chart("Margins", plot.svg(), f"Hatched, grey, filled: {said}.")
 
 
 def _side(edges: list[float], counts: list[float], sign: int) -> list[float]:

@@ -24,12 +24,12 @@ class Metric:
     chance: float | None = None
 
 
-ACCURACY = Metric("accuracy", "accuracy", 0.5)
+ACCURACY = Metric("accuracy", "Accuracy", 0.5)
 SMALL = (
-    Metric("fitted_log_loss", "log-loss at the fitted temperature; dotted: ln 2", math.log(2)),
-    Metric("ece", "calibration error (ECE)"),
-    Metric("tie_rate", "tie rate"),
-    Metric("unparsed_rate", "unparsed rate"),
+    Metric("fitted_log_loss", "Log-loss, temperature fitted", math.log(2)),
+    Metric("ece", "Calibration error (ECE)"),
+    Metric("tie_rate", "Tie rate"),
+    Metric("unparsed_rate", "Unparsed rate"),
 )
 
 
@@ -160,7 +160,7 @@ def _reference(plot: Plot, levels: Sequence[Spot], metric: Metric) -> None:
         plot.line([(left, metric.chance), (right, metric.chance)], "chance")
     for order, spot in enumerate(sorted(levels, key=lambda spot: -spot.mean)):
         plot.line([(left, spot.mean), (right, spot.mean)], f"level level{order}")
-        plot.whisker(right, spot.low, spot.high, "level")
+        plot.whisker(right, spot.low, spot.high, "level", -5 * order)
 
 
 def _write_labels(plot: Plot, labels: Sequence[_Label]) -> None:

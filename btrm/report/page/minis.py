@@ -24,6 +24,13 @@ def forest(mean: float, low: float, high: float, bounds: tuple[float, float], re
     return plot.svg("mini")
 
 
+def swatch(order: int) -> Svg:
+    """Draw what a part of a stacked bar looks like."""
+    plot = Plot(Frame((0, 1), (0, 1), 12, 12, 1, 1, 1, 1), "")
+    plot.bars([0, 1], [1.0], f"part{order % 6}")
+    return plot.svg("swatch")
+
+
 def shares_bar(shares: Mapping[str, float], longest: float) -> Svg:
     """Draw what went wrong with a checkpoint's answers as one stacked bar; `longest` fills the width."""
     said = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())

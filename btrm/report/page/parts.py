@@ -22,6 +22,7 @@ from btrm.report.page.tables import (
     outcome_table,
     part_tables,
     summary_table,
+    tails_table,
 )
 from btrm.report.page.values import number
 from btrm.report.report_input import ReportInput, Row
@@ -29,8 +30,8 @@ from btrm.report.rows import judge_names, key_of
 
 _CELLS = 160  # panels of (checkpoint, data set): more would not open quickly
 _COLUMNS = 6  # checkpoints beside one another in a table of subsets
-_LARGE = Frame((0, 1), (0, 1), 560, 330, left=52)
-_SMALL = Frame((0, 1), (0, 1), 320, 190, left=52)
+_LARGE = Frame((0, 1), (0, 1), 560, 330)
+_SMALL = Frame((0, 1), (0, 1), 290, 180)
 _KINDS = {
     "baseline": "With the baseline",
     "previous": "With the checkpoint before",
@@ -79,6 +80,7 @@ class CellView:
     title: str
     charts: list[Chart]
     numbers: list[Tile]
+    tails: Table | None
     parts: list[Table]
 
 
@@ -110,10 +112,10 @@ def page_parts(tables: ReportInput) -> dict[str, Any]:
 
 def named(tables: ReportInput) -> ReportInput:
     """Return the tables with the names that judges go by: a checkpoint's, with prompt and method where these differ."""
-    names = judge_names(dict.fromkeys(key_of(row) for row in tables.evals))
+    names = {key[:2]: name for key, name in judge_names(dict.fromkeys(key_of(row) for row in tables.evals)).items()}
 
     def rename(rows: Sequence[Row]) -> list[Row]:
-        return [{**row, "checkpoint": names.get(key_of(row), str(row["checkpoint"]))} for row in rows]
+        return [{**row, "checkpoint": names.get(key_of(row)[:2], str(row["checkpoint"]))} for row in rows]
 
     return replace(tables, records=rename(tables.records), evals=rename(tables.evals), details=rename(tables.details))
 
@@ -209,7 +211,8 @@ def _cell(tables: ReportInput, pooled: Mapping[tuple[str, str], Pooled], key: tu
     numbers = [] if record is None else _numbers(record)
     title = f"{checkpoint} · {dataset}" + (" (best)" if checkpoint == tables.best_checkpoint else "")
     parts = part_tables({checkpoint: pooled[key]})
-    return CellView(title, panels(pooled[key], other), numbers, parts)
+    tails = tails_table([row for row in tables.evals if (row["checkpoint"], row["dataset"]) == key])
+    return CellView(title, panels(pooled[key], other), numbers, tails, parts)
 
 
 def _numbers(record: Row) -> list[Tile]:

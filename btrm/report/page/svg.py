@@ -33,7 +33,7 @@ class Frame:
     y: tuple[float, float]
     width: float = 320
     height: float = 220
-    left: float = 46
+    left: float = 52
     right: float = 12
     top: float = 12
     bottom: float = 40
@@ -65,7 +65,8 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 def plain(value: float) -> str:
     """Write a tick: no more digits than it needs."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
+    return text.replace("-", "−")
 
 
 class Plot:
@@ -97,7 +98,7 @@ class Plot:
         self._marks.append(f'<path class="axis" d="M{f.left:g} {foot:g}H{f.width - f.right:g}"/>')
         self._text((f.left + f.width - f.right) / 2, f.height - 6, x_label, "middle", "name")
         middle = (f.top + foot) / 2
-        turned = f'transform="translate(12 {middle:g}) rotate(-90)"'
+        turned = f'transform="translate(11 {middle:g}) rotate(-90)"'
         self._marks.append(f'<text class="name" text-anchor="middle" {turned}>{escape(y_label)}</text>')
 
     def line(self, points: Iterable[Point], look: str) -> None:
@@ -112,10 +113,11 @@ class Plot:
             around = [(a, h) for a, _, h in known] + [(a, low_) for a, low_, _ in reversed(known)]
             self._marks.append(f'<path class="band {look}" d="{self._through(around)}Z"/>')
 
-    def whisker(self, x: float, low: float, high: float, look: str) -> None:
-        """Draw an interval upright."""
+    def whisker(self, x: float, low: float, high: float, look: str, shift: float = 0) -> None:
+        """Draw an interval upright, `shift` pixels to the right."""
         if math.isfinite(low) and math.isfinite(high):
-            self._marks.append(f'<path class="whisker {look}" d="{self._through([(x, low), (x, high)])}"/>')
+            (across, foot), (_, head) = self.frame.at(x, low), self.frame.at(x, high)
+            self._marks.append(f'<path class="whisker {look}" d="M{across + shift:.1f} {foot:.1f}V{head:.1f}"/>')
 
     def dot(self, x: float, y: float, look: str, radius: float = 3, tip: str = "") -> None:
         """Draw a point; `tip` is what it says under the pointer."""

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from btrm.report.columns import Column, chosen_columns
-from btrm.report.page.minis import forest, forest_range, shares_bar
+from btrm.report.page.minis import forest, forest_range, shares_bar, swatch
 from btrm.report.page.pooled import Part, Pooled
 from btrm.report.page.svg import Svg
 from btrm.report.page.values import number
@@ -18,11 +18,12 @@ from btrm.report.report_input import ReportInput, Row
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A column's title, what it means, and whether it holds numbers."""
+    """A column's title, what it means, and its looks: n (numbers), w (wide text), or none; `svg` before the title."""
 
     name: str
     meaning: str = ""
-    numeric: bool = True
+    look: str = "n"
+    svg: Svg | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def number_cell(value: Any, decimals: int = 3, sign: str = "") -> Cell:
         return Cell("")
     if math.isinf(amount):
         return Cell("∞", "Infinity")
-    return Cell(f"{amount:{sign},.{decimals}f}", f"{amount:.9g}")
+    return Cell(_minus(f"{amount:{sign},.{decimals}f}"), f"{amount:.9g}")
 
 
 def p_cell(value: Any) -> Cell:
@@ -76,7 +77,12 @@ def p_cell(value: Any) -> Cell:
 def interval_text(low: Any, high: Any, sign: str = "") -> str:
     """Write an interval, nothing where there is none."""
     ends = [number(low), number(high)]
-    return f"[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]" if all(map(math.isfinite, ends)) else ""
+    return _minus(f"[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]") if all(map(math.isfinite, ends)) else ""
+
+
+def _minus(text: str) -> str:
+    """Write a minus as wide as a plus."""
+    return text.replace("-", "−")
 
 
 def summary_table(tables: ReportInput) -> Table:
@@ -89,15 +95,21 @@ def summary_table(tables: ReportInput) -> Table:
     for column in shown:
         if column.name in ends or column.name == "selected":
             continue
-        heads.append(Head(column.name, column.meaning, column.decimals is not None))
+        heads.append(Head(column.name, column.meaning, "" if column.decimals is None else "n"))
         makers.append(partial(_value_cell, column))
         if f"{column.name}_low" in names:
             reference = 0.0 if column.name == "difference" else 0.5
             bounds = forest_range([_interval(record, column.name) for record in tables.records], reference)
-            heads.append(Head("95 % interval", f"of {column.name}; the upright line is {reference:g}", numeric=False))
+            heads.append(Head("95 % interval", f"of {column.name}; the upright line is {reference:g}", ""))
             makers.append(partial(_forest_cell, metric=column.name, bounds=bounds, reference=reference))
-    lines = [Line([make(record) for make in makers], str(record.get("selected") or "")) for record in tables.records]
+    lines = [Line([make(record) for make in makers], _mark(record)) for record in tables.records]
     return Table("One row a checkpoint and data set; means over seeds.", heads, lines)
+
+
+def _mark(record: Row) -> str:
+    """Say by which data a row was selected, where it was."""
+    selected = str(record.get("selected") or "")
+    return f"best, selected {selected}" if selected.startswith("on ") else selected
 
 
 def _value_cell(column: Column, row: Row) -> Cell:
@@ -119,16 +131,16 @@ def _forest_cell(row: Row, metric: str, bounds: tuple[float, float], reference: 
 
 
 _COMPARED = (
-    Head("data set", "which pairs", numeric=False),
-    Head("a", "the checkpoint ...", numeric=False),
-    Head("b", "... less this one, on the same pairs", numeric=False),
+    Head("data set", "which pairs", ""),
+    Head("a", "the checkpoint ...", ""),
+    Head("b", "... less this one, on the same pairs", ""),
     Head("a − b", "difference of the accuracies"),
-    Head("95 % interval", "paired bootstrap over contexts; the upright line is no difference", numeric=False),
+    Head("95 % interval", "paired bootstrap over contexts; the upright line is no difference", ""),
     Head("p", "two-sided, paired bootstrap"),
     Head("p (McNemar)", "mid-p, over contexts that one of the two judges better"),
     Head("p (Holm)", "the bootstrap's p, adjusted for all comparisons that were made together"),
     Head("detectable", "the least difference that is found with 80 % power on these pairs"),
-    Head("verdict", "at 5 % after Holm; else what would tell them apart", numeric=False),
+    Head("verdict", "at 5 % after Holm; else what would tell them apart", "w"),
 )
 
 
@@ -172,9 +184,9 @@ def outcome_table(tables: ReportInput) -> Table | None:
         return None
     shares = [_shares(tables, record, seen) for record in tables.records]
     longest = max(sum(share.values()) for share in shares) or 1.0
-    heads = [Head("checkpoint", numeric=False), Head("data set", numeric=False)]
-    heads += [*(Head(_outcome(name)) for name in seen), Head("together")]
-    heads.append(Head("by kind", f"full width: {longest:.2%} of the answers", numeric=False))
+    heads = [Head("checkpoint", look=""), Head("data set", look="")]
+    heads += [*(Head(_outcome(name), svg=swatch(order)) for order, name in enumerate(seen)), Head("together")]
+    heads.append(Head("by kind", f"full width: {longest:.2%} of the answers", ""))
     lines: list[Line] = []
     for record, share in zip(tables.records, shares, strict=True):
         together = sum(share.values())
@@ -191,29 +203,56 @@ def _outcome(name: str) -> str:
 def _shares(tables: ReportInput, record: Row, names: Sequence[str]) -> dict[str, float]:
     key = (record["checkpoint"], record["dataset"])
     own = [row for row in tables.evals if (row["checkpoint"], row["dataset"]) == key]
-    rates = {name: [v for row in own if math.isfinite(v := number(row.get(name)))] for name in names}
-    return {_outcome(name): sum(values) / len(values) if values else 0.0 for name, values in rates.items()}
+    rates = {name: _mean(own, name) for name in names}
+    return {_outcome(name): rate if math.isfinite(rate) else 0.0 for name, rate in rates.items()}
 
 
 def parts_table(caption: str, what: str, parts_of: Mapping[str, list[Part]]) -> Table | None:
-    """Return subsets or official scores: a row each, a column a checkpoint."""
+    """Return subsets or official scores: a row each, a column a checkpoint, a forest where there is only one."""
     names = list(dict.fromkeys(part.name for parts in parts_of.values() for part in parts))
     if not names:
         return None
     by_name = {checkpoint: {part.name: part for part in parts} for checkpoint, parts in parts_of.items()}
-    heads = [Head(what, numeric=False), Head("n"), *(Head(checkpoint) for checkpoint in parts_of)]
+    every = [part for parts in parts_of.values() for part in parts]
+    bounds = forest_range([(part.low, part.high) for part in every], 0.5)
+    drawn = bounds if len(parts_of) == 1 and any(math.isfinite(part.low) for part in every) else None
+    heads = [Head(what, look=""), Head("n"), *(Head(checkpoint) for checkpoint in parts_of)]
     lines: list[Line] = []
     for name in names:
         parts = [by_name[checkpoint].get(name) for checkpoint in parts_of]
         most = max((part.n for part in parts if part is not None), default=math.nan)
-        lines.append(Line([text_cell(name), number_cell(most, 0), *map(_part_cell, parts)]))
+        lines.append(Line([text_cell(name), number_cell(most, 0), *(_part_cell(part, drawn) for part in parts)]))
     return Table(caption, heads, lines)
 
 
-def _part_cell(part: Part | None) -> Cell:
+def _part_cell(part: Part | None, bounds: tuple[float, float] | None) -> Cell:
     if part is None or math.isnan(part.value):
         return Cell("")
-    return Cell(f"{part.value:.3f} {interval_text(part.low, part.high)}".strip(), f"{part.value:.9g}")
+    text = f"{part.value:.3f} {interval_text(part.low, part.high)}".strip()
+    picture = forest(part.value, part.low, part.high, bounds, 0.5) if bounds is not None else None
+    return Cell(text, f"{part.value:.9g}", picture)
+
+
+_PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
+_TAILS = {"margin": "margin", "margin_correct": "if right", "margin_wrong": "if wrong", "loss": "loss"}
+
+
+def tails_table(evals: Sequence[Row]) -> Table | None:
+    """Return the percentiles of margins and losses, means over seeds; None where no evaluation tells them."""
+    told = [name for name in _TAILS if any(f"{name}_p50" in row for row in evals)]
+    if not told:
+        return None
+    heads = [Head("percentile", look=""), *(Head(_TAILS[name]) for name in told)]
+    lines = [
+        Line([Cell(f"p{p}", str(p)), *(number_cell(_mean(evals, f"{name}_p{p}"), 2) for name in told)])
+        for p in _PERCENTILES
+    ]
+    return Table("Margins (all, right, wrong pairs) and losses in nats.", heads, lines)
+
+
+def _mean(evals: Sequence[Row], key: str) -> float:
+    known = [value for row in evals if math.isfinite(value := number(row.get(key)))]
+    return sum(known) / len(known) if known else math.nan
 
 
 def part_tables(pooled: Mapping[str, Pooled], about: str = "") -> list[Table]:
