@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
 
 import numpy as np
 
-from btrm.metrics.bootstrap import percentile_interval, resampled_sums
+from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, resampled_sums
 from btrm.metrics.pairwise import Floats, Ints, ratio
 from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds, seed_variance
 from btrm.metrics.significance import holm, mcnemar
@@ -28,8 +27,9 @@ class Comparison:
     low, high: 95 % interval by the paired cluster bootstrap; p_bootstrap: its two-sided p-value. p_mcnemar (mid-p) and
     p_mcnemar_exact count clusters: wins are those where a has more credit than b, losses those where it has less.
     p_holm: p_bootstrap adjusted for all comparisons that were made together (Holm 1979), NaN for one alone.
-    mde: the least difference that is found with 80 % power; pairs_needed, seeds_needed: how many more of each would
-    find a difference as large as this one (0: it is found; inf: none would; NaN seeds: nobody has two to learn from).
+    mde: the least difference that is found with 80 % power (NaN: all pairs differ alike); pairs_needed, seeds_needed:
+    how many more of each would find a difference as large as this one (0: it is found; inf: none would; NaN seeds:
+    nobody has two to learn from).
     """
 
     n_pairs: int
@@ -137,8 +137,8 @@ def _resampled(differences: Sequence[_Difference], n_bootstrap: int, seed: int) 
 def _comparison(difference: _Difference, difference_B: Floats, a_PS: Floats, b_PS: Floats) -> Comparison:
     both_P, value = difference.both_P, difference.value
     n_pairs, n_clusters = int(both_P.sum()), int(np.count_nonzero(difference.counts))
-    interval = percentile_interval(difference_B)
     variance, seeds = _variance(difference.variance(), a_PS[both_P], b_PS[both_P])
+    interval = _interval(value, difference_B, variance.total, n_clusters)
     wins, losses = (int(np.sum(sign * difference.sums > 1e-12)) for sign in (1, -1))
     exact, mid = mcnemar(wins, losses)
     found = interval.low > 0 or interval.high < 0
@@ -155,10 +155,21 @@ def _comparison(difference: _Difference, difference_B: Floats, a_PS: Floats, b_P
         losses=losses,
         p_mcnemar=mid if n_pairs else math.nan,
         p_mcnemar_exact=exact if n_pairs else math.nan,
-        mde=detectable(variance.total),
+        mde=detectable(variance.total) if variance.total > 0 else math.nan,
         pairs_needed=0.0 if found else more_pairs(value, variance.total, n_pairs),
         seeds_needed=0.0 if found else more_seeds(value, variance, min(seeds)),
     )
+
+
+def _interval(value: float, difference_B: Floats, variance: float, n_clusters: int) -> Interval:
+    """Return the 95 % interval; where all clusters differ alike, so that no resample tells, what n of them leave open.
+
+    That is the exact bound of a share that none of n draws shows (Clopper and Pearson 1934).
+    """
+    if variance == 0:
+        left_open = edge_interval(0.0, n_clusters).high
+        return Interval(max(-1.0, value - left_open), min(1.0, value + left_open))
+    return percentile_interval(difference_B, n_drawn=n_clusters)
 
 
 def _variance(total: float, a_PS: Floats, b_PS: Floats) -> tuple[Variance, tuple[int, int]]:
@@ -180,5 +191,5 @@ def _p_value(value: float, difference_B: Floats, variance: float, n_clusters: in
         return math.nan
     counted = 2 * (1 + min(int(np.sum(told_B <= 0)), int(np.sum(told_B >= 0)))) / (len(told_B) + 1)
     if counted <= 2 / (len(told_B) + 1) and variance > 0:
-        counted = min(counted, 2 * NormalDist().cdf(-abs(value) / math.sqrt(variance)))
+        counted = min(counted, math.erfc(abs(value) / math.sqrt(2 * variance)))
     return min(1.0, max(counted, 2.0 ** (1 - n_clusters)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from btrm.metrics.bootstrap import Interval, percentile_interval, resampled_sums
+from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, resampled_sums
 from btrm.metrics.judged import JudgedCell
 from btrm.metrics.pairwise import Floats, Ints, ratio
 from btrm.report.rows import EvalRow, JudgeKey, SummaryRow, key_of, key_order, missing_cells
@@ -95,5 +95,16 @@ def _accuracy_intervals(board: Board, n_bootstrap: int, seed: int) -> dict[Judge
     tops = [np.nansum(board.credits[key], axis=1) for key in board.keys]
     columns = [*tops, *(told_PS.sum(axis=1).astype(np.float64) for told_PS in told)]
     sums_BM = resampled_sums(np.stack(columns, 1), n_bootstrap, seed, board.cluster_P)
-    n = len(tops)
-    return {key: percentile_interval(ratio(sums_BM[:, i], sums_BM[:, n + i])) for i, key in enumerate(board.keys)}
+    return {
+        key: _interval(ratio(sums_BM[:, i], sums_BM[:, len(tops) + i]), board.credits[key], board.cluster_P)
+        for i, key in enumerate(board.keys)
+    }
+
+
+def _interval(accuracy_B: Floats, credit_PS: Floats, cluster_P: Ints) -> Interval:
+    told_PS = ~np.isnan(credit_PS)
+    n_drawn = len(np.unique(cluster_P[told_PS.any(axis=1)]))
+    for edge in (0.0, 1.0):
+        if n_drawn and bool(np.all(credit_PS[told_PS] == edge)):
+            return edge_interval(edge, n_drawn)
+    return percentile_interval(accuracy_B, n_drawn=n_drawn)

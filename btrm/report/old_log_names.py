@@ -1,4 +1,4 @@
-"""What logs of older runs call the metrics."""
+"""What logs of older runs, and our own, call the metrics."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ _NOISE = frozenset(
 )
 _ALIASES: dict[str, tuple[str, ...]] = {
     "accuracy": ("accuracy", "acc", "pairwise_accuracy", "pair_accuracy", "pairwise_acc", "preference_accuracy"),
+    "longer_wins": ("longer_wins",),
+    "length_correlation": ("length_correlation",),
+    "truncated_rate": ("truncated_rate",),
+    "fitted_temp": ("fitted_temp", "fitted_temperature"),
+    "fitted_log_loss": ("fitted_log_loss", "log_loss_at_temperatures_of_other_folds"),
+    "auc_margin": ("auc_margin", "auc_of_margin"),
+    "aurc": ("aurc", "area_under_risk_coverage"),
+    "allpairs_accuracy": ("allpairs_accuracy", "one_answer_a_side_all_pairs_of_answers"),
+    "aligned_accuracy": ("aligned_accuracy", "one_answer_a_side_aligned_answers"),
     "strict_accuracy": ("strict_accuracy", "strict_acc", "accuracy_strict", "acc_strict"),
     "nontie_accuracy": (
         *("nontie_accuracy", "non_tie_accuracy", "accuracy_no_ties", "accuracy_without_ties", "acc_no_tie"),
@@ -49,11 +58,19 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "valid_rate": ("valid_rate", "parse_rate", "parsed_rate", "valid_score_rate", "valid_fraction", "valid"),
     "n_unparsed": ("n_unparsed", "num_unparsed", "n_invalid", "num_invalid", "parse_failures", "invalid"),
-    "n_judgements": ("n_judgements", "num_completions", "n_completions", "completions", "num_responses", "responses"),
+    "n_judgements": (
+        "n_judgements",
+        "answers",
+        "num_completions",
+        "n_completions",
+        "completions",
+        "num_responses",
+        "responses",
+    ),
     "uncertain_rate": ("uncertain_rate", "uncertainty_rate", "uncertain_fraction"),
     "coverage": ("coverage",),
     "n_pairs": ("n_pairs", "num_pairs", "pairs", "number_of_pairs", "total_pairs", "evaluated_pairs", "n_eval_pairs"),
-    "n_samples": ("n_samples", "num_samples", "samples"),
+    "n_samples": ("n_samples", "answers_a_side", "num_samples", "samples"),
     "margin_mean": ("margin_mean", "mean_margin", "avg_margin", "average_margin", "margin"),
     "margin_p50": ("margin_p50", "median_margin", "margin_median", "margin_q50"),
     "score_mean": ("score_mean", "mean_score", "avg_score"),
@@ -66,6 +83,8 @@ _QUANTILE = re.compile(
 )
 RATES = frozenset(
     {
+        "longer_wins",
+        "truncated_rate",
         "accuracy",
         "strict_accuracy",
         "nontie_accuracy",
@@ -80,8 +99,11 @@ COUNTS = frozenset({"n_pairs", "n_samples", "n_judgements", "n_ties", "n_unparse
 
 
 def log_name(key: str) -> str | None:
-    """Return our name of a log's key, None for what is none of ours; words that say nothing may stand before it."""
-    words = re.sub(r"[^a-z0-9]+", "_", key.lower()).strip("_").split("_")
+    """Return our name of a log's key, None for what is none of ours; words that say nothing may stand before it.
+
+    What stands in brackets explains: it is not part of a name.
+    """
+    words = re.sub(r"[^a-z0-9]+", "_", re.sub(r"\([^)]*\)", "", key.lower())).strip("_").split("_")
     while words:
         joined = "_".join(words)
         if joined in _NAME_OF:

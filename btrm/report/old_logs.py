@@ -1,7 +1,7 @@
 """Logs eval_<checkpoint>_seed<k>.log of older runs, read with some patience: `key: value` and `key = value`.
 
 Rates may be percentages; ties and unparsed answers may be counted, where the log tells of how many. A later line wins,
-for such logs tell running values before the last. `dataset: NAME` begins the next data set.
+for such logs tell running values before the last. `dataset: NAME`, or `[NAME]` as in our own, begins a data set.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _ITEM = re.compile(
 _TEXT = re.compile(
     r"(?:^|\W)(?P<key>data_?set|split|prompt(?:_style|_name)?|method)\s*[:=]\s*['\"]?(?P<value>[\w./@-]+)", re.I
 )
+_SECTION = re.compile(r"\[(?P<name>[\w./@-]+)\]\s*\Z")
 _NOTHING = frozenset({"none", "null", "n/a", "-"})
 _BARE = re.compile(r"^\W*(?P<key>[A-Za-z][A-Za-z0-9_ /-]*?)\s*[:=]\s*(?P<value>\S+)\s*$")
 
@@ -80,6 +81,8 @@ def _cells(text: str) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
 
 
 def _texts(line: str) -> Iterator[tuple[str, str]]:
+    if section := _SECTION.match(line):
+        yield "dataset", section["name"]
     for match in _TEXT.finditer(line):
         key = match["key"].lower().replace("_", "")
         name = "dataset" if key in {"dataset", "split"} else "method" if key == "method" else "prompt"

@@ -33,7 +33,7 @@ class SummarizeConfig(StageConfig):
     """What to bring together, what to compare with, and what to show."""
 
     eval: str = source("@evaluate/eval.jsonl", "the metrics of each checkpoint and seed")
-    details: str | None = source(None, "curves and histograms of each cell for report.html")
+    details: str | None = source("@evaluate/details.jsonl", "curves and histograms of each cell for report.html")
     judgements: str = source("@judge/judgements.parquet", "the judgements that they were computed from")
     pairs: str | None = source(
         "@judge/pairs.parquet", "the pairs that were judged (none: intervals are over pairs instead of contexts)"
