@@ -30,7 +30,7 @@ _PART = re.compile(r"(?P<cell>.+?)(?:\.(?P<first>\d+)-(?P<last>\d+)-(?P<digest>[
 class Cell:
     """One judge at one seed on one data set, and what is written about it into every row of its answers.
 
-    A teacher's cell has no data set: its rows' split is theirs. `expected`: scores are means over what might be written.
+    A teacher's cell has no data set: its rows' split is theirs. `expected`: its scores are means of what might be.
     """
 
     name: str
