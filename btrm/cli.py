@@ -28,8 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from btrm.container.cli import main as container
 
         return container(words[1:])
-    args = _parser().parse_args(_with_sort(words) or ["--help"])
     try:
+        if words[:1] == ["data"]:
+            from btrm.data.cli import main as data
+
+            return data(words[1:])
+        args = _parser().parse_args(_with_sort(words) or ["--help"])
         return args.function(args)
     except BrokenPipeError:  # `btrm show RUN | head` is no error
         sys.stderr.close()
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("submit", help="run a stage or a whole experiment (same as python -m btrm.submit)")
     commands.add_parser("cluster", help="a real Slurm on this machine, with faults on request")
     commands.add_parser("container", help="the image that pins everything: build, try, verify, keep it")
+    commands.add_parser("data", help="what files of preferences hold, and their pairs for another trainer")
     run = _command(commands, "show", _show, "what a run holds, and how far it is")
     run.add_argument("run", type=Path)
     run = _command(commands, "verify", _verify, "rehash everything that a run's manifests claim")

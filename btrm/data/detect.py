@@ -54,7 +54,10 @@ def resolve(dataset: str, files: tuple[Path, ...]) -> str:
         return dataset
     if not files:
         raise ConfigError("dataset auto: is found from files; give data_files, or name the data set")
-    found = detect(files)
+    try:
+        found = detect(files)
+    except ConfigError as error:
+        raise ConfigError(f"dataset auto: {error}") from None
     _LOG.info("dataset auto: %s, by the columns of %s", found, ", ".join(path.name for path in files))
     return found
 

@@ -22,6 +22,7 @@ _HUB_SPLITS = {"train": "train", "validation": "validation", "test": "validation
 # The hub's rows are built by a script, which `datasets` no longer runs; this branch holds them as Parquet.
 HUB = HubItem("dataset", "openai/summarize_from_feedback", "refs/convert/parquet", ("comparisons/*",))
 DOMAINS = ("tldr", "cnndm", "all")
+UNKNOWN_SPLIT = "unknown_split"
 
 
 def summarize_from_feedback(query: Query) -> Iterator[Item]:
@@ -39,7 +40,7 @@ def summarize_from_feedback(query: Query) -> Iterator[Item]:
         said = row.value.get("split") if row.value is not None else _ROW_SPLITS[query.split]
         if said not in _ROW_SPLITS.values():
             detail = f"'split': expected {', '.join(_ROW_SPLITS.values())}, got {said!r}"
-            yield Dropped(row.where, "unknown_split", detail, row.value)
+            yield Dropped(row.where, UNKNOWN_SPLIT, detail, row.value)
         elif said == _ROW_SPLITS[query.split]:  # the others belong to another split of ours
             yield _pair(row, query.split, domain, seen)
 
