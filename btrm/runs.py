@@ -61,6 +61,10 @@ class StageConfig(Config):
         """Return {name: text} of what settings name and btrm ships: another text is another run."""
         return {}
 
+    def growing_texts(self) -> dict[str, str]:
+        """Return {name: text} of what an extent names: another text extends a run, like another input of members."""
+        return {}
+
 
 class Output(Config):
     """One file that a manifest claims."""

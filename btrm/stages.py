@@ -179,6 +179,13 @@ STAGES: dict[str, Stage] = {
         ),
         publishes=("pairs.parquet",),
     ),
+    "variance": replace(
+        _shared(
+            _model("btrm.judges.variance", "VarianceConfig", "variance", "prompts x data sets x seeds on one model"),
+            "halve_batch",
+        ),
+        publishes=("pairs.parquet",),
+    ),
     "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
     "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),
 }
@@ -352,7 +359,8 @@ def _inputs(config: StageConfig, paths: RunPaths) -> tuple[dict[str, str], dict[
     if problems:
         raise ConfigError("\n".join(problems))
     code = code_digests(config)
-    return inputs | code, lineage | code
+    grown = {name: stable_hash(text) for name, text in config.growing_texts().items()}
+    return inputs | code | grown, lineage | code
 
 
 def _former_fingerprints(

@@ -1,0 +1,119 @@
+"""Prompts side by side: one row of figures each, every two compared on the same pairs, and which one to take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from btrm.config import ConfigError
+from btrm.metrics.decisions import Comparison, adjusted, compare_all
+from btrm.metrics.variance import (
+    Answers,
+    Histogram,
+    accuracy_interval,
+    expected_correctness,
+    mean_tie_rate,
+    sample_tie_rate,
+    score_histogram,
+    unique_scores,
+    valid_rate,
+    within_std,
+    wrong_at_extremes,
+    wrong_in_zone,
+    wrong_ranges,
+)
+from btrm.scores import Scale
+
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFigures:
+    """What is looked at in one prompt's answers. `zone`: uncertain scores, `ranges`: spreads that are counted."""
+
+    name: str
+    scale: Scale
+    zone: tuple[float, float]
+    ranges: tuple[float, ...]
+
+
+def prompt_row(prompt: PromptFigures, answers: Answers, n_bootstrap: int, seed: int) -> dict[str, Any]:
+    """Return a prompt's row of variance.csv; NaN is not defined."""
+    correct = expected_correctness(answers)
+    interval = accuracy_interval(answers, n_bootstrap, seed)
+    n_pairs = len(answers.preferred_P)
+    row: dict[str, Any] = {
+        "prompt": prompt.name,
+        "n_pairs": n_pairs,
+        "answers_a_side": float(answers.asked_P2.mean()) if n_pairs else math.nan,
+        "valid_rate": valid_rate(answers),
+        "accuracy": float(answers.outcomes.credit_P.mean()) if n_pairs else math.nan,
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
+        "expected_correct": correct.half,
+        "expected_correct_strict": correct.strict,
+        "tie_rate_samples": sample_tie_rate(answers),
+        "tie_rate_means": mean_tie_rate(answers),
+        "within_std": within_std(answers),
+        "unique_scores": unique_scores(answers),
+        "n_wrong": int(answers.wrong_P.sum()),
+    }
+    return row | _wrong(prompt, answers)
+
+
+def _wrong(prompt: PromptFigures, answers: Answers) -> dict[str, float]:
+    """Return what the wrongly ordered pairs look like, each for one side at least and for both."""
+    low, high = prompt.zone
+    kinds = {"zone": wrong_in_zone(answers, low, high), "extremes": wrong_at_extremes(answers, low, high)}
+    kinds |= {f"range_{threshold:g}": wrong_ranges(answers, threshold) for threshold in prompt.ranges}
+    return {f"wrong_{kind}_{which}": getattr(of, which) for kind, of in kinds.items() for which in ("any", "both")}
+
+
+def prompt_histogram(prompt: PromptFigures, answers: Answers) -> Histogram:
+    """Return the histogram of a prompt's scores."""
+    return score_histogram(answers, prompt.scale.low, prompt.scale.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Prompt a less prompt b in accuracy, on the same pairs; p_holm is over all contrasts of the data set."""
+
+    a: str
+    b: str
+    result: Comparison
+
+
+def contrasts(answers: Mapping[str, Answers], n_bootstrap: int, seed: int) -> list[Contrast]:
+    """Compare each two prompts; raise ConfigError where they are not about the same pairs."""
+    names = list(answers)
+    credits = [answers[name].outcomes.credit_P[:, None] for name in names]
+    if len({len(credit_P1) for credit_P1 in credits}) > 1:
+        raise ConfigError(f"{', '.join(names)}: not about the same pairs; judge them all")
+    wanted = list(combinations(range(len(names)), 2))
+    if not wanted or not len(credits[0]):
+        return []
+    results = compare_all(credits, wanted, answers[names[0]].cluster_P, n_bootstrap, seed)
+    pairs = zip(wanted, adjusted(results), strict=True)
+    return [Contrast(names[a], names[b], result) for (a, b), result in pairs]
+
+
+def choice(rows: Sequence[Mapping[str, Any]], found: Sequence[Contrast]) -> str:
+    """Return which prompt to take, and which others it is not told apart from (p_holm of 0.05 and more)."""
+    told = [row for row in rows if not math.isnan(row["accuracy"])]
+    if not told:
+        return "No prompt can be chosen: there are no labelled pairs."
+    best = max(told, key=lambda row: (row["accuracy"], row["valid_rate"]))
+    said = f"Take {best['prompt']}: accuracy {best['accuracy']:.3f} [{best['accuracy_low']:.3f}, "
+    said += f"{best['accuracy_high']:.3f}] on {best['n_pairs']} pairs."
+    alike = [c for c in found if best["prompt"] in (c.a, c.b) and not c.result.p_holm < _ALPHA]
+    if not alike:
+        return said if len(told) == 1 else f"{said} It is better than each of the others."
+    others = ", ".join(c.b if c.a == best["prompt"] else c.a for c in alike)
+    needed = max(c.result.pairs_needed for c in alike)
+    more = (
+        f"{math.ceil(needed)} more pairs might" if math.isfinite(needed) and needed > 0 else "more pairs would hardly"
+    )
+    return f"{said} It is not told apart from {others}; {more} tell."
