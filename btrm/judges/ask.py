@@ -172,9 +172,10 @@ def _records(cell: Cell, request: JudgeRequest, answer: JudgeAnswer) -> Iterator
 def _score(prompt: PromptSpec, completion: Completion) -> Score:
     if completion.finish_reason == "prompt_too_long":
         return Score(None, Outcome.TRUNCATED)
-    if completion.expectation is not None:
-        return Score(completion.expectation.value, Outcome.SCORED)
-    return parse_score(completion.text, prompt.parser, completion.finish_reason)
+    score = parse_score(completion.text, prompt.parser, completion.finish_reason)
+    if score.outcome is Outcome.SCORED and completion.expectation is not None:
+        return Score(completion.expectation.value, Outcome.SCORED)  # the text names the likeliest score only
+    return score
 
 
 def _distribution(expectation: Expectation) -> str:
