@@ -31,7 +31,7 @@ class VarianceConfig(GridConfig):
     )
     n_pairs: int | None = extent(200, "judge the first n pairs of each (none: all)", ge=1)
     seeds: tuple[int, ...] = extent((0,), "each adds n_samples answers a side", min_length=1)
-    n_samples: int = setting(8, "answers a side", ge=2, le=MAX_SAMPLES)
+    n_samples: int = setting(8, "answers a side", ge=1, le=MAX_SAMPLES)
     unc_low: float | None = extent(None, "scores from here ... (none: 20 on 0-100, 2 on 1-5)", published="EVAL_UNC_LOW")
     unc_high: float | None = extent(
         None, "... to here count as uncertain (none: 80 on 0-100, 4 on 1-5)", published="EVAL_UNC_HIGH"
@@ -57,6 +57,7 @@ class VarianceConfig(GridConfig):
         if given and len(scales) > 1:
             raise ValueError(f"{', '.join(given)}: the prompts score on several scales ({', '.join(sorted(scales))})")
         for spec in self.specs:
+            self.check_method(spec)
             low, high = self.zone(spec)
             if low > high:
                 raise ValueError(f"unc_low {low} lies above unc_high {high}")
