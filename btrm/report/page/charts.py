@@ -88,7 +88,7 @@ def learning_curve(found: Sequence[Spot], metric: Metric, best: str | None, size
     for place, family in reversed(list(enumerate(families))):
         _family(plot, family, best, "own" if place == 0 else f"family{place - 1}")
     _write_labels(plot, labels)
-    return plot.svg()
+    return plot.svg("plot large" if size.width > 400 else "plot")
 
 
 @dataclass(frozen=True, slots=True)

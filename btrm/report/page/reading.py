@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from btrm.report.page.values import minus
 from btrm.report.report_input import Answer, WorstPair
 
 _SHOWN = 900  # characters of a text that are read without a click
@@ -109,7 +110,7 @@ def reading(worst: Sequence[WorstPair]) -> list[PairGroup]:
 
 
 def _view(place: int, pair: WorstPair) -> PairView:
-    margin = "no margin" if pair.margin is None else f"margin {pair.margin:+.2f}"
+    margin = "no margin" if pair.margin is None else minus(f"margin {pair.margin:+.2f}")
     spread = "" if pair.spread is None or not math.isfinite(pair.spread) else f" ± {pair.spread:.2f} over its answers"
     where = " · ".join(part for part in (pair.checkpoint, pair.dataset, pair.source, pair.label_id) if part)
     sides = [_side(pair, side) for side in (pair.preferred, 1 - pair.preferred)]

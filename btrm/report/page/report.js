@@ -19,6 +19,7 @@ const sortBy = (table, place, downward) => {
   body.append(...[...told, ...empty].map((one) => one.row));
 };
 for (const table of document.querySelectorAll("table.sortable")) {
+  if (table.tBodies[0].rows.length < 2) continue;
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, place) => {
     if (!head.textContent) return;

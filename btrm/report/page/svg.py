@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from btrm.report.page.values import minus
+
 Point = tuple[float, float]
 
 
@@ -33,7 +35,7 @@ class Frame:
     y: tuple[float, float]
     width: float = 320
     height: float = 220
-    left: float = 52
+    left: float = 56
     right: float = 12
     top: float = 12
     bottom: float = 40
@@ -66,7 +68,7 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
 def plain(value: float) -> str:
     """Write a tick: no more digits than it needs."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
-    return text.replace("-", "−")
+    return minus(text)
 
 
 class Plot:
@@ -98,7 +100,7 @@ class Plot:
         self._marks.append(f'<path class="axis" d="M{f.left:g} {foot:g}H{f.width - f.right:g}"/>')
         self._text((f.left + f.width - f.right) / 2, f.height - 6, x_label, "middle", "name")
         middle = (f.top + foot) / 2
-        turned = f'transform="translate(11 {middle:g}) rotate(-90)"'
+        turned = f'transform="translate(10 {middle:g}) rotate(-90)"'
         self._marks.append(f'<text class="name" text-anchor="middle" {turned}>{escape(y_label)}</text>')
 
     def line(self, points: Iterable[Point], look: str) -> None:
@@ -145,11 +147,10 @@ class Plot:
         self._text(px, py + shift, text, anchor, look)
 
     def svg(self, look: str = "plot") -> Svg:
-        """Return the picture."""
+        """Return the picture; one that says nothing is an ornament, which is not read aloud."""
         f = self.frame
-        head = (
-            f'<svg class="{look}" viewBox="0 0 {f.width:g} {f.height:g}" role="img" aria-label="{escape(self._label)}">'
-        )
+        said = f'role="img" aria-label="{escape(self._label)}"' if self._label else 'aria-hidden="true"'
+        head = f'<svg class="{look}" viewBox="0 0 {f.width:g} {f.height:g}" {said}>'
         return Svg(f"{head}{''.join(self._marks)}</svg>")
 
     def _through(self, points: Sequence[Point]) -> str:

@@ -12,7 +12,7 @@ from btrm.report.columns import Column, chosen_columns
 from btrm.report.page.minis import forest, forest_range, shares_bar, swatch
 from btrm.report.page.pooled import Part, Pooled
 from btrm.report.page.svg import Svg
-from btrm.report.page.values import number
+from btrm.report.page.values import minus, number
 from btrm.report.report_input import ReportInput, Row
 
 
@@ -65,7 +65,7 @@ def number_cell(value: Any, decimals: int = 3, sign: str = "") -> Cell:
         return Cell("")
     if math.isinf(amount):
         return Cell("∞", "Infinity")
-    return Cell(_minus(f"{amount:{sign},.{decimals}f}"), f"{amount:.9g}")
+    return Cell(minus(f"{amount:{sign},.{decimals}f}"), f"{amount:.9g}")
 
 
 def p_cell(value: Any) -> Cell:
@@ -77,12 +77,7 @@ def p_cell(value: Any) -> Cell:
 def interval_text(low: Any, high: Any, sign: str = "") -> str:
     """Write an interval, nothing where there is none."""
     ends = [number(low), number(high)]
-    return _minus(f"[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]") if all(map(math.isfinite, ends)) else ""
-
-
-def _minus(text: str) -> str:
-    """Write a minus as wide as a plus."""
-    return text.replace("-", "−")
+    return minus(f"[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]") if all(map(math.isfinite, ends)) else ""
 
 
 def summary_table(tables: ReportInput) -> Table:
@@ -131,10 +126,10 @@ def _forest_cell(row: Row, metric: str, bounds: tuple[float, float], reference: 
 
 
 _COMPARED = (
-    Head("data set", "which pairs", ""),
+    Head("data\u00a0set", "which pairs", ""),
     Head("a", "the checkpoint ...", ""),
     Head("b", "... less this one, on the same pairs", ""),
-    Head("a − b", "difference of the accuracies"),
+    Head("a\u00a0−\u00a0b", "difference of the accuracies"),
     Head("95 % interval", "paired bootstrap over contexts; the upright line is no difference", ""),
     Head("p", "two-sided, paired bootstrap"),
     Head("p (McNemar)", "mid-p, over contexts that one of the two judges better"),
@@ -173,7 +168,7 @@ def verdict(row: Row) -> str:
         return f"{row['a' if difference > 0 else 'b']} is better"
     needs = [(number(row.get("pairs_needed")), "pairs"), (number(row.get("seeds_needed")), "seeds")]
     more = [f"{n:,.0f} more {what}" for n, what in needs if math.isfinite(n) and n > 0]
-    return "not told apart" + (f"; {' or '.join(more)} would" if more else "")
+    return "not told apart" + (f"; {' or '.join(more)} might" if more else "")
 
 
 def outcome_table(tables: ReportInput) -> Table | None:
@@ -184,7 +179,7 @@ def outcome_table(tables: ReportInput) -> Table | None:
         return None
     shares = [_shares(tables, record, seen) for record in tables.records]
     longest = max(sum(share.values()) for share in shares) or 1.0
-    heads = [Head("checkpoint", look=""), Head("data set", look="")]
+    heads = [Head("checkpoint", look=""), Head("data\u00a0set", look="")]
     heads += [*(Head(_outcome(name), svg=swatch(order)) for order, name in enumerate(seen)), Head("together")]
     heads.append(Head("by kind", f"full width: {longest:.2%} of the answers", ""))
     lines: list[Line] = []

@@ -6,6 +6,11 @@ import math
 from typing import Any
 
 
+def minus(text: str) -> str:
+    """Write a minus as wide as a plus."""
+    return text.replace("-", "−")
+
+
 def number(value: Any) -> float:
     """Read a cell: None, and text that is no number, are NaN."""
     try:
