@@ -38,7 +38,7 @@ class Fitted:
     @cached_property
     def loss_P(self) -> Floats:
         """Log-loss in nats; ln 2 is a coin's."""
-        return np.logaddexp(0.0, -self.logit_P)
+        return softplus(-self.logit_P)
 
     @cached_property
     def brier_P(self) -> Floats:
@@ -53,7 +53,13 @@ class Fitted:
 
 def sigma(logit_N: Floats) -> Floats:
     """Return 1 / (1 + exp(-logit))."""
-    return np.exp(-np.logaddexp(0.0, -logit_N))
+    return np.exp(-softplus(-logit_N))
+
+
+def softplus(logit_N: Floats) -> Floats:
+    """Return log(1 + exp(logit)); NaN stays NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.logaddexp(0.0, logit_N)
 
 
 def cross_fit(margin_P: Floats, fold_P: Ints) -> Fitted:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -123,12 +122,15 @@ def intervals(cells: Sequence[Measured], n_bootstrap: int, seed: int) -> list[di
     Cells about the same pairs see the same resamples, so that they are drawn once for many cells. The temperatures are
     those of the whole sample in all resamples: what they add is of order 1 / n.
     """
-    found: list[dict[str, Interval]] = []
-    for _, alike in groupby(cells, key=lambda cell: cell.cell.cluster_P.tobytes()):
-        together = list(alike)
-        for start in range(0, len(together), _CELLS_AT_ONCE):
-            found += _intervals(together[start : start + _CELLS_AT_ONCE], n_bootstrap, seed)
-    return found
+    alike: dict[bytes, list[int]] = {}
+    for number, cell in enumerate(cells):
+        alike.setdefault(cell.cell.cluster_P.tobytes(), []).append(number)
+    found: dict[int, dict[str, Interval]] = {}
+    for numbers in alike.values():
+        for start in range(0, len(numbers), _CELLS_AT_ONCE):
+            together = numbers[start : start + _CELLS_AT_ONCE]
+            found |= zip(together, _intervals([cells[n] for n in together], n_bootstrap, seed), strict=True)
+    return [found[number] for number in range(len(cells))]
 
 
 def _intervals(cells: Sequence[Measured], n_bootstrap: int, seed: int) -> Iterator[dict[str, Interval]]:

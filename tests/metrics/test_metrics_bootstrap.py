@@ -2,8 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t as student_t
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.proportion import proportion_confint
 
-from btrm.metrics.bootstrap import percentile_interval, resampled_sums
+from btrm.metrics.bootstrap import (
+    edge_interval,
+    expanded_tail,
+    percentile_interval,
+    resampled_sums,
+    student_quantile,
+)
 
 
 def coverage(n_worlds: int, n_pairs: int, truth: float) -> float:
@@ -59,3 +68,33 @@ def test_clusters_are_drawn_whole() -> None:
 def test_nothing_defined_gives_no_interval() -> None:
     interval = percentile_interval(np.array([np.nan, np.nan]))
     assert np.isnan([interval.low, interval.high]).all()
+
+
+@pytest.mark.parametrize(("degrees", "within"), [(2, 1e-2), (5, 1e-3), (10, 1e-4), (100, 1e-7), (8000, 1e-9)])
+def test_students_quantile_is_that_of_scipy(degrees: int, within: float) -> None:
+    assert student_quantile(0.975, degrees) == pytest.approx(student_t.ppf(0.975, degrees), rel=within)
+
+
+def test_few_draws_widen_an_interval_and_many_do_not() -> None:
+    value_B = np.random.default_rng(0).normal(0, 1, 20_000)
+    plain = percentile_interval(value_B)
+    few, many = percentile_interval(value_B, n_drawn=10), percentile_interval(value_B, n_drawn=5000)
+    assert few.high / plain.high == pytest.approx((10 / 9) ** 0.5 * student_t.ppf(0.975, 9) / 1.96, rel=0.05)
+    assert many.high == pytest.approx(plain.high, rel=1e-3)
+    assert expanded_tail(0.025, 1) == 0.0
+
+
+@pytest.mark.parametrize("n", [1, 20, 500])
+def test_a_rate_without_spread_has_the_exact_interval(n: int) -> None:
+    for value, count in ((1.0, n), (0.0, 0)):
+        interval = edge_interval(value, n)
+        assert (interval.low, interval.high) == pytest.approx(proportion_confint(count, n, method="beta"))
+
+
+def test_spread_is_that_of_cluster_robust_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    cluster_P = np.repeat(np.arange(400), rng.integers(1, 6, 400))
+    value_P = rng.normal(0, 1, 400)[cluster_P] + rng.normal(0, 1, len(cluster_P))
+    sums_BM = resampled_sums(np.stack([value_P, np.ones(len(value_P))], 1), 4000, 0, cluster_P)
+    robust = OLS(value_P, np.ones(len(value_P))).fit(cov_type="cluster", cov_kwds={"groups": cluster_P})
+    assert (sums_BM[:, 0] / sums_BM[:, 1]).std() == pytest.approx(robust.bse[0], rel=0.05)

@@ -1,0 +1,97 @@
+"""Intervals of simulated judges hold the truth as often as they say, with pairs drawn alone and in unequal contexts.
+
+A judge is right with a chance that its margin tells, so that the truth is a mean over very many pairs.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from btrm.metrics.decisions import compare
+from btrm.metrics.measured import WITH_INTERVAL, intervals
+from tests.metrics.made_cells import from_margins, measured
+
+NAMES = ("accuracy", "strict_accuracy", "bt_log_loss", "fitted_log_loss", "brier")
+DESIGNS = ("pairs", "contexts")
+
+
+def world(design: str, clusters: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Margins (a tenth of them ties) and contexts: of one pair, or of one to seven that share half the variance."""
+    sizes = np.ones(clusters, dtype=np.int64) if design == "pairs" else rng.integers(1, 8, clusters)
+    cluster = np.repeat(np.arange(clusters), sizes)
+    shared = 0.0 if design == "pairs" else 0.5
+    noise = shared**0.5 * rng.standard_normal(clusters)[cluster] + (1 - shared) ** 0.5 * rng.standard_normal(
+        len(cluster)
+    )
+    margin = np.rint(15 * (0.5 + noise))
+    return np.where(rng.random(len(margin)) < 0.1, 0.0, margin), cluster
+
+
+@functools.cache
+def truth(design: str) -> dict[str, float]:
+    """The metrics over so many contexts that their own error does not count."""
+    margin, cluster = world(design, 100_000, np.random.default_rng(99))
+    found = measured(from_margins(margin), cluster_P=cluster)
+    return {name: found.value(name) for name in NAMES}
+
+
+def share_that_hold(design: str, worlds: int, clusters: int) -> dict[str, float]:
+    """How often each metric's interval holds the truth."""
+    rng = np.random.default_rng(7)
+    holds = dict.fromkeys(NAMES, 0)
+    known = truth(design)
+    for number in range(worlds):
+        margin, cluster = world(design, clusters, rng)
+        (found,) = intervals([measured(from_margins(margin), cluster_P=cluster)], 600, number)
+        for name in NAMES:
+            holds[name] += found[name].low <= known[name] <= found[name].high
+    return {name: count / worlds for name, count in holds.items()}
+
+
+def share_of_differences(design: str, worlds: int, clusters: int) -> float:
+    """How often the interval of a paired difference holds it: two judges that share most of their noise."""
+    rng = np.random.default_rng(8)
+    both: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for _ in range(worlds + 200):
+        margin, cluster = world(design, clusters, rng)
+        other = margin + np.rint(rng.normal(2, 8, len(margin)))
+        both.append((_credit(other), _credit(margin), cluster))
+    known = float(np.concatenate([a - b for a, b, _ in both]).mean())
+    found = [compare(a, b, cluster, 600, number) for number, (a, b, cluster) in enumerate(both[:worlds])]
+    return float(np.mean([one.low <= known <= one.high for one in found]))
+
+
+def _credit(margin: np.ndarray) -> np.ndarray:
+    return (0.5 + 0.5 * np.sign(margin))[:, None]
+
+
+def test_all_metrics_with_an_interval_are_looked_at() -> None:
+    assert set(WITH_INTERVAL) - set(NAMES) == {"nontie_accuracy"}
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_intervals_hold_the_truth(design: str) -> None:
+    shares = share_that_hold(design, 150, 150)
+    assert all(0.89 <= share <= 0.99 for share in shares.values()), shares
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("clusters", [100, 400])
+@pytest.mark.parametrize("design", DESIGNS)
+def test_intervals_hold_the_truth_in_a_thousand_worlds(design: str, clusters: int) -> None:
+    shares = share_that_hold(design, 1000, clusters)
+    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_intervals_of_differences_hold_them(design: str) -> None:
+    assert 0.89 <= share_of_differences(design, 150, 150) <= 0.99
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("design", DESIGNS)
+def test_intervals_of_differences_hold_them_in_a_thousand_worlds(design: str) -> None:
+    assert 0.93 <= share_of_differences(design, 1000, 300) <= 0.97
