@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import browser
+from report_browser import browser
 from report_world import HOSTILE, World, report_input
 
 from btrm.report.html import render_report, write_report
