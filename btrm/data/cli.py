@@ -10,8 +10,11 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.data.asked_files import AskedFiles
+from btrm.data.convert import TARGETS, Conversion, convert, default_out
 from btrm.data.detect import AUTO
+from btrm.data.inspection import inspect, page
 from btrm.data.tally import Limits
+from btrm.prompts import get_prompt
 
 _MOST_COLUMNS = 120
 
@@ -25,15 +28,20 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="btrm data", description="Files of preferences: what they hold, other forms.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    inspect = _command(
-        commands.add_parser, "inspect", "what a file holds: format, labels, ties, duplicates, lengths, three pairs"
-    )
+    inspect = _command(commands.add_parser, "inspect", "format, labels, duplicates, lengths and three pairs of a file")
     inspect.set_defaults(function=_inspect)
     inspect.add_argument("--json", action="store_true", help="one JSON object instead of the page")
     inspect.add_argument("--tokenizer", type=Path, metavar="DIR", help="count tokens too, with this model's tokenizer")
     inspect.add_argument("--max-chars", type=int, default=Limits().characters, help="over-long response (10000)")
     inspect.add_argument("--max-tokens", type=int, default=Limits().tokens, help="over-long with its context (4096)")
     inspect.add_argument("--on-error", choices=("raise", "skip"), default="skip", help="at a malformed row (skip)")
+    convert = _command(commands.add_parser, "convert", "write a file's pairs in the form of another trainer")
+    convert.set_defaults(function=_convert)
+    convert.add_argument("--to", required=True, choices=TARGETS, help="whose form")
+    convert.add_argument("--out", type=Path, metavar="F", help="the file to write (default: here, by FILE's name)")
+    convert.add_argument("--prompt", help="btrm: write pointwise rows with this prompt too")
+    convert.add_argument("--force", action="store_true", help="overwrite what is there")
+    convert.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="at a malformed row (raise)")
     return parser
 
 
@@ -65,9 +73,20 @@ def _assigned(flag: str, words: Sequence[str]) -> Mapping[str, str]:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from btrm.data.inspection import inspect, page
-
     facts = inspect(_asked(args), Limits(args.max_chars, args.max_tokens), args.tokenizer)
     width = min(shutil.get_terminal_size().columns, _MOST_COLUMNS)
     print(json.dumps(facts, ensure_ascii=False) if args.json else page(facts, width))
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    asked = _asked(args)
+    out = args.out or default_out(args.files[0], args.to)
+    plan = Conversion(asked, args.to, out, args.force, get_prompt(args.prompt) if args.prompt else None)
+    counts = convert(plan)
+    print(f"{out}: {counts.pop('rows'):,} rows of {asked.dataset}, as {args.to}")
+    if plan.prompt is not None:
+        print(f"{plan.rows}: their pointwise rows, prompt {plan.prompt.name}")
+    left = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common())
+    print(f"{plan.dropped}: left out {left}" if left else f"{plan.dropped}: empty, nothing was left out")
     return 0

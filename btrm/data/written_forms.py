@@ -51,7 +51,7 @@ def swift_rm(query: Query) -> Iterator[Item]:
 
 
 def _rejected(row: SourceRow, messages: Any) -> Any:
-    """Return the other conversation: given whole, or the same one up to its last message with another reply."""
+    """Return the other conversation: given whole, or the same one up to its last question with another reply."""
     if fields(row).get("rejected_messages") is not None:
         return fields(row)["rejected_messages"]
     reply = column(row, "rejected_response")
@@ -60,7 +60,15 @@ def _rejected(row: SourceRow, messages: Any) -> Any:
     end = [{"role": "assistant", "content": reply}] if isinstance(reply, str) else reply
     if not isinstance(end, list):
         raise RowError(f"'rejected_response': expected text or messages, got {reply!r:.80}")
-    return [*cast("list[Any]", messages)[:-1], *cast("list[Any]", end)]
+    return [*_up_to_question(cast("list[Any]", messages)), *cast("list[Any]", end)]
+
+
+def _up_to_question(messages: list[Any]) -> list[Any]:
+    """Return the messages without the assistant's at their end: ms-swift replaces all of those."""
+    end = len(messages)
+    while end and isinstance(messages[end - 1], dict) and messages[end - 1].get("role") == "assistant":
+        end -= 1
+    return messages[:end]
 
 
 def _written(row: SourceRow) -> PreferencePair:
