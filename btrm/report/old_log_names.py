@@ -34,11 +34,11 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "length_correlation": ("length_correlation",),
     "truncated_rate": ("truncated_rate",),
     "fitted_temp": ("fitted_temp", "fitted_temperature"),
-    "fitted_log_loss": ("fitted_log_loss", "log_loss_at_temperatures_of_other_folds"),
-    "auc_margin": ("auc_margin", "auc_of_margin"),
-    "aurc": ("aurc", "area_under_risk_coverage"),
-    "allpairs_accuracy": ("allpairs_accuracy", "one_answer_a_side_all_pairs_of_answers"),
-    "aligned_accuracy": ("aligned_accuracy", "one_answer_a_side_aligned_answers"),
+    "fitted_log_loss": ("fitted_log_loss",),
+    "auc_margin": ("auc_margin", "auc"),
+    "aurc": ("aurc",),
+    "allpairs_accuracy": ("allpairs_accuracy",),
+    "aligned_accuracy": ("aligned_accuracy",),
     "strict_accuracy": ("strict_accuracy", "strict_acc", "accuracy_strict", "acc_strict"),
     "nontie_accuracy": (
         *("nontie_accuracy", "non_tie_accuracy", "accuracy_no_ties", "accuracy_without_ties", "acc_no_tie"),
@@ -70,16 +70,20 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "uncertain_rate": ("uncertain_rate", "uncertainty_rate", "uncertain_fraction"),
     "coverage": ("coverage",),
     "n_pairs": ("n_pairs", "num_pairs", "pairs", "number_of_pairs", "total_pairs", "evaluated_pairs", "n_eval_pairs"),
-    "n_samples": ("n_samples", "answers_a_side", "num_samples", "samples"),
+    "n_samples": ("n_samples", "num_samples", "samples"),
     "margin_mean": ("margin_mean", "mean_margin", "avg_margin", "average_margin", "margin"),
     "margin_p50": ("margin_p50", "median_margin", "margin_median", "margin_q50"),
     "score_mean": ("score_mean", "mean_score", "avg_score"),
     "brier": ("brier", "brier_score"),
     "ece": ("ece", "expected_calibration_error"),
 }
-_NAME_OF = {alias: name for name, aliases in _ALIASES.items() for alias in aliases}
+_OURS = (
+    *("n_contexts", "n_label_ties", "log_loss_baseline", "mass", "score_std", "score_entropy", "score_support"),
+    *("within_variance", "between_variance", "intraclass_correlation"),
+)
+_NAME_OF = {alias: name for name, aliases in _ALIASES.items() for alias in aliases} | {name: name for name in _OURS}
 _QUANTILE = re.compile(
-    r"(?:(?P<who>margin(?:_correct|_wrong)?)_?[pq]_?(?P<q>\d\d?)|[pq](?P<q2>\d\d?)_(?P<who2>margin))\Z"
+    r"(?:(?P<who>margin(?:_correct|_wrong)?|loss)_?[pq]_?(?P<q>\d\d?)|[pq](?P<q2>\d\d?)_(?P<who2>margin))\Z"
 )
 RATES = frozenset(
     {
@@ -95,7 +99,9 @@ RATES = frozenset(
         "coverage",
     }
 )
-COUNTS = frozenset({"n_pairs", "n_samples", "n_judgements", "n_ties", "n_unparsed"})
+COUNTS = frozenset(
+    {"n_pairs", "n_contexts", "n_label_ties", "score_support", "n_samples", "n_judgements", "n_ties", "n_unparsed"}
+)
 
 
 def log_name(key: str) -> str | None:

@@ -1,7 +1,7 @@
 """Logs eval_<checkpoint>_seed<k>.log of older runs, read with some patience: `key: value` and `key = value`.
 
 Rates may be percentages; ties and unparsed answers may be counted, where the log tells of how many. A later line wins,
-for such logs tell running values before the last. `dataset: NAME`, or `[NAME]` as in our own, begins a data set.
+for such logs tell running values before the last. `dataset: NAME` begins a data set.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ITEM = re.compile(
 _TEXT = re.compile(
     r"(?:^|\W)(?P<key>data_?set|split|prompt(?:_style|_name)?|method)\s*[:=]\s*['\"]?(?P<value>[\w./@-]+)", re.I
 )
-_SECTION = re.compile(r"\[(?P<name>[\w./@-]+)\]\s*\Z")
-_NOTHING = frozenset({"none", "null", "n/a", "-"})
+_NOTHING = frozenset({"none", "null", "n/a", "-", "wrong", "tie", "drop"})  # the last three: how unparsed pairs count
+_EXPLAINED = re.compile(r"\([^()]*\)(?=\s*[:=])")
 _BARE = re.compile(r"^\W*(?P<key>[A-Za-z][A-Za-z0-9_ /-]*?)\s*[:=]\s*(?P<value>\S+)\s*$")
 
 
@@ -81,8 +81,6 @@ def _cells(text: str) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
 
 
 def _texts(line: str) -> Iterator[tuple[str, str]]:
-    if section := _SECTION.match(line):
-        yield "dataset", section["name"]
     for match in _TEXT.finditer(line):
         key = match["key"].lower().replace("_", "")
         name = "dataset" if key in {"dataset", "split"} else "method" if key == "method" else "prompt"
@@ -91,15 +89,15 @@ def _texts(line: str) -> Iterator[tuple[str, str]]:
 
 def _items(line: str) -> Iterator[tuple[str, float | int | None]]:
     """Yield (our name, value) of what a line tells; rates in percent become shares, nan is None."""
-    for match in _ITEM.finditer(line):
+    for match in _ITEM.finditer(_EXPLAINED.sub("", line)):
         name = log_name(match["key"])
         if name is None:
             continue
         percent = match["percent"] is not None
         yield name, _number(name, match["value"], percent)
-        if name == "accuracy" and match["low"] is not None:
-            yield "accuracy_low", _number(name, match["low"], percent)
-            yield "accuracy_high", _number(name, match["high"], percent)
+        if match["low"] is not None:
+            yield f"{name}_low", _number(name, match["low"], percent)
+            yield f"{name}_high", _number(name, match["high"], percent)
 
 
 def _number(name: str, text: str, percent: bool) -> float | int | None:

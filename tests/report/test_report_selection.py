@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from summary_rows import eval_row
+
+from btrm.config import ConfigError
+from btrm.metrics.bootstrap import Interval
+from btrm.report.rows import SummaryRow, key_of
+from btrm.report.selection import Best, as_json, best, choose_data_set, sentence
+
+BEST = Best(
+    checkpoint="checkpoint-150",
+    dataset="test",
+    selected_on="validation",
+    candidates=5,
+    accuracy=0.722,
+    low=0.69,
+    high=0.75,
+    runner_up="checkpoint-200",
+    difference=0.012,
+    difference_low=-0.004,
+    difference_high=0.028,
+    p_holm=0.31,
+    pairs_needed=1234.0,
+    own_test_set=False,
+)
+
+
+def row(checkpoint: str, accuracy: float, dataset: str) -> SummaryRow:
+    told = eval_row(checkpoint, accuracy, dataset)
+    return SummaryRow(key_of(told), dataset, (told,), Interval(accuracy - 0.03, accuracy + 0.03))
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["test", "validation"], "validation"),
+        (["test", "valid1", "valid2"], "valid1"),
+        (["Dev", "test"], "Dev"),
+        (["test"], "test"),
+        (["rewardbench", "rmbench"], None),
+        ([], None),
+    ],
+)
+def test_a_data_set_called_validation_selects_else_the_only_one(names: list[str], chosen: str | None) -> None:
+    assert choose_data_set(names) == chosen
+
+
+def test_a_wanted_data_set_must_be_there() -> None:
+    assert choose_data_set(["test", "validation"], "test") == "test"
+    with pytest.raises(ConfigError, match="did you mean validation"):
+        choose_data_set(["test", "validation"], "validatoin")
+
+
+def test_the_luckiest_on_test_is_not_taken() -> None:
+    rows = [
+        row("a-1", 0.7, "validation"),
+        row("a-2", 0.6, "validation"),
+        row("a-1", 0.61, "test"),
+        row("a-2", 0.9, "test"),
+    ]
+    found = best(rows, [])
+    assert found is not None
+    assert (found.checkpoint, found.dataset, found.accuracy, found.own_test_set) == ("a-1", "test", 0.61, False)
+    own = best(rows[2:], [])
+    assert own is not None and own.checkpoint == "a-2" and own.own_test_set
+
+
+def test_of_equal_ones_the_earliest_is_taken_and_one_alone_is_no_choice() -> None:
+    found = best([row("a-1", 0.7, "test"), row("a-2", 0.7, "test")], [])
+    assert found is not None and found.checkpoint == "a-1"
+    assert best([row("a-1", 0.7, "test")], []) is None
+    assert best([row("a-1", 0.7, "x"), row("a-2", 0.7, "y")], []) is None
+
+
+def test_the_sentence_tells_where_a_number_is_from() -> None:
+    assert sentence(BEST) == (
+        "checkpoint-150: 0.722 [0.690, 0.750] on test, selected by the highest accuracy of 5 on validation. "
+        "It leads checkpoint-200 by 0.012 [-0.004, +0.028] on validation, which does not tell them apart; "
+        "about 1,234 more pairs would."
+    )
+    own = replace(BEST, selected_on="test", own_test_set=True, p_holm=0.01)
+    assert "optimistic, since it was selected on these data" in sentence(own) and "(p 0.01 after Holm)" in sentence(own)
+    assert sentence(replace(BEST, difference=math.nan)).endswith("on validation.")
+    assert as_json(replace(BEST, pairs_needed=math.inf))["pairs_needed"] is None
