@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from btrm.metrics.judged import JudgedCell
-from btrm.metrics.official_score import OfficialScore, with_mean
+from btrm.metrics.official_score import OfficialScore, mean_of, mean_of_parts, named, with_mean
 from btrm.metrics.pairwise import Floats
 from btrm.metrics.responses import Groups, read_groups
 
@@ -32,14 +32,16 @@ def rm_bench_scores(cell: JudgedCell) -> list[OfficialScore]:
     (THU-KEG/RM-Bench). Equal scores, and a response without one, are wrong.
     """
     groups = read_groups(cell)
-    parts = {domain: groups.where(groups.of_kind(domain)) for domain in RM_BENCH_DOMAINS}
-    levels = {domain: difficulties(found) for domain, found in parts.items() if len(found)}
-    domains = [OfficialScore(domain, float(level_3.mean()), len(parts[domain])) for domain, level_3 in levels.items()]
-    overall = with_mean("RM-Bench", domains, RM_BENCH_DOMAINS)
-    by_level = [
-        OfficialScore(f"RM-Bench {name}", float(np.mean([level_3[i] for level_3 in levels.values()])), overall[0].n)
-        for i, name in enumerate(DIFFICULTIES if overall else ())
+    right_G3 = difficulties_G3(groups)
+    domains = {domain: groups.of_kind(domain) for domain in RM_BENCH_DOMAINS}
+    overall = with_mean(
+        "RM-Bench", {domain: mean_of(right_G3.mean(1), of_G) for domain, of_G in domains.items()}, groups.cluster_G
+    )
+    levels = [
+        (f"RM-Bench {name}", mean_of_parts([(1.0, mean_of(right_G3[:, i], of_G)) for of_G in domains.values()]))
+        for i, name in enumerate(DIFFICULTIES)
     ]
+    by_level = [score for name, level in levels for score in named(name, level, groups.cluster_G)]
     return [*overall[:1], *by_level, *overall[1:]]
 
 
@@ -53,9 +55,7 @@ def rmb_scores(cell: JudgedCell) -> list[OfficialScore]:
     groups = read_groups(cell)
     part_G = np.array([str(meta.get("part", "")) for meta in groups.meta_G])
     won_G = groups.won_G()
-    parts = [(part, won_G[part_G == part]) for part in RMB_PARTS]
-    found = [OfficialScore(part, float(won.mean()), len(won)) for part, won in parts if len(won)]
-    return with_mean("RMB", found, RMB_PARTS)
+    return with_mean("RMB", {part: mean_of(won_G, part_G == part) for part in RMB_PARTS}, groups.cluster_G)
 
 
 def judgebench_scores(cell: JudgedCell) -> list[OfficialScore]:
@@ -68,18 +68,18 @@ def judgebench_scores(cell: JudgedCell) -> list[OfficialScore]:
     """
     groups = read_groups(cell)
     won_G = groups.won_G()
-    kinds = [(name, won_G[groups.of_kind(start)]) for name, start in JUDGEBENCH.items()]
-    found = [OfficialScore(f"JudgeBench {name}", float(won.mean()), len(won)) for name, won in kinds if len(won)]
-    return [OfficialScore("JudgeBench", float(won_G.mean()), len(won_G)), *found] if len(groups) else []
+    kinds = {"JudgeBench": groups.of_kind("")} | {f"JudgeBench {n}": groups.of_kind(s) for n, s in JUDGEBENCH.items()}
+    found = [(name, mean_of(won_G, of_G)) for name, of_G in kinds.items()]
+    return [score for name, estimate in found for score in named(name, estimate, groups.cluster_G)]
 
 
-def difficulties(groups: Groups) -> Floats:
-    """Return the accuracies (easy, normal, hard): the means below, on and above the diagonal of the 3 x 3 matrix."""
+def difficulties_G3(groups: Groups) -> Floats:
+    """Return each prompt's (easy, normal, hard): the means below, on and above the diagonal of its 3 x 3 matrix."""
     chosen_G3, rejected_G3 = _by_style(groups.chosen.score), _by_style(groups.rejected.score)
-    matrix_33 = (chosen_G3[:, :, None] > rejected_G3[:, None, :]).mean(0)
-    chosen_style, rejected_style = np.indices(matrix_33.shape)
+    right_G33 = chosen_G3[:, :, None] > rejected_G3[:, None, :]
+    chosen_style, rejected_style = np.indices((STYLES, STYLES))
     cells = (chosen_style > rejected_style, chosen_style == rejected_style, chosen_style < rejected_style)
-    return np.array([matrix_33[of_level].mean() for of_level in cells])
+    return np.stack([right_G33[:, of_level].mean(1) for of_level in cells], 1)
 
 
 def _by_style(score_G: Floats) -> Floats:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from btrm.metrics.judged import JudgedCell
-from btrm.metrics.official_score import OfficialScore, with_mean
-from btrm.metrics.pairwise import Floats
+from btrm.metrics.official_score import Estimate, OfficialScore, mean_of, mean_of_parts, weighted_sum, with_mean
+from btrm.metrics.pairwise import Floats, Ints
 from btrm.metrics.responses import Groups, Scored, read_groups
 
 # RewardBench's sections: the subsets of each, with the weight that a subset's accuracy has in it. That is its number
@@ -43,14 +45,13 @@ def rewardbench_scores(cell: JudgedCell) -> list[OfficialScore]:
     groups = read_groups(cell)
     margin_G = groups.chosen.score[:, 0] - groups.rejected.score[:, 0]
     credit_G = np.where(np.isnan(margin_G), 0.5, 0.5 + 0.5 * np.sign(margin_G))
-    sections: list[OfficialScore] = []
-    for section, weights in REWARDBENCH.items():
-        found = [(weight, credit_G[groups.of_subset(subset)]) for subset, weight in weights.items()]
-        present = [(weight, credits) for weight, credits in found if len(credits)]
-        if present:
-            value = np.average([credits.mean() for _, credits in present], weights=[weight for weight, _ in present])
-            sections.append(OfficialScore(section, float(value), sum(len(credits) for _, credits in present)))
-    return with_mean("RewardBench", sections, REWARDBENCH)
+    sections = {
+        section: mean_of_parts(
+            [(weight, mean_of(credit_G, groups.of_subset(name))) for name, weight in subsets.items()]
+        )
+        for section, subsets in REWARDBENCH.items()
+    }
+    return with_mean("RewardBench", sections, groups.cluster_G)
 
 
 def rewardbench2_scores(cell: JudgedCell) -> list[OfficialScore]:
@@ -62,13 +63,11 @@ def rewardbench2_scores(cell: JudgedCell) -> list[OfficialScore]:
     """
     groups = read_groups(cell)
     credit_G = best_of_n_credit_G(groups)
-    accuracies = [(subset, credit_G[groups.of_subset(subset)]) for subset in BEST_OF_4]
-    subsets = [OfficialScore(subset, float(found.mean()), len(found)) for subset, found in accuracies if len(found)]
-    ties = groups.where(groups.of_subset(TIES))
-    value = ties_score(ties)
-    if value is not None:
-        subsets.append(OfficialScore(TIES, value, len(ties)))
-    return with_mean("RewardBench 2", subsets, (*BEST_OF_4, TIES))
+    subsets = {subset: mean_of(credit_G, groups.of_subset(subset)) for subset in BEST_OF_4}
+    twos = ties_of(groups)
+    cluster_G = groups.cluster_G.copy()
+    cluster_G[twos.ref_T] = cluster_G[twos.tied_T]
+    return with_mean("RewardBench 2", {**subsets, TIES: ties_score(groups, twos)}, cluster_G)
 
 
 def best_of_n_credit_G(groups: Groups) -> Floats:
@@ -78,11 +77,29 @@ def best_of_n_credit_G(groups: Groups) -> Floats:
     return winner[:, 0] / np.maximum(winner.sum(1), 1)
 
 
-def ties_score(groups: Groups) -> float | None:
+class Twos(NamedTuple):
+    """Where the prompts of Ties stand: those with several right answers, those with one, and T that belong together."""
+
+    tied: list[int]
+    ref: list[int]
+    tied_T: Ints
+    ref_T: Ints
+
+
+def ties_of(groups: Groups) -> Twos:
+    """Find the prompts of Ties, which are named `tied:N` and `ref:N`."""
+    names = {g: groups.name_G[g].partition(":") for g in np.flatnonzero(groups.of_subset(TIES)).tolist()}
+    tied, ref = ({n: g for g, (kind, _, n) in names.items() if kind == which} for which in ("tied", "ref"))
+    both = [n for n in tied if n in ref]
+    tied_T, ref_T = (np.array([of[n] for n in both], dtype=np.int64) for of in (tied, ref))
+    return Twos(list(tied.values()), list(ref.values()), tied_T, ref_T)
+
+
+def ties_score(groups: Groups, twos: Twos) -> Estimate | None:
     """Return the score of RewardBench 2's Ties subset, up to 1.01; None without two prompts that belong together.
 
-    Prompts come in twos: `tied:N` has several right answers, `ref:N` one. Of a prompt's scores, let s be the spread of
-    the right answers (best less worst) and d the distance of the worst right answer from the best wrong one.
+    Of a prompt's scores, let s be the spread of the right answers (best less worst) and d the distance of the worst
+    right answer from the best wrong one.
 
         0.30 mean_tied(d > 0) + 0.30 mean_ref(d > 0)
         + 0.20 mean(d_tied > s_tied) + 0.20 mean(min(d_ref, d_tied) > s_tied)
@@ -92,24 +109,25 @@ def ties_score(groups: Groups) -> float | None:
     """
     worst_G, best_G = _ratings(groups.chosen, np.inf).min(1), _ratings(groups.chosen, -np.inf).max(1)
     distance_G = worst_G - _ratings(groups.rejected, -np.inf).max(1)
-    kinds = [name.partition(":") for name in groups.name_G]
-    tied, ref = ({n: g for g, (kind, _, n) in enumerate(kinds) if kind == which} for which in ("tied", "ref"))
-    both = [(tied[n], ref[n]) for n in tied if n in ref]
-    if not both:
-        return None
-    tied_T, ref_T = (np.array(column) for column in zip(*both, strict=True))
-    spread_T = (best_G - worst_G)[tied_T]
-    nearest_T = np.minimum(distance_G[ref_T], distance_G[tied_T])
+    spread_T, distance_T = (best_G - worst_G)[twos.tied_T], distance_G[twos.tied_T]
+    nearest_T = np.minimum(distance_G[twos.ref_T], distance_T)
     with np.errstate(divide="ignore", invalid="ignore"):
         margin_T = np.nan_to_num(np.tanh(nearest_T / spread_T - 1))
     terms = (
-        (0.30, distance_G[list(tied.values())] > 0),
-        (0.30, distance_G[list(ref.values())] > 0),
-        (0.20, distance_G[tied_T] > spread_T),
-        (0.20, nearest_T > spread_T),
-        (0.01, margin_T),
+        (0.30, distance_G[twos.tied] > 0, twos.tied),
+        (0.30, distance_G[twos.ref] > 0, twos.ref),
+        (0.20, distance_T > spread_T, twos.tied_T),
+        (0.20, nearest_T > spread_T, twos.tied_T),
+        (0.01, margin_T, twos.tied_T),
     )
-    return float(sum(weight * np.mean(term) for weight, term in terms))
+    return weighted_sum([(weight, _mean_at(places, credits, len(groups))) for weight, credits, places in terms])
+
+
+def _mean_at(place_T: Any, credit_T: Any, n_groups: int) -> Estimate | None:
+    """Return the mean of the credits of the groups at some places."""
+    credit_G, of_G = np.zeros(n_groups), np.zeros(n_groups, dtype=np.bool_)
+    credit_G[place_T], of_G[place_T] = credit_T, True
+    return mean_of(credit_G, of_G)
 
 
 def _ratings(scored: Scored, nowhere: float) -> Floats:

@@ -50,11 +50,15 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """G prompts of a benchmark, every pair of which was judged; `meta_G` is that of each prompt's first pair."""
+    """G prompts of a benchmark, every pair of which was judged.
+
+    `meta_G` is that of each prompt's first pair; prompts of one `cluster_G` have the same context.
+    """
 
     name_G: list[str]
     subset_G: list[str]
     meta_G: list[Mapping[str, Any]]
+    cluster_G: Ints
     chosen: Scored
     rejected: Scored
 
@@ -66,7 +70,7 @@ class Groups:
         """Return the groups for which `keep_G` holds."""
         kept = np.flatnonzero(keep_G)
         names, subsets, meta = ([of[g] for g in kept] for of in (self.name_G, self.subset_G, self.meta_G))
-        return Groups(names, subsets, meta, self.chosen.rows(kept), self.rejected.rows(kept))
+        return Groups(names, subsets, meta, self.cluster_G[kept], self.chosen.rows(kept), self.rejected.rows(kept))
 
     def of_subset(self, subset: str) -> Bools:
         """Say which groups are of a subset."""
@@ -90,7 +94,8 @@ def read_groups(cell: JudgedCell) -> Groups:
     layout = _layout(cell.facts)
     chosen = layout.chosen.scored(cell, cell.preferred_P)
     rejected = layout.rejected.scored(cell, 1 - cell.preferred_P)
-    groups = Groups(layout.name_G, layout.subset_G, layout.meta_G, chosen, rejected)
+    cluster_G = cell.cluster_P[layout.first_G]
+    groups = Groups(layout.name_G, layout.subset_G, layout.meta_G, cluster_G, chosen, rejected)
     return groups if layout.whole_G.all() else groups.where(layout.whole_G)
 
 
@@ -115,8 +120,9 @@ class _Places:
 
 @dataclass(frozen=True, eq=False)
 class _Layout:
-    """A data set's groups; `whole_G` says of which all pairs are there."""
+    """A data set's groups: the first pair of each, and whether all its pairs are there."""
 
+    first_G: Ints
     name_G: list[str]
     subset_G: list[str]
     meta_G: list[Mapping[str, Any]]
@@ -134,6 +140,7 @@ def _layout(facts: PairFacts) -> _Layout:
     _, first_G = np.unique(group_P, return_index=True)
     size_P = _column(facts, "group_size")
     return _Layout(
+        first_G=first_G.astype(np.int64),
         name_G=list(number),
         subset_G=[facts.subset_P[p] for p in first_G],
         meta_G=[facts.meta_P[p] for p in first_G],
