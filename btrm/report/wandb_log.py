@@ -63,7 +63,8 @@ def _log(what: Logged) -> Path | None:
     import wandb
 
     api: Any = wandb
-    settings = api.Settings(console="off", disable_git=True, save_code=False, x_disable_meta=True, x_disable_stats=True)
+    nothing_else = {"disable_git": True, "save_code": False, "x_disable_meta": True, "x_disable_stats": True}
+    settings = api.Settings(console="off", silent=True, **nothing_else)
     datasets = sorted({str(record["dataset"]) for record in what.records})
     with api.init(
         name=f"{what.run}-summary",
@@ -81,7 +82,10 @@ def _log(what: Logged) -> Path | None:
         tracked.log({"summary": api.Table(columns=columns, data=data)})
         tracked.log({"learning_curve": api.Image(str(what.files / "learning_curve.png"))})
         tracked.log_artifact(_artifact(api, what))
-        return Path(str(tracked.settings.sync_dir)) if tracked.offline else None
+        if tracked.offline:
+            return Path(str(tracked.settings.sync_dir))
+        _LOG.info("W&B: %s", tracked.url)
+        return None
 
 
 def _log_curves(tracked: Any, records: Sequence[Mapping[str, Any]], datasets: Sequence[str]) -> None:
@@ -94,14 +98,16 @@ def _log_curves(tracked: Any, records: Sequence[Mapping[str, Any]], datasets: Se
 
 
 def _artifact(api: Any, what: Logged) -> Any:
-    """Return the summary's files with the manifest that tells the judgements' hash, as one artifact."""
+    """Return the summary's files with the manifest that tells the judgements' hash, as one artifact.
+
+    They are taken from where they lie, also by a later sync: no copy goes into somebody's home.
+    """
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", what.run)[:100]
     artifact = api.Artifact(f"{name}-summary", type="evaluation", description=what.best or None)
-    for file in (what.files / name for name in _FILES):
+    files = {name: what.files / name for name in _FILES} | {"judgements.manifest.json": what.judgements}
+    for name, file in files.items():
         if file.exists():
-            artifact.add_file(str(file))
-    if what.judgements.exists():
-        artifact.add_file(str(what.judgements), name="judgements.manifest.json")
+            artifact.add_file(str(file), name=name, policy="immutable", skip_cache=True)
     return artifact
 
 
