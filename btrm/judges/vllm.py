@@ -140,6 +140,11 @@ class VllmEngine:
         """The model's tokenizer, template and longest sequence."""
         return self._chat
 
+    @property
+    def dtype(self) -> str:
+        """The type of the weights in use."""
+        return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
+
     def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
         """Return one answer a request, in order."""
         return ask_texts(self, requests, self._spec.sampling.max_new_tokens)
@@ -154,7 +159,7 @@ class VllmEngine:
         ]
 
     def node_logprobs(self, queries: Sequence[Query]) -> list[Logprobs]:
-        """Return logprob_E of each query's tree after its prompt; edges below UNLIKELY nodes are -inf."""
+        """Return logprob_E of each query's tree after its prompt; -inf below places hardly ever reached."""
         return node_logprobs(self._run, queries, cache_tokens(self._llm))
 
     def _run(self, prompts: Sequence[Sequence[int]], parameters: Sequence[Any]) -> list[Any]:
