@@ -145,7 +145,7 @@ def _is_rewardbench2(row: Row) -> int:
 
 
 def _is_rm_bench(row: Row) -> int:
-    lists = _lists_of(str, row, "chosen", "rejected") and "subset" not in row
+    lists = _lists_of(str, row, "chosen", "rejected") and row.get("subset") not in REWARDBENCH2_SIZES
     return CERTAIN if lists and len(row["chosen"]) == len(row["rejected"]) == len(RM_BENCH_STYLES) else NO
 
 
