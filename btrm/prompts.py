@@ -40,7 +40,7 @@ class PromptSpec:
         """Return the chat messages that ask for a score of `response` in `context`."""
         head, tail = self.template.split("{response}")
         user = head.replace("{context}", context) + response + tail
-        system = [{"role": "system", "content": self.system}] if self.system else []
+        system = [{"role": "system", "content": self.system}] if self.system is not None else []
         return [*system, {"role": "user", "content": user}]
 
     def target(self, value: float, reason: str = "") -> str:

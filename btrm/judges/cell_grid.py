@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from btrm.config import ConfigError
 from btrm.judges.ask import Asking
@@ -18,7 +18,9 @@ from btrm.judges.checkpoints import Checkpoint
 from btrm.judges.engine import BATCH_SIZES, Engine, EngineSpec, OpenEngine
 from btrm.judges.expected import expected_judge
 from btrm.judges.grid_config import GridConfig
+from btrm.judges.made_with import note, read_notes
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
+from btrm.judges.outcomes import TOO_LONG, count_outcomes
 from btrm.judges.pair_sets import PairSets
 from btrm.judges.rebuild import rebuild
 from btrm.progress import progress
@@ -78,6 +80,7 @@ class CellGrid:
             with open_engine(self.config)(_spec(self.config, model, group)) as engine:
                 for (label, prompt), of_subject in groupby(tasks, key=lambda task: (task[0].judge, task[0].prompt)):
                     _LOG.info("judging: %s with %s", label, prompt.name)
+                    note(self.run, engine, self.config.engine, self.checkpoints[label].model_hash, prompt)
                     engine.select(self.checkpoints[label].adapter)
                     yield from asking.ask(make_judge(self.config, engine, prompt), of_subject)
 
@@ -86,6 +89,20 @@ class CellGrid:
         units = self.missing()
         asked = sum(_advance(self.share(units), sum(unit.rows for unit in units), asked_as))
         return asked, rebuild(self.run, self.directory, self.cells, self.sets)
+
+    def results(self) -> dict[str, Any]:
+        """Return what a manifest tells of the answers, and say how many prompts were too long."""
+        counts = count_outcomes(self.run.dir / "judgements.parquet")
+        if too_long := counts.get(TOO_LONG):
+            share = 100 * too_long / sum(counts.values())
+            _LOG.warning("%.2f %% of the prompts leave no room in max_length %d", share, self.config.max_length)
+        hashes = [checkpoint.model_hash for checkpoint in self.checkpoints.values()]
+        return {
+            "datasets": {str(name): pairs.wanted for name, pairs in self.sets.by_name.items()},
+            "seeds": list(self.config.seeds),
+            "outcomes": counts,
+            "made_with": read_notes(self.run.dir, hashes),
+        }
 
     def write_pairs(self) -> int:
         """Write pairs.parquet, the pairs that were judged, all data sets after one another; return their number."""

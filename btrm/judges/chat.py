@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from btrm.config import ConfigError
 from btrm.judges.base import Completion, JudgeRequest
+from btrm.prompts import Message
 from btrm.score_text import CLOSE, OPEN, close_tag
 
 
@@ -36,10 +37,23 @@ class Chat:
 
     def encode(self, requests: Sequence[JudgeRequest]) -> list[list[int]]:
         """Return each request's prompt as token ids, up to where the answer begins."""
-        texts = [
-            self.tokenizer.apply_chat_template(r.messages, tokenize=False, add_generation_prompt=True) for r in requests
-        ]
+        texts = [self.render(r.messages) for r in requests]
         return cast("list[list[int]]", self.tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return messages as the model reads them; ConfigError where the template refuses them (a system prompt)."""
+        from jinja2 import TemplateError
+
+        try:
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ConfigError(f"the chat template refuses messages of {roles}: {error}") from None
+
+    @property
+    def template(self) -> str:
+        """The template's text."""
+        return str(self.tokenizer.chat_template)
 
     def encode_text(self, text: str) -> list[int]:
         """Return a text's token ids and no others: nothing begins or ends it."""

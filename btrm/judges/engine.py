@@ -50,6 +50,11 @@ class TokenEngine(Engine, Protocol):
         """The model's tokenizer, template and longest sequence."""
         ...
 
+    @property
+    def dtype(self) -> str:
+        """The type of the weights in use, as torch calls it: bfloat16."""
+        ...
+
     def sample(self, requests: Sequence[JudgeRequest], prompts: Sequence[list[int]]) -> list[list[list[int]]]:
         """Return what is generated, by request and sample, after prompts that fit."""
         ...

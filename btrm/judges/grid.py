@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from btrm.judges.cell_grid import CELLS, ENGINES, CellGrid, Subject, halved, make_grid
 from btrm.judges.checkpoints import find_checkpoints
 from btrm.judges.judge_config import JudgeConfig
-from btrm.prompts import get_prompt
 from btrm.runs import StageResult, StageRun
 from btrm.work import Unit
 
@@ -38,10 +37,9 @@ def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:
     asked, rows = grid.finish("judge")
     results = {
         "checkpoints": list(grid.checkpoints),
-        "datasets": {name: pairs.wanted for name, pairs in grid.sets.by_name.items()},
         "pairs": sum(pairs.wanted for pairs in grid.sets.by_name.values()),
-        "seeds": list(config.seeds),
         "asked_now": asked,
+        **grid.results(),
     }
     outputs = {"judgements.parquet": rows, "pairs.parquet": grid.write_pairs(), CELLS: None}
     return StageResult(outputs, results)
@@ -53,5 +51,5 @@ def halve_batch(config: JudgeConfig, halvings: int) -> JudgeConfig:
 
 
 def _grid(config: JudgeConfig, run: StageRun) -> CellGrid:
-    found, prompt = find_checkpoints(run, config.checkpoints, config.base), get_prompt(config.prompt)
+    found, prompt = find_checkpoints(run, config.checkpoints, config.base), config.asked_with(config.prompt)
     return make_grid(config, run, [Subject(checkpoint.label, checkpoint, prompt) for checkpoint in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Literal, Self
 
@@ -10,7 +11,7 @@ from pydantic import field_validator, model_validator
 
 from btrm.config import extent, members, runtime, setting
 from btrm.judges.base import MAX_SAMPLES, MIN_MASS, Sampling
-from btrm.prompts import PromptSpec
+from btrm.prompts import PromptSpec, get_prompt
 from btrm.runs import StageConfig
 
 # Eight batches of a large engine: less than a tenth is lost to the last one's idling, and seconds to minutes to a kill.
@@ -36,6 +37,9 @@ class GridConfig(StageConfig):
     )
     min_mass: float = setting(
         MIN_MASS, "expected: unparsed where less probability than this lies on scores", ge=0, le=1, later=True
+    )
+    system: str | None = setting(
+        None, "system prompt (none: the prompt's own; empty: an empty one, where a template would add one)", later=True
     )
     n_samples: int = setting(2, "answers a side", ge=1, le=MAX_SAMPLES)
     temperature: float = setting(0.7, "0 is greedy", ge=0)
@@ -106,6 +110,11 @@ class GridConfig(StageConfig):
         """How completions are drawn."""
         temperature = 0.0 if self.method == "greedy" else self.temperature
         return Sampling(temperature, self.top_p, self.top_k, self.max_new_tokens)
+
+    def asked_with(self, prompt: str) -> PromptSpec:
+        """Return a prompt with the system prompt that is sent; ConfigError for an unknown one."""
+        spec = get_prompt(prompt)
+        return spec if self.system is None else replace(spec, system=self.system)
 
     def check_method(self, prompt: PromptSpec) -> None:
         """Refuse what the method makes pointless with a prompt; ValueError."""

@@ -61,6 +61,11 @@ class TransformersEngine:
         """The model's tokenizer, template and longest sequence."""
         return self._chat
 
+    @property
+    def dtype(self) -> str:
+        """The type of the weights in use."""
+        return str(self._model.dtype).removeprefix("torch.")
+
     def ask(self, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
         """Return one answer a request, in order."""
         return ask_texts(self, requests, self._spec.sampling.max_new_tokens)

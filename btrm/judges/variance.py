@@ -44,7 +44,7 @@ def run_variance(config: VarianceConfig, run: StageRun) -> StageResult:
     boards = read_boards(config, run.dir / "judgements.parquet", run.dir / "pairs.parquet")
     outputs |= _publish(run, boards)
     choices = {board.dataset: board.choice for board in boards}
-    results = {"prompts": [spec.name for spec in config.specs], "asked_now": asked, "choice": choices}
+    results = {"prompts": [spec.name for spec in config.specs], "asked_now": asked, "choice": choices, **grid.results()}
     return StageResult(outputs, results)
 
 

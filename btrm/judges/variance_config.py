@@ -66,7 +66,7 @@ class VarianceConfig(GridConfig):
     @property
     def specs(self) -> Sequence[PromptSpec]:
         """The prompts themselves."""
-        return [get_prompt(prompt) for prompt in self.prompts]
+        return [self.asked_with(prompt) for prompt in self.prompts]
 
     def zone(self, prompt: PromptSpec) -> tuple[float, float]:
         """Return the scores between which a prompt's judge counts as uncertain."""
