@@ -63,7 +63,9 @@ def read_runs(roots: Sequence[Path]) -> Aggregated:
         old = read_logs(logs)
         left_out += old.unread
         if old.evals:
-            runs.append(RunCells(_name(folder, top, len(roots)), folder, old.evals))
+            name = _name(folder, top, len(roots))
+            taken = any(run.name == name for run in runs)  # a run may lie where older logs were left
+            runs.append(RunCells(f"{name} (logs)" if taken else name, folder, old.evals))
     if not runs:
         told = "".join(f"\n{line}" for line in left_out)
         where = ", ".join(map(str, roots))

@@ -19,7 +19,7 @@ from btrm.report.html import write_report
 from btrm.report.report_input import ReportInput, WorstPair
 from btrm.report.rows import SummaryRow, judge_names
 from btrm.report.selection import Best, as_json, best, choose_data_set, choose_judge, mark, sentence
-from btrm.report.tables import COMPARED, LONG, long_rows, summary_text, write_csv, write_records
+from btrm.report.tables import COMPARED, summary_text, write_long, write_records
 from btrm.report.wandb_log import Logged, log_summary
 from btrm.report.worst import worst_pairs
 from btrm.runs import StageConfig, StageResult, StageRun
@@ -115,7 +115,7 @@ def _publish(
     counts: dict[str, int | None] = {"summary.csv": len(records), "comparisons.csv": len(compared)}
     _write(run, "summary.csv", lambda path: write_records(path, records))
     _write(run, "comparisons.csv", lambda path: write_records(path, compared, COMPARED))
-    _write(run, "summary_long.csv", lambda path: write_csv(path, LONG, long_rows(summary.evals)))
+    _write(run, "summary_long.csv", lambda path: write_long(path, {"": summary.evals}))
     _write(run, "summary.md", lambda path: path.write_text(text, encoding="utf-8"))
     _write(run, "learning_curve.png", lambda path: draw_curve(summary.rows, path))
     _write(run, "report.html", lambda path: write_report(path, title, tables))

@@ -13,7 +13,7 @@ from btrm.config import ConfigError, nearest
 from btrm.report.aggregate import Aggregated, aggregate_rows, read_runs
 from btrm.report.baseline_run import compare_runs
 from btrm.report.columns import as_records, check_columns, format_table, sort_records
-from btrm.report.tables import LONG, long_rows, summary_text, write_csv, write_records
+from btrm.report.tables import summary_text, write_long, write_records
 
 _SHOWN = 20  # what was left out, line by line on the terminal
 
@@ -56,11 +56,10 @@ def _write(out: Path, found: Aggregated, records: list[dict[str, Any]], columns:
     """Write the tables, each by one rename."""
     out.mkdir(parents=True, exist_ok=True)
     notes = [_counted(found), *(f"- left out: {line}" for line in found.left_out)]
-    long = ((run.name, *row) for run in found.runs for row in long_rows(run.evals))
     with tempfile.TemporaryDirectory(prefix=".summary", dir=out) as scratch:
         there = Path(scratch)
         write_records(there / "summary.csv", records)
-        write_csv(there / "summary_long.csv", ("run", *LONG), long)
+        write_long(there / "summary_long.csv", {run.name: run.evals for run in found.runs})
         text = summary_text("Runs", records, columns, ["\n".join(notes)])
         (there / "summary.md").write_text(text, encoding="utf-8")
         for path in sorted(there.iterdir()):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from summary_rows import judged, write_judged
+from summary_rows import eval_row, judged, write_judged, write_run
 
 from btrm.cli import main
 from btrm.metrics.details import details
@@ -128,3 +128,12 @@ def test_folders_with_logs_alone_stand_beside_runs(tmp_path: Path, capsys: pytes
     assert main(["summarize", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "2 cells of 1 runs" in printed and "eval_checkpoint-1400_seed0.log: no accuracy in it" in printed
+
+
+def test_logs_beside_a_run_are_no_part_of_it(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs/a", [eval_row("sft", 0.5)])
+    read(run, PUBLISHED)
+    assert [(found.name, len(found.evals)) for found in read_runs([tmp_path / "runs"]).runs] == [
+        ("a", 1),
+        ("a (logs)", 1),
+    ]
