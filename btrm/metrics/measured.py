@@ -35,7 +35,7 @@ RATES = frozenset({"accuracy", "strict_accuracy"})
 WITH_INTERVAL = ("accuracy", "strict_accuracy", "nontie_accuracy", "bt_log_loss", "fitted_log_loss", "brier")
 SUBSET = "subset/"
 _CELLS_AT_ONCE = 64
-_UNCERTAIN = {"score100": (20.0, 80.0), "score5": (2.0, 4.0)}
+_UNCERTAIN = {"score100": (20.0, 80.0), "score5": (2.0, 4.0)}  # other scales: their middle half
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,8 @@ def _of_samples(measured: Measured) -> dict[str, float | int]:
 def uncertain_range(measured: Measured) -> tuple[float, float]:
     """Return the scores that count as uncertain, both ends included."""
     low, high = measured.how.uncertain
-    usual = _UNCERTAIN[measured.scale.name]
+    quarter = (measured.scale.high - measured.scale.low) / 4
+    usual = _UNCERTAIN.get(measured.scale.name, (measured.scale.low + quarter, measured.scale.high - quarter))
     return usual[0] if low is None else low, usual[1] if high is None else high
 
 

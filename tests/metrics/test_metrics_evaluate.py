@@ -1,0 +1,259 @@
+"""The evaluate stage: what a row, its details and its log hold, and what must not change them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from btrm.config import ConfigError
+from btrm.metrics.details import details
+from btrm.metrics.eval_log import log_texts
+from btrm.metrics.evaluate import EvaluateConfig
+from btrm.metrics.judged import JudgedCell
+from btrm.metrics.measured import WITH_INTERVAL, Measured, intervals, scalars
+from btrm.metrics.pair_facts import PairFacts
+from btrm.records import Judgement, read_jsonl, write_judgements, write_pairs
+from btrm.report.old_logs import read_logs
+from btrm.runs import RunManifest, write_json
+from btrm.stages import Resources, execute, prepare
+from tests.metrics.made_cells import HOW, made_cell
+from tests.metrics.test_metrics_judged import answer, made_pairs
+
+# What a resample or a fold decides: not the same to the last digit where pairs come in another order.
+DRAWN = {f"{name}_{end}" for name in WITH_INTERVAL for end in ("low", "high")}
+
+
+def drawn_cell(seed: int, pairs: int = 40, samples: int = 3, missing: float = 0.15) -> JudgedCell:
+    rng = np.random.default_rng(seed)
+    score = np.clip(np.rint(rng.normal(50, 15, (pairs, 2, samples)) + np.array([[9.0], [0.0]])), 0, 100)
+    score = np.where(rng.random(score.shape) < missing, np.nan, score)
+    preferred = rng.integers(0, 2, pairs)
+    score = np.where((preferred == 0)[:, None, None], score, score[:, ::-1])
+    meta = [json.dumps({"subset": name}) for name in rng.choice(["chat", "hard", ""], pairs)]
+    facts = PairFacts(rng.integers(1, 500, (pairs, 2)), ["made"] * pairs, meta)
+    return made_cell(score, preferred, rng.integers(0, pairs // 2, pairs), facts)
+
+
+def row_of(cell: JudgedCell, **how: Any) -> dict[str, Any]:
+    found = Measured(cell, dataclasses.replace(HOW, **how))
+    return scalars(found, intervals([found], 200, 0)[0])
+
+
+def taken(cell: JudgedCell, order: np.ndarray) -> JudgedCell:
+    """The cell with its pairs in this order (some twice, under other labels)."""
+    assert cell.facts is not None
+    facts = PairFacts(cell.facts.length_P2[order], ["made"] * len(order), [cell.facts.meta_json_P[i] for i in order])
+    return dataclasses.replace(
+        cell,
+        label_id_P=[f"{cell.pair_id_P[i]}-{place}" for place, i in enumerate(order)],
+        pair_id_P=[cell.pair_id_P[i] for i in order],
+        cluster_P=cell.cluster_P[order],
+        preferred_P=cell.preferred_P[order],
+        score_P2K=cell.score_P2K[order],
+        asked_P2=cell.asked_P2[order],
+        outcome_R=cell.outcome_R.reshape(len(cell.label_id_P), -1)[order].ravel(),
+        facts=facts,
+    )
+
+
+def settled(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in DRAWN}
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["tie", "wrong", "drop"]))
+def test_which_side_is_which_changes_nothing(seed: int, unparsed: str) -> None:
+    cell = drawn_cell(seed)
+    assert cell.facts is not None
+    facts = PairFacts(cell.facts.length_P2[:, ::-1], cell.facts.source_P, cell.facts.meta_json_P)
+    swapped = dataclasses.replace(
+        cell,
+        preferred_P=1 - cell.preferred_P,
+        score_P2K=cell.score_P2K[:, ::-1],
+        asked_P2=cell.asked_P2[:, ::-1],
+        facts=facts,
+    )
+    assert row_of(swapped, unparsed=unparsed) == pytest.approx(row_of(cell, unparsed=unparsed), nan_ok=True)
+
+
+@given(st.integers(0, 10_000), st.randoms(use_true_random=False))
+def test_the_order_of_pairs_changes_nothing(seed: int, rng: Any) -> None:
+    cell = drawn_cell(seed)
+    order = np.array(rng.sample(range(40), 40))
+    assert settled(row_of(taken(cell, order))) == pytest.approx(settled(row_of(cell)), nan_ok=True)
+
+
+@given(st.integers(0, 10_000))
+def test_pairs_that_stand_twice_change_no_value(seed: int) -> None:
+    cell = drawn_cell(seed)
+    once, twice = row_of(cell), row_of(taken(cell, np.tile(np.arange(40), 2)))
+    counted = {"n_pairs", "n_judgements", "score_std", "within_variance", "between_variance", "intraclass_correlation"}
+    fitted = {"fitted_log_loss", "fitted_temp", "brier", "ece", "aurc"}  # twice the pairs, half the doubt and the steps
+    same = [name for name in settled(once) if name not in counted | fitted and not name.split("_p")[-1].isdigit()]
+    assert {n: twice[n] for n in same} == pytest.approx({n: once[n] for n in same}, nan_ok=True)
+    assert twice["fitted_log_loss"] == pytest.approx(once["fitted_log_loss"], abs=0.05)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["tie", "wrong", "drop"]))
+def test_samples_that_stand_twice_change_no_accuracy(seed: int, unparsed: str) -> None:
+    cell = drawn_cell(seed)
+    double = dataclasses.replace(
+        cell,
+        score_P2K=np.concatenate([cell.score_P2K, cell.score_P2K], 2),
+        asked_P2=2 * cell.asked_P2,
+        outcome_R=np.tile(cell.outcome_R, 2),
+    )
+    once, twice = row_of(cell, unparsed=unparsed), row_of(double, unparsed=unparsed)
+    names = [
+        *WITH_INTERVAL,
+        *DRAWN,
+        "tie_rate",
+        "coverage",
+        "unparsed_rate",
+        "ece",
+        "auc_margin",
+        "aurc",
+        "fitted_temp",
+    ]
+    assert {n: twice[n] for n in names} == pytest.approx({n: once[n] for n in names}, nan_ok=True)
+
+
+def test_cells_of_the_same_pairs_have_the_intervals_that_each_has_alone() -> None:
+    cells = [Measured(drawn_cell(seed), HOW) for seed in (1, 2)]
+    cells.append(Measured(dataclasses.replace(drawn_cell(3), cluster_P=cells[0].cell.cluster_P), HOW))
+    together = intervals(cells, 300, 0)
+    for cell, found in zip(cells, together, strict=True):
+        alone = intervals([cell], 300, 0)[0]
+        assert {n: i.low for n, i in found.items()} == pytest.approx({n: i.low for n, i in alone.items()})
+
+
+def test_a_judge_that_is_always_right_has_an_interval() -> None:
+    cell = made_cell(np.tile([[[80.0], [20.0]]], (50, 1, 1)))
+    row = row_of(cell)
+    assert (row["accuracy"], row["accuracy_high"]) == (1.0, 1.0)
+    assert row["accuracy_low"] == pytest.approx(0.025 ** (1 / 50))
+
+
+def test_no_score_at_all_is_a_row_of_coins() -> None:
+    row = row_of(made_cell(np.full((10, 2, 2), np.nan)))
+    assert (row["accuracy"], row["strict_accuracy"], row["coverage"], row["unparsed_rate"]) == (0.5, 0.0, 0.0, 1.0)
+    assert row["bt_log_loss"] == row["fitted_log_loss"] == pytest.approx(math.log(2))
+    assert math.isnan(row["score_mean"]) and math.isnan(row["auc_margin"])
+
+
+def test_details_add_up() -> None:
+    found = Measured(drawn_cell(5, pairs=200), HOW)
+    nested = details(found, intervals([found], 200, 0)[0])
+    assert sum(b["n"] for b in nested["reliability"]) == 200
+    scores = nested["score_histogram"]
+    assert sum(scores["preferred"]) + sum(scores["other"]) == len(found.cell.scored_N)
+    margins = nested["margin_histogram"]
+    assert sum(margins["counts"]) == (~found.outcomes.unparsed_P).sum()
+    assert len(margins["edges"]) == len(margins["counts"]) + 1
+    assert margins["edges"][0] < -100 and margins["edges"][-1] > 100
+    subsets = {row["name"]: row for row in nested["subsets"]}
+    subset_P = np.array(found.cell.facts.subset_P) if found.cell.facts else np.empty(0)
+    assert set(subsets) == {"chat", "hard"}
+    for name, row in subsets.items():
+        assert row["accuracy"] == pytest.approx(found.outcomes.credit_P[subset_P == name].mean())
+        assert row["low"] < row["accuracy"] < row["high"]
+    assert nested["mean_at_k"][-1]["accuracy"] == pytest.approx(found.value("accuracy"))
+
+
+def test_uncertain_scores_are_those_of_the_scale_where_not_said() -> None:
+    scores = np.array([[[20.0], [81.0]], [[80.0], [19.0]]])
+    assert row_of(made_cell(scores))["uncertain_rate"] == 0.5
+    assert row_of(made_cell(scores), uncertain=(None, 100.0))["uncertain_rate"] == 0.75
+    five = made_cell(np.array([[[2.0], [4.1]], [[4.0], [1.9]]]), prompt="score5_v4")
+    assert row_of(five)["uncertain_rate"] == 0.5
+
+
+def test_the_log_reads_as_the_row_and_adds_what_is_asked_for() -> None:
+    found = Measured(drawn_cell(5, pairs=200), HOW)
+    ci = intervals([found], 200, 0)[0]
+    row, nested = scalars(found, ci), details(found, ci)
+    (short,) = log_texts([row], [nested]).values()
+    texts = log_texts([row], [nested], margins=True, uncertainty=True)
+    assert list(texts) == ["eval_sft_seed0.log"]
+    (text,) = texts.values()
+    accuracy = f"accuracy: {row['accuracy']:.4f} [{row['accuracy_low']:.4f}, {row['accuracy_high']:.4f}]"
+    assert accuracy in short and accuracy in text
+    assert "margin_wrong_p5: " in text and "margin" not in short.replace("auc_margin", "").replace("larger margin", "")
+    assert "score_entropy: " in text and "score_entropy" not in short
+    assert "subset hard: " in short and "mean_at_3: " in short
+
+
+def test_our_logs_are_read_like_those_of_older_runs(tmp_path: Path) -> None:
+    cells = [drawn_cell(5), dataclasses.replace(drawn_cell(6), dataset="other")]
+    found = [Measured(cell, HOW) for cell in cells]
+    both = [(scalars(m, ci), details(m, ci)) for m, ci in zip(found, intervals(found, 200, 0), strict=True)]
+    texts = log_texts([row for row, _ in both], [nested for _, nested in both], margins=True, uncertainty=True)
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    read = read_logs([tmp_path / name for name in texts])
+    assert [one["dataset"] for one in read.evals] == ["test", "other"]
+    names = ("accuracy", "accuracy_low", "strict_accuracy", "tie_rate", "bt_log_loss", "unparsed_rate", "margin_p5")
+    for one, (row, _) in zip(read.evals, both, strict=True):
+        assert {n: one[n] for n in names} == pytest.approx({n: row[n] for n in names}, abs=5e-5)
+        assert (one["n_pairs"], one["n_samples"], one["seed"]) == (40, 3, 0)
+
+
+def run_evaluate(root: Path, rows: list[Judgement], **settings: Any) -> RunManifest:
+    write_judgements(root / "j.parquet", rows)
+    write_pairs(root / "p.parquet", made_pairs())
+    values = {"judgements": str(root / "j.parquet"), "pairs": str(root / "p.parquet"), **settings}
+    prepared = prepare("evaluate", EvaluateConfig.build(values), Resources(), root)
+    request = prepared.directory / "stage.json"
+    write_json(request, prepared.request.model_dump(mode="json"))
+    return execute(request)
+
+
+def test_the_stage_writes_rows_details_and_logs(tmp_path: Path) -> None:
+    pairs = made_pairs()
+    rows = [answer(p, side, score=10.0 + side, judge=j) for j in ("base", "a/b") for p in pairs for side in (0, 1)]
+    manifest = run_evaluate(tmp_path, rows)
+    assert sorted(manifest.outputs) == [
+        "details.jsonl",
+        "eval.jsonl",
+        "logs/eval_a_b_seed0.log",
+        "logs/eval_base_seed0.log",
+    ]
+    evals = [row for _, row in read_jsonl(tmp_path / "evaluate" / "eval.jsonl")]
+    nested = [row for _, row in read_jsonl(tmp_path / "evaluate" / "details.jsonl")]
+    assert [row["checkpoint"] for row in evals] == [row["checkpoint"] for row in nested] == ["base", "a/b"]
+    assert (evals[0]["accuracy"], evals[0]["n_pairs"], evals[0]["n_label_ties"]) == (0.5, 2, 1)
+    assert evals[0]["longer_wins"] == 0.5 and evals[0]["within_variance"] is None  # nothing was asked twice
+    assert "Infinity" not in (tmp_path / "evaluate" / "eval.jsonl").read_text()
+
+
+def test_asking_for_more_in_the_logs_writes_them_again(tmp_path: Path) -> None:
+    rows = [answer(pair, side, score=10.0 + side) for pair in made_pairs() for side in (0, 1)]
+    run_evaluate(tmp_path, rows)
+    log = tmp_path / "evaluate" / "logs" / "eval_sft_seed0.log"
+    assert "score_entropy" not in log.read_text()
+    run_evaluate(tmp_path, rows, report_uncertainty=True, report_margins=True)
+    assert "score_entropy" in log.read_text() and "loss_p99" in log.read_text()
+
+
+def test_without_pairs_there_are_no_lengths(tmp_path: Path) -> None:
+    rows = [answer(pair, side, score=10.0 + side) for pair in made_pairs() for side in (0, 1)]
+    run_evaluate(tmp_path, rows, pairs=None)
+    ((_, row),) = read_jsonl(tmp_path / "evaluate" / "eval.jsonl")
+    assert row["longer_wins"] is None and row["accuracy"] == 0.5
+
+
+def test_ties_alone_are_nothing_to_measure(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no judgement of a pair with a label"):
+        run_evaluate(tmp_path, [answer(made_pairs()[2], side) for side in (0, 1)])
+
+
+def test_bounds_of_uncertainty_are_in_order() -> None:
+    with pytest.raises(ConfigError, match=r"unc_low 50\.0 lies above unc_high 40\.0"):
+        EvaluateConfig.build({"unc_low": 50, "unc_high": 40})
