@@ -8,7 +8,7 @@ selected on is marked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -133,3 +133,8 @@ def _told_on(rows: Sequence[SummaryRow], selected_on: str) -> SummaryRow:
 
 def _is_lead(compared: Compared, dataset: str, first: JudgeKey, second: JudgeKey) -> bool:
     return (compared.dataset, compared.kind, compared.a, compared.b) == (dataset, "best", first, second)
+
+
+def is_optimistic(record: Mapping[str, Any]) -> bool:
+    """Return whether a row of the summary is from the data that its checkpoint was selected on."""
+    return record.get("selected") == OPTIMISTIC

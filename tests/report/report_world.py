@@ -44,10 +44,11 @@ class World:
     n_pairs: int = 400
     n_samples: int = 4
     own_test_set: bool = False
+    others: Sequence[str] = ()
 
     @property
     def checkpoints(self) -> list[str]:
-        return ["base", "sft", *(f"checkpoint-{step}" for step in self.steps)]
+        return ["base", "sft", *self.others, *(f"checkpoint-{step}" for step in self.steps)]
 
 
 def report_input(world: World, hostile: bool = True) -> ReportInput:

@@ -13,7 +13,14 @@ from report_world import HOSTILE, World, report_input
 from btrm.report.html import render_report, write_report
 from btrm.report.report_input import ReportInput
 
-SMALL = World(steps=(50, 100, 150), datasets=("test", "validation"), seeds=(0, 1), n_pairs=120, n_samples=3)
+SMALL = World(
+    steps=(50, 100, 150),
+    datasets=("test", """va'"></svg><script>window.hit=9</script>"""),
+    seeds=(0, 1),
+    n_pairs=120,
+    n_samples=3,
+    others=("""m'"><svg onload="window.hit=8">""",),
+)
 SECTIONS = ["summary", "curves", "comparisons", "checkpoints", "parts", "outcomes", "worst", "made"]
 
 
@@ -194,7 +201,7 @@ def test_it_reads_without_javascript(page: str, tmp_path: Path) -> None:
         tab.open(path.as_uri())
         root = tab.ask("DOM.getDocument")["root"]["nodeId"]
         shown = tab.ask("DOM.querySelectorAll", nodeId=root, selector="details.cell > summary")["nodeIds"]
-        assert len(shown) == 10
+        assert len(shown) == 12
         for node in shown:
             assert tab.ask("DOM.getBoxModel", nodeId=node)["model"]["height"] > 0
         assert tab.ask("DOM.querySelectorAll", nodeId=root, selector="th button")["nodeIds"] == []

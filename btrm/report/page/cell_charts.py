@@ -41,10 +41,10 @@ def _reliability(own: Pooled, other: Pooled | None) -> Chart | None:
     if not own.reliability:
         return None
     total = sum(b.n for b in own.reliability)
-    gap = sum(b.n * abs(b.frequency - b.chance) for b in own.reliability) / total
+    said = ", ".join(f"{b.frequency:.2f} at {b.chance:.2f}" for b in own.reliability)
     first = min(0.5, *(b.chance for b in own.reliability))
     frame = Frame((first, 1), (min(first, *(_wilson(b.frequency, b.n)[0] for b in own.reliability)), 1))
-    plot = Plot(frame, f"Reliability of {own.checkpoint}: mean gap {gap:.3f} over {len(own.reliability)} bins")
+    plot = Plot(frame, f"Reliability of {own.checkpoint}, share right by confidence: {said}")
     plot.axes("confidence", "share right")
     plot.line([(first, first), (1, 1)], "ideal")
     if other is not None:
@@ -54,7 +54,7 @@ def _reliability(own: Pooled, other: Pooled | None) -> Chart | None:
         plot.whisker(b.chance, *_wilson(b.frequency, b.n), "own")
         tip = f"confidence {b.chance:.3f}, right {b.frequency:.3f}, {b.n:,.0f} pairs"
         plot.dot(b.chance, b.frequency, "own", 2 + 6 * math.sqrt(b.n / total), tip)
-    caption = f"Mean gap {gap:.3f}. On the diagonal it is calibrated; area: share of pairs, whiskers: 95 % (Wilson)."
+    caption = "On the diagonal it is calibrated; area: share of pairs, whiskers: 95 % (Wilson, over pairs of one seed)."
     return Chart("Reliability of σ(|Δ|/T), T fitted", plot.svg(), caption + _versus(other))
 
 
