@@ -16,7 +16,7 @@ from btrm.hub import HubItem
 from btrm.metrics.official_rewardbench import REWARDBENCH
 
 SOURCE = "rewardbench"
-HUB = HubItem("dataset", "allenai/reward-bench", files=("data/filtered-*", "README.md"))
+HUB = HubItem("dataset", "allenai/reward-bench", files=("data/*", "README.md"))
 SECTIONS = {subset: section for section, subsets in REWARDBENCH.items() for subset in subsets}
 # How many prompts there are; as weights, the 447 of math-prm count 984.
 SIZES = {subset: size for subsets in REWARDBENCH.values() for subset, size in subsets.items()} | {"math-prm": 447}

@@ -5,8 +5,9 @@ Liu et al. 2024 (arXiv 2410.16184), github.com/THU-KEG/RM-Bench. Hub: `THU-KEG/R
 in the order of the styles: concise, detailed, detailed with markdown. The repository's files of one domain
 (`chat_filtered.json`, ...) lack the column `domain`: their name says it.
 
-Option `pairs`: `all` (default) makes the nine pairs of the 3 x 3 matrix; `matched` the three of one style each, which
-ask about every response once: the official score, matrix included, is the same, for a third of the work.
+Option `pairs`: `all` (default) makes the nine pairs of the 3 x 3 matrix, so that accuracy is over all of it; `matched`
+the three of one style each, for a third of the work: every response is asked about once, as the authors do, and the
+official score, matrix included, is made of that. Sampled scores are averaged over three times as many with `all`.
 """
 
 from __future__ import annotations

@@ -64,13 +64,17 @@ def judgebench_scores(cell: JudgedCell) -> list[OfficialScore]:
     Every pair is shown in both orders, a decision for the right response counts +1, one for the other -1, and the pair
     is right where the sum is above 0. A judge of single responses decides alike in both orders, and for the second
     response where scores are equal: so a pair is right where the right response scores higher, and wrong where scores
-    are equal or one is missing. The score is over all pairs, whatever their category.
+    are equal or one is missing. The score is over all pairs, whatever their category; where the answers of several
+    models are compared, each model's pairs have a score too (the authors tell them apart).
     """
     groups = read_groups(cell)
     won_G = groups.won_G()
-    kinds = {"JudgeBench": groups.of_kind("")} | {f"JudgeBench {n}": groups.of_kind(s) for n, s in JUDGEBENCH.items()}
+    kinds = {"": groups.of_kind("")} | {f" {name}": groups.of_kind(start) for name, start in JUDGEBENCH.items()}
+    model_G = np.array([str(meta.get("response_model", "")) for meta in groups.meta_G])
+    if len(models := dict.fromkeys(model_G.tolist())) > 1:
+        kinds |= {f" of {model}": model_G == model for model in models}
     found = [(name, mean_of(won_G, of_G)) for name, of_G in kinds.items()]
-    return [score for name, estimate in found for score in named(name, estimate, groups.cluster_G)]
+    return [score for name, estimate in found for score in named(f"JudgeBench{name}", estimate, groups.cluster_G)]
 
 
 def difficulties_G3(groups: Groups) -> Floats:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import astuple
+from collections.abc import Callable
+from dataclasses import astuple, replace
 from math import tanh
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from official_cells import Scores, benchmark_pairs, judged_cell, written_cell
 
 from btrm.metrics.official import official_scores
 from btrm.metrics.official_rewardbench import REWARDBENCH
+from btrm.records import PreferencePair
 
 
 def _values(folder: Path, dataset: str, rows: list[Any], scores: Scores, **options: str) -> dict[str, float]:
@@ -236,6 +238,20 @@ def test_judgebench_wants_the_right_response_above_the_other(tmp_path: Path) -> 
     )
 
 
+def test_judgebench_tells_the_models_apart(tmp_path: Path) -> None:
+    models = {"0": "gpt-4o-2024-05-13", "1": "claude-3-5-sonnet-20240620"}
+    row = {"source": "livecodebench", "response_A": "a", "response_B": "b", "label": "A>B"}
+    rows = [{**row, "pair_id": i, "question": f"q{i}", "response_model": model} for i, model in models.items()]
+    scores = {("0", "a"): [2.0], ("0", "b"): [1.0], ("1", "a"): [1.0], ("1", "b"): [2.0]}
+    values = _values(tmp_path, "judgebench", rows, scores, responses="all")
+    assert values == {
+        "JudgeBench": 0.5,
+        "JudgeBench coding": 0.5,
+        "JudgeBench of gpt-4o-2024-05-13": 1.0,
+        "JudgeBench of claude-3-5-sonnet-20240620": 0.0,
+    }
+
+
 def test_a_response_has_the_mean_of_all_that_was_said_of_it(tmp_path: Path) -> None:
     """The chosen response stands in three pairs: each answer weighs alike, and those without a score do not count."""
     pairs = benchmark_pairs(tmp_path, "rewardbench2", [_best_of_4("0")])
@@ -255,15 +271,31 @@ def test_a_prompt_that_was_not_judged_whole_does_not_count(tmp_path: Path) -> No
     assert [(score.value, score.n) for score in scores] == [(1.0, 1), (1.0, 1)]
 
 
-def test_the_order_of_pairs_does_not_matter(tmp_path: Path) -> None:
-    rows = [_styles(i, domain) for i, domain in enumerate(["chat", "code", "math", "safety-refuse"] * 3)]
+def _swapped(pair: PreferencePair) -> PreferencePair:
+    return replace(pair, responses=pair.responses[::-1], preferred=1 - (pair.preferred or 0))
+
+
+CHANGES: dict[str, Callable[[list[PreferencePair], Scores], tuple[list[PreferencePair], Scores]]] = {
+    "order": lambda pairs, scores: (random.Random(1).sample(pairs, len(pairs)), scores),
+    "sides": lambda pairs, scores: ([_swapped(pair) for pair in pairs], scores),
+    "samples": lambda pairs, scores: (pairs, {key: [*said, *said] for key, said in scores.items()}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("dataset", ["rm_bench", "rewardbench2"])
+def test_order_sides_and_repeated_samples_change_nothing(tmp_path: Path, dataset: str, change: str) -> None:
+    if dataset == "rm_bench":
+        rows = [_styles(i, domain) for i, domain in enumerate(["chat", "code", "math", "safety-refuse"] * 3)]
+    else:
+        rows = [*(_best_of_4(str(i)) for i in range(8)), *_ties(0, 3, 4), *_ties(1, 2, 2)]
     rng = random.Random(0)
-    pairs = benchmark_pairs(tmp_path, "rm_bench", rows)
-    scores = {(str(pair.meta["group"]), text): [float(rng.randint(0, 5))] for pair in pairs for text in pair.responses}
+    pairs = benchmark_pairs(tmp_path, dataset, rows)
+    texts = dict.fromkeys((str(pair.meta["group"]), text) for pair in pairs for text in pair.responses)
+    scores = {key: [float(rng.randint(0, 5)), None, float(rng.randint(0, 5))] for key in texts}
     first = official_scores(judged_cell(tmp_path, pairs, scores))
-    rng.shuffle(pairs)
-    again = official_scores(judged_cell(tmp_path, pairs, scores))
-    assert [astuple(score) for score in again] == [pytest.approx(astuple(score)) for score in first]
+    again = official_scores(judged_cell(tmp_path, *CHANGES[change](pairs, scores)))
+    assert [astuple(s) for s in again] == [pytest.approx(astuple(s), nan_ok=True) for s in first]
 
 
 def test_other_data_has_no_official_score(tmp_path: Path) -> None:
