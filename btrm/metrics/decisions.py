@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, resampled_sums
-from btrm.metrics.pairwise import Floats, Ints, ratio
-from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds, seed_variance
+from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval
+from btrm.metrics.pairwise import Floats, Ints
+from btrm.metrics.panel import Panel
+from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds
 from btrm.metrics.significance import holm, mcnemar
 
 
@@ -65,15 +66,8 @@ def compare_all(
     seed: int = 0,
 ) -> list[Comparison]:
     """Compare judges by their places (a, b) in `credits`, each (P, S); all see the same resamples. p_holm stays NaN."""
-    means = [_mean_over_seeds(credit_PS) for credit_PS in credits]
-    n_pairs = len(means[0]) if means else 0
-    clusters_P = np.arange(n_pairs) if cluster_P is None else np.unique(cluster_P, return_inverse=True)[1].ravel()
-    differences = [_Difference.of(means[a] - means[b], clusters_P) for a, b in wanted]
-    resampled = _resampled(differences, n_bootstrap, seed)
-    return [
-        _comparison(difference, difference_B, credits[a], credits[b])
-        for difference, difference_B, (a, b) in zip(differences, resampled, wanted, strict=True)
-    ]
+    panel = Panel(credits, wanted, cluster_P, n_bootstrap, seed)
+    return [comparison(panel, a, b) for a, b in wanted]
 
 
 def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -82,62 +76,11 @@ def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, p_holm=p) for c, p in zip(comparisons, adjusted_p, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Difference:
-    """A paired difference: which pairs count, and by cluster its sums and how many pairs count there (0: none)."""
-
-    both_P: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    sums: Floats
-    counts: Floats
-
-    @classmethod
-    def of(cls, difference_P: Floats, cluster_P: Ints) -> _Difference:
-        both_P = ~np.isnan(difference_P)
-        clusters = int(cluster_P.max(initial=-1)) + 1
-        told_P = np.where(both_P, difference_P, 0.0)
-        sums, counts = (np.bincount(cluster_P, x, clusters) for x in (told_P, both_P.astype(np.float64)))
-        return cls(both_P, sums.astype(np.float64), counts.astype(np.float64))
-
-    @property
-    def value(self) -> float:
-        return float(self.sums.sum() / self.counts.sum()) if self.counts.any() else math.nan
-
-    def variance(self) -> float:
-        """Return the cluster-robust variance of the ratio of sums (linearised; Cochran 1977, ch. 6)."""
-        clusters = int(np.count_nonzero(self.counts))
-        if clusters < 2:
-            return math.nan
-        residuals = self.sums - self.value * self.counts
-        return clusters / (clusters - 1) * float(residuals @ residuals) / float(self.counts.sum()) ** 2
-
-
-def _mean_over_seeds(credit_PS: Floats) -> Floats:
-    told_PS = ~np.isnan(credit_PS)
-    return ratio(np.where(told_PS, credit_PS, 0.0).sum(axis=1), told_PS.sum(axis=1).astype(np.float64))
-
-
-def _resampled(differences: Sequence[_Difference], n_bootstrap: int, seed: int) -> list[Floats]:
-    """Return each difference in each resample; columns that several share (their counts, as a rule) are summed once."""
-    places: dict[bytes, int] = {}
-    columns: list[Floats] = []
-
-    def place(column: Floats) -> int:
-        found = places.setdefault(column.tobytes(), len(columns))
-        if found == len(columns):
-            columns.append(column)
-        return found
-
-    parts = [(place(difference.sums), place(difference.counts)) for difference in differences]
-    if not parts:
-        return []
-    sums_BM = resampled_sums(np.stack(columns, 1), n_bootstrap, seed)
-    return [ratio(sums_BM[:, top], sums_BM[:, bottom]) for top, bottom in parts]
-
-
-def _comparison(difference: _Difference, difference_B: Floats, a_PS: Floats, b_PS: Floats) -> Comparison:
-    both_P, value = difference.both_P, difference.value
-    n_pairs, n_clusters = int(both_P.sum()), int(np.count_nonzero(difference.counts))
-    variance, seeds = _variance(difference.variance(), a_PS[both_P], b_PS[both_P])
+def comparison(panel: Panel, a: int, b: int) -> Comparison:
+    """Return the comparison of two judges of a panel, one that it was made for; p_holm stays NaN."""
+    difference, difference_B = panel.differences[a, b], panel.resampled(a, b)
+    n_pairs, n_clusters, value = difference.n_pairs, difference.n_clusters, difference.value
+    variance, seeds = _variance(difference.variance(), panel.seeds(a), panel.seeds(b))
     interval = _interval(value, difference_B, variance.total, n_clusters)
     wins, losses = (int(np.sum(sign * difference.sums > 1e-12)) for sign in (1, -1))
     exact, mid = mcnemar(wins, losses)
@@ -172,9 +115,9 @@ def _interval(value: float, difference_B: Floats, variance: float, n_clusters: i
     return percentile_interval(difference_B, n_drawn=n_clusters)
 
 
-def _variance(total: float, a_PS: Floats, b_PS: Floats) -> tuple[Variance, tuple[int, int]]:
+def _variance(total: float, a: tuple[float, int], b: tuple[float, int]) -> tuple[Variance, tuple[int, int]]:
     """Split a variance; a judge with one seed alone adds what the other adds, where that one has several."""
-    (one_a, seeds_a), (one_b, seeds_b) = seed_variance(a_PS), seed_variance(b_PS)
+    (one_a, seeds_a), (one_b, seeds_b) = a, b
     one_a, one_b = (one_b if math.isnan(one_a) else one_a), (one_a if math.isnan(one_b) else one_b)
     sampling = one_a / max(seeds_a, 1) + one_b / max(seeds_b, 1)
     return Variance(total, one_a + one_b, sampling), (seeds_a, seeds_b)

@@ -66,14 +66,14 @@ def more_seeds(difference: float, variance: Variance, n_seeds: int) -> float:
 
 
 def seed_variance(credit_PS: Floats) -> tuple[float, int]:
-    """Return (the variance that one seed adds to a judge's mean over the P pairs, the most seeds of a pair).
+    """Return (the variance that one seed adds to a judge's mean, the most seeds of a pair).
 
     Draws of different pairs are independent, so the mean's variance is the sum of the pairs' sample variances (ddof=1)
-    over P^2. Pairs with one seed take the mean of the others; NaN where no pair has two.
+    over P^2, P the pairs with a credit. Pairs with one seed take the mean of the others; NaN where no pair has two.
     """
     n_P = np.sum(~np.isnan(credit_PS), axis=1)
     several = n_P > 1
     if not several.any():
         return math.nan, int(n_P.max(initial=0))
     spread = float(np.nanvar(credit_PS[several], axis=1, ddof=1).mean())
-    return spread / len(credit_PS), int(n_P.max())
+    return spread / int(np.count_nonzero(n_P)), int(n_P.max())

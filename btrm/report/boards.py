@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, resampled_sums
+from btrm.metrics.bootstrap import Interval
 from btrm.metrics.judged import JudgedCell
-from btrm.metrics.pairwise import Floats, Ints, ratio
+from btrm.metrics.pairwise import Floats, Ints
 from btrm.report.rows import EvalRow, JudgeKey, SummaryRow, key_of, key_order, missing_cells
 
 
@@ -44,9 +44,8 @@ def read_boards(evals: Sequence[EvalRow], cells: Sequence[JudgedCell]) -> list[B
     ]
 
 
-def board_rows(board: Board, n_bootstrap: int, seed: int) -> list[SummaryRow]:
-    """Return the rows of a board's judges, not compared yet."""
-    intervals = _accuracy_intervals(board, n_bootstrap, seed)
+def board_rows(board: Board, intervals: Mapping[JudgeKey, Interval]) -> list[SummaryRow]:
+    """Return the rows of a board's judges, not compared yet; `intervals` are of their accuracies."""
     evals = [row for rows in board.evals.values() for row in rows]
     seeds = sorted({int(row["seed"]) for row in evals})
     n_pairs = max(int(row["n_pairs"]) for row in evals)
@@ -85,26 +84,3 @@ def _credits(cell: JudgedCell, settings: EvalRow) -> Floats:
     """Return the credits by the very settings that the cell's row was computed with."""
     scale = (float(settings["scale_low"]), float(settings["scale_high"]))
     return cell.outcomes(float(settings["bt_temp"]), settings["unparsed"], scale).credit_P
-
-
-def _accuracy_intervals(board: Board, n_bootstrap: int, seed: int) -> dict[JudgeKey, Interval]:
-    """Return each judge's 95 % interval: seeds are replicates of a pair, pairs are drawn in whole clusters."""
-    if not len(board.cluster_P):
-        return {key: Interval(float("nan"), float("nan")) for key in board.keys}
-    told = [~np.isnan(board.credits[key]) for key in board.keys]
-    tops = [np.nansum(board.credits[key], axis=1) for key in board.keys]
-    columns = [*tops, *(told_PS.sum(axis=1).astype(np.float64) for told_PS in told)]
-    sums_BM = resampled_sums(np.stack(columns, 1), n_bootstrap, seed, board.cluster_P)
-    return {
-        key: _interval(ratio(sums_BM[:, i], sums_BM[:, len(tops) + i]), board.credits[key], board.cluster_P)
-        for i, key in enumerate(board.keys)
-    }
-
-
-def _interval(accuracy_B: Floats, credit_PS: Floats, cluster_P: Ints) -> Interval:
-    told_PS = ~np.isnan(credit_PS)
-    n_drawn = len(np.unique(cluster_P[told_PS.any(axis=1)]))
-    for edge in (0.0, 1.0):
-        if n_drawn and bool(np.all(credit_PS[told_PS] == edge)):
-            return edge_interval(edge, n_drawn)
-    return percentile_interval(accuracy_B, n_drawn=n_drawn)

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
-from btrm.metrics.decisions import Comparison, adjusted, compare_all
+from btrm.metrics.bootstrap import Interval
+from btrm.metrics.decisions import Comparison, adjusted, comparison
+from btrm.metrics.panel import Panel
 from btrm.report.boards import Board
 from btrm.report.rows import JudgeKey, choose_baseline, judge_names
 
@@ -32,11 +34,36 @@ class Compared:
         return {**whose, **asdict(self.result)}
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """All comparisons, and the 95 % intervals of accuracies, {data set: {judge: interval}}."""
+
+    comparisons: list[Compared]
+    accuracies: dict[str, dict[JudgeKey, Interval]]
+
+
 def compare_boards(
     boards: Sequence[Board], baseline: str | None, best: JudgeKey | None, n_bootstrap: int, seed: int
-) -> list[Compared]:
-    """Return all comparisons; Holm's adjustment is over those of one kind on all data sets together."""
-    found = [compared for board in boards for compared in _compare(board, baseline, best, n_bootstrap, seed)]
+) -> Told:
+    """Compare all judges of each board; Holm's adjustment is over comparisons of one kind on all data sets together."""
+    found: list[Compared] = []
+    accuracies: dict[str, dict[JudgeKey, Interval]] = {}
+    for board in boards:
+        wanted = _wanted(board.keys, baseline, best)
+        place = {key: i for i, key in enumerate(board.keys)}
+        pairs = dict.fromkeys((place[a], place[b]) for _, a, b in wanted)
+        panel = Panel(list(board.credits.values()), pairs, board.cluster_P, n_bootstrap, seed)
+        accuracies[board.dataset] = {key: panel.accuracy_interval(i) for key, i in place.items()}
+        results = {pair: comparison(panel, *pair) for pair in pairs}
+        names = judge_names(board.keys)
+        found += [
+            Compared(board.dataset, kind, a, b, names[a], names[b], results[place[a], place[b]])
+            for kind, a, b in wanted
+        ]
+    return Told(_adjusted(found), accuracies)
+
+
+def _adjusted(found: list[Compared]) -> list[Compared]:
     for kind in ("baseline", "previous", "best"):
         family = [i for i, compared in enumerate(found) if compared.kind == kind]
         for i, result in zip(family, adjusted([found[i].result for i in family]), strict=True):
@@ -44,17 +71,10 @@ def compare_boards(
     return found
 
 
-def _compare(
-    board: Board, baseline: str | None, best: JudgeKey | None, n_bootstrap: int, seed: int
-) -> Iterator[Compared]:
-    wanted = [*_against_baseline(board.keys, baseline), *_against_previous(board.keys), *_best(board.keys, best)]
-    place = {key: i for i, key in enumerate(board.keys)}
-    distinct = list(dict.fromkeys((place[a], place[b]) for _, a, b in wanted))
-    results = compare_all(list(board.credits.values()), distinct, board.cluster_P, n_bootstrap, seed)
-    result_of = dict(zip(distinct, results, strict=True))
-    names = judge_names(board.keys)
-    for kind, a, b in wanted:
-        yield Compared(board.dataset, kind, a, b, names[a], names[b], result_of[place[a], place[b]])
+def _wanted(
+    keys: Sequence[JudgeKey], baseline: str | None, best: JudgeKey | None
+) -> list[tuple[Kind, JudgeKey, JudgeKey]]:
+    return [*_against_baseline(keys, baseline), *_against_previous(keys), *_best(keys, best)]
 
 
 def _against_baseline(keys: Sequence[JudgeKey], wanted: str | None) -> Iterator[tuple[Kind, JudgeKey, JudgeKey]]:

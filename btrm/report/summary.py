@@ -13,7 +13,7 @@ from btrm.metrics.judged import read_cells
 from btrm.records import read_jsonl
 from btrm.report.boards import Board, board_rows, read_boards
 from btrm.report.columns import as_records, check_columns, sort_records
-from btrm.report.comparisons import Compared, compare_boards
+from btrm.report.comparisons import Compared, Told, compare_boards
 from btrm.report.curve import draw_curve
 from btrm.report.html import write_report
 from btrm.report.report_input import ReportInput, WorstPair
@@ -83,20 +83,17 @@ def summarize(config: SummarizeConfig, run: StageRun) -> Summary:
     pairs = run.input(config.pairs) if config.pairs is not None else None
     boards = read_boards(evals, read_cells(run.input(config.judgements), pairs))
     selected = next((choose_judge(board) for board in boards if board.dataset == selected_on), None)
-    comparisons = compare_boards(boards, config.baseline, selected, config.n_bootstrap, config.seed)
-    rows = [
-        replace(row, selected=mark(row, selected, selected_on))
-        for row in _rows(boards, comparisons, config.n_bootstrap, config.seed)
-    ]
-    return Summary(evals, rows, comparisons, best(rows, comparisons, selected_on) if selected_on else None)
+    told = compare_boards(boards, config.baseline, selected, config.n_bootstrap, config.seed)
+    rows = [replace(row, selected=mark(row, selected, selected_on)) for row in _rows(boards, told)]
+    return Summary(evals, rows, told.comparisons, best(rows, told.comparisons, selected_on) if selected_on else None)
 
 
-def _rows(boards: Sequence[Board], comparisons: Sequence[Compared], n_bootstrap: int, seed: int) -> list[SummaryRow]:
+def _rows(boards: Sequence[Board], told: Told) -> list[SummaryRow]:
     """Return the rows of all boards, compared, with the data sets that a judge lacks named."""
-    to_baseline = {(c.dataset, c.a): c for c in comparisons if c.kind == "baseline"}
+    to_baseline = {(c.dataset, c.a): c for c in told.comparisons if c.kind == "baseline"}
     found: list[SummaryRow] = []
     for board in boards:
-        for row in board_rows(board, n_bootstrap, seed):
+        for row in board_rows(board, told.accuracies[board.dataset]):
             lacking = tuple(f"data set {other.dataset}" for other in boards if row.key not in other.evals)
             row = replace(row, missing=(*row.missing, *lacking))
             if (compared := to_baseline.get((board.dataset, row.key))) is not None:
