@@ -52,8 +52,8 @@ class Tally:
     _pair: array[int] = field(default_factory=lambda: array("q"))
     _context: array[int] = field(default_factory=lambda: array("q"))
     _said: array[int] = field(default_factory=lambda: array("b"))
-    _characters: array[int] = field(default_factory=lambda: array("L"))
-    _tokens: array[int] = field(default_factory=lambda: array("L"))
+    _characters: array[int] = field(default_factory=lambda: array("I"))
+    _tokens: array[int] = field(default_factory=lambda: array("I"))
     _waiting: list[str] = field(default_factory=list[str])
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
@@ -112,7 +112,7 @@ class Tally:
     def facts(self) -> dict[str, Any]:
         """Return all counts as plain values, for --json."""
         self._flush()
-        length_P3 = np.array(self._characters, dtype=np.int64).reshape(-1, 3)
+        length_P3 = np.array(self._characters, dtype=np.uint32).reshape(-1, 3)
         return {
             "labelled_pairs": len(self._said),
             "labels": {name: self.labels[name] for name in ("first", "second", "tie")},
@@ -128,7 +128,7 @@ class Tally:
     def _token_facts(self) -> dict[str, Any] | None:
         if self.count_tokens is None:
             return None
-        token_P3 = np.array(self._tokens, dtype=np.int64).reshape(-1, 3)
+        token_P3 = np.array(self._tokens, dtype=np.uint32).reshape(-1, 3)
         whole_P2 = token_P3[:, :1] + token_P3[:, 1:]
         found = {
             "context": summary(token_P3[:, 0]),
@@ -140,9 +140,8 @@ class Tally:
     def _duplicates(self) -> dict[str, int]:
         """Return how many pairs and contexts there are, and what is said of them more than once."""
         pairs, of_P, labels_P = np.unique(np.array(self._pair), return_inverse=True, return_counts=True)
-        said_P = np.array(self._said, dtype=np.int64)
         seen = np.zeros((len(pairs), 3), dtype=bool)
-        seen[of_P, said_P] = True
+        seen[of_P, np.array(self._said)] = True
         first_of_pair = np.unique(of_P, return_index=True)[1]
         per_context = np.unique(np.array(self._context)[first_of_pair], return_counts=True)[1]
         return {
@@ -155,7 +154,7 @@ class Tally:
         }
 
 
-def summary(length_N: NDArray[np.int64]) -> dict[str, float] | None:
+def summary(length_N: NDArray[np.uint32]) -> dict[str, float] | None:
     """Return least, mean, quantiles and greatest of some lengths; None without any."""
     if not length_N.size:
         return None
@@ -163,12 +162,12 @@ def summary(length_N: NDArray[np.int64]) -> dict[str, float] | None:
     return {"min": int(length_N.min()), "mean": round(float(length_N.mean()), 1), **found, "max": int(length_N.max())}
 
 
-def longer_wins(length_P3: NDArray[np.int64], decided_P: NDArray[np.bool_]) -> dict[str, Any]:
+def longer_wins(length_P3: NDArray[np.uint32], decided_P: NDArray[np.bool_]) -> dict[str, Any]:
     """Return how often the preferred response is the longer one in characters, equal ones half.
 
     The 95 % interval is Wilson's (1927); labels of one pair count one by one.
     """
-    good_P, bad_P = length_P3[decided_P, 1], length_P3[decided_P, 2]
+    good_P, bad_P = (length_P3[decided_P, column].astype(np.int64) for column in (1, 2))
     n = len(good_P)
     if not n:
         return {"share": None, "low": None, "high": None, "n": 0}
