@@ -10,6 +10,7 @@ from btrm.metrics.pairwise import Floats
 from btrm.metrics.responses import Groups, read_groups
 
 STYLES = 3
+RM_BENCH_PROMPTS = 1327
 DIFFICULTIES = ("easy", "normal", "hard")
 RM_BENCH_DOMAINS = ("chat", "math", "code", "safety")
 RMB_PARTS = ("helpfulness best-of-N", "helpfulness pairwise", "harmlessness best-of-N", "harmlessness pairwise")
@@ -34,9 +35,8 @@ def rm_bench_scores(cell: JudgedCell) -> list[OfficialScore]:
     groups = read_groups(cell)
     right_G3 = difficulties_G3(groups)
     domains = {domain: groups.of_kind(domain) for domain in RM_BENCH_DOMAINS}
-    overall = with_mean(
-        "RM-Bench", {domain: mean_of(right_G3.mean(1), of_G) for domain, of_G in domains.items()}, groups.cluster_G
-    )
+    by_domain = {domain: mean_of(right_G3.mean(1), of_G) for domain, of_G in domains.items()}
+    overall = with_mean("RM-Bench", by_domain, groups.cluster_G, RM_BENCH_PROMPTS)
     levels = [
         (f"RM-Bench {name}", mean_of_parts([(1.0, mean_of(right_G3[:, i], of_G)) for of_G in domains.values()]))
         for i, name in enumerate(DIFFICULTIES)

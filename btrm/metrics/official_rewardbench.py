@@ -30,6 +30,8 @@ REWARDBENCH: dict[str, dict[str, int]] = {
         "hep-rust": 164,
     },
 }  # fmt: skip
+REWARDBENCH_PROMPTS = 2985
+REWARDBENCH2_PROMPTS = 1865
 BEST_OF_4 = ("Factuality", "Precise IF", "Math", "Safety", "Focus")
 TIES = "Ties"
 UNREAD = -1.0  # the rating that RewardBench 2's tool gives an answer that it cannot read; below any scale of ours
@@ -51,7 +53,7 @@ def rewardbench_scores(cell: JudgedCell) -> list[OfficialScore]:
         )
         for section, subsets in REWARDBENCH.items()
     }
-    return with_mean("RewardBench", sections, groups.cluster_G)
+    return with_mean("RewardBench", sections, groups.cluster_G, REWARDBENCH_PROMPTS)
 
 
 def rewardbench2_scores(cell: JudgedCell) -> list[OfficialScore]:
@@ -67,7 +69,7 @@ def rewardbench2_scores(cell: JudgedCell) -> list[OfficialScore]:
     twos = ties_of(groups)
     cluster_G = groups.cluster_G.copy()
     cluster_G[twos.ref_T] = cluster_G[twos.tied_T]
-    return with_mean("RewardBench 2", {**subsets, TIES: ties_score(groups, twos)}, cluster_G)
+    return with_mean("RewardBench 2", {**subsets, TIES: ties_score(groups, twos)}, cluster_G, REWARDBENCH2_PROMPTS)
 
 
 def best_of_n_credit_G(groups: Groups) -> Floats:

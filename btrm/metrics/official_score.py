@@ -81,12 +81,20 @@ def named(name: str, estimate: Estimate | None, cluster_G: Ints) -> list[Officia
     return [OfficialScore(name, estimate.value, estimate.n, found.low, found.high)]
 
 
-def with_mean(name: str, parts: Mapping[str, Estimate | None], cluster_G: Ints) -> list[OfficialScore]:
-    """Return the plain mean of all parts, whose name says which of them are missing, and the parts."""
+def with_mean(
+    name: str, parts: Mapping[str, Estimate | None], cluster_G: Ints, published: int | None = None
+) -> list[OfficialScore]:
+    """Return the plain mean of all parts, and the parts.
+
+    The mean's name says which parts are missing, and where there are fewer prompts than the benchmark has `published`.
+    """
     absent = [part for part, found in parts.items() if found is None]
     title = f"{name} without {', '.join(absent)}" if absent else name
-    mean = named(title, mean_of_parts([(1.0, found) for found in parts.values()]), cluster_G)
-    return mean + [score for part, found in parts.items() for score in named(f"{name} {part}", found, cluster_G)]
+    mean = mean_of_parts([(1.0, found) for found in parts.values()])
+    if mean is not None and published is not None and mean.n < published:
+        title += f" ({mean.n} of {published} prompts)"
+    of_parts = [score for part, found in parts.items() for score in named(f"{name} {part}", found, cluster_G)]
+    return named(title, mean, cluster_G) + of_parts
 
 
 def interval(estimate: Estimate, cluster_G: Ints) -> Interval:

@@ -16,6 +16,8 @@ from btrm.data.groups import crossed, matched
 from btrm.data.items import Dropped, Query
 from btrm.data.reading import SourceRow
 from btrm.data.sources import SOURCES, Sift, check_query
+from btrm.metrics.official_groups import RM_BENCH_PROMPTS
+from btrm.metrics.official_rewardbench import REWARDBENCH2_PROMPTS, REWARDBENCH_PROMPTS
 from btrm.records import PreferencePair
 
 RB = {
@@ -227,10 +229,15 @@ def test_what_is_missing_of_a_benchmark_is_said(tmp_path: Path, caplog: pytest.L
 
 
 @pytest.mark.parametrize(
-    ("sizes", "total"), [(rewardbench.SIZES, 2985), (rewardbench2.SIZES, 1865), (rm_bench.SIZES, 1327)]
+    ("sizes", "total", "prompts"),
+    [
+        (rewardbench.SIZES, 2985, REWARDBENCH_PROMPTS),
+        (rewardbench2.SIZES, 1865, REWARDBENCH2_PROMPTS),
+        (rm_bench.SIZES, 1327, RM_BENCH_PROMPTS),
+    ],
 )
-def test_published_sizes(sizes: dict[str, int], total: int) -> None:
-    assert sum(sizes.values()) == total
+def test_published_sizes(sizes: dict[str, int], total: int, prompts: int) -> None:
+    assert sum(sizes.values()) == prompts == total
 
 
 def test_a_whole_benchmark_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

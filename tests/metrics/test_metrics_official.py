@@ -19,7 +19,7 @@ from btrm.records import PreferencePair
 
 def _values(folder: Path, dataset: str, rows: list[Any], scores: Scores, **options: str) -> dict[str, float]:
     cell = judged_cell(folder, benchmark_pairs(folder, dataset, rows, **options), scores)
-    return {score.name: score.value for score in official_scores(cell)}
+    return {score.name.partition(" (")[0]: score.value for score in official_scores(cell)}
 
 
 def _rewardbench(number: int, subset: str) -> dict[str, Any]:
@@ -296,6 +296,20 @@ def test_order_sides_and_repeated_samples_change_nothing(tmp_path: Path, dataset
     first = official_scores(judged_cell(tmp_path, pairs, scores))
     again = official_scores(judged_cell(tmp_path, *CHANGES[change](pairs, scores)))
     assert [astuple(s) for s in again] == [pytest.approx(astuple(s), nan_ok=True) for s in first]
+
+
+def test_a_part_of_a_benchmark_is_called_that(tmp_path: Path) -> None:
+    pairs = benchmark_pairs(tmp_path, "rewardbench2", [_best_of_4("0"), _best_of_4("1", "Focus")])
+    cell = judged_cell(tmp_path, pairs, _four("0", 9, 1, 1, 1) | _four("1", 1, 9, 9, 9))
+    assert official_scores(cell)[0].name == (
+        "RewardBench 2 without Factuality, Precise IF, Safety, Ties (2 of 1865 prompts)"
+    )
+
+
+@pytest.mark.parametrize("dataset", ["rewardbench2", "rm_bench"])
+def test_without_one_whole_prompt_there_is_no_score(tmp_path: Path, dataset: str) -> None:
+    pairs = benchmark_pairs(tmp_path, dataset, [_best_of_4("0") if dataset == "rewardbench2" else _styles(0, "chat")])
+    assert official_scores(written_cell(tmp_path, pairs[:2], lambda *_: [1.0])) == []
 
 
 def test_other_data_has_no_official_score(tmp_path: Path) -> None:

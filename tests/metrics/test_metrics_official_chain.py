@@ -62,7 +62,7 @@ def test_an_official_score_arrives_in_the_files(tmp_path: Path) -> None:
     ((_, row),) = read_jsonl(tmp_path / "evaluate" / "eval.jsonl")
     ((_, detail),) = read_jsonl(tmp_path / "evaluate" / "details.jsonl")
     ties = 1 + 0.01 * 0.46211715726000975  # tanh(15 / 10 - 1)
-    name = "RewardBench 2 without Factuality, Precise IF, Safety"
+    name = "RewardBench 2 without Factuality, Precise IF, Safety (5 of 1865 prompts)"
     assert (row["official_name"], row["official_score"]) == (name, pytest.approx((0.75 + 0 + ties) / 3))
     scores = {score["name"]: (score["value"], score["n"]) for score in detail["official"]}
     assert scores["RewardBench 2 Math"] == (0.75, 2) and scores["RewardBench 2 Ties"] == (pytest.approx(ties), 2)
