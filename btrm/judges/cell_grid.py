@@ -18,11 +18,13 @@ from btrm.judges.checkpoints import Checkpoint
 from btrm.judges.engine import BATCH_SIZES, Engine, EngineSpec, OpenEngine
 from btrm.judges.expected import expected_judge
 from btrm.judges.grid_config import GridConfig
+from btrm.judges.guided import guided_judge
 from btrm.judges.made_with import note, read_notes
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.outcomes import TOO_LONG, count_outcomes
 from btrm.judges.pair_sets import PairSets
 from btrm.judges.rebuild import rebuild
+from btrm.judges.trials import read_trials, try_first
 from btrm.progress import progress
 from btrm.prompts import PromptSpec
 from btrm.records import PreferencePair, read_pairs, write_pairs
@@ -82,7 +84,11 @@ class CellGrid:
                     _LOG.info("judging: %s with %s", label, prompt.name)
                     note(self.run, engine, self.config.engine, self.checkpoints[label].model_hash, prompt)
                     engine.select(self.checkpoints[label].adapter)
-                    yield from asking.ask(make_judge(self.config, engine, prompt), of_subject)
+                    judge = make_judge(self.config, engine, prompt)
+                    of_cells = list(of_subject)
+                    first = of_cells[0][0]
+                    try_first(self.run, self.config, engine, judge, first, asking.records[first.dataset])
+                    yield from asking.ask(judge, of_cells)
 
     def finish(self, asked_as: str) -> tuple[int, int]:
         """Judge all that is missing, then rebuild judgements.parquet; return (pairs asked now, rows in the file)."""
@@ -101,6 +107,7 @@ class CellGrid:
             "datasets": {str(name): pairs.wanted for name, pairs in self.sets.by_name.items()},
             "seeds": list(self.config.seeds),
             "outcomes": counts,
+            "trials": read_trials(self.run.dir),
             "made_with": read_notes(self.run.dir, hashes),
         }
 
@@ -144,8 +151,10 @@ def make_grid(config: GridConfig, run: StageRun, subjects: Sequence[Subject]) ->
 def make_judge(config: GridConfig, engine: Engine, prompt: PromptSpec) -> Judge:
     """Return what answers in the way that the config asks for, by what the engine has selected."""
     if config.method == "expected":
-        return expected_judge(engine, prompt, config.max_new_tokens, config.min_mass)
-    return engine
+        judge: Judge = expected_judge(engine, prompt, config.max_new_tokens, config.min_mass)
+    else:
+        judge = engine
+    return judge if config.guided == "off" else guided_judge(engine, judge, prompt)
 
 
 def _cell(config: GridConfig, subject: Subject, dataset: str, seed: int) -> Cell:
@@ -187,6 +196,7 @@ def _spec(config: GridConfig, model: str, group: Sequence[Checkpoint]) -> Engine
         kv_cache_mb=config.kv_cache_mb,
         gpu_memory_utilization=config.gpu_memory_utilization,
         tensor_parallel=config.tensor_parallel,
+        batch_invariant=config.batch_invariant,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from btrm.judges.base import Judge, JudgeAnswer, JudgeRequest, Sampling, too_long
 from btrm.judges.chat import Chat
+from btrm.judges.reproduce import BatchInvariant, Invariance
 from btrm.judges.score_tree import Logprobs, Query
 
 # A step of a small engine costs much the same for 64 sequences as for 256; padded batches cost by their widest row.
@@ -32,6 +33,7 @@ class EngineSpec:
     kv_cache_mb: int
     gpu_memory_utilization: float
     tensor_parallel: int
+    batch_invariant: BatchInvariant = "off"
 
 
 class Engine(Judge, Protocol):
@@ -48,6 +50,11 @@ class TokenEngine(Engine, Protocol):
     @property
     def chat(self) -> Chat:
         """The model's tokenizer, template and longest sequence."""
+        ...
+
+    @property
+    def batches(self) -> Invariance:
+        """Whether answers depend on what is asked beside them."""
         ...
 
     @property

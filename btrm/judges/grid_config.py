@@ -41,6 +41,12 @@ class GridConfig(StageConfig):
     system: str | None = setting(
         None, "system prompt (none: the prompt's own; empty: an empty one, where a template would add one)", later=True
     )
+    guided: Literal["off", "score"] = setting(
+        "off", "score: vllm may only write answers that hold a score of the scale", later=True
+    )
+    batch_invariant: Literal["auto", "off"] = setting(
+        "auto", "vllm on GPU: answers that do not depend on the batch, where release and GPU can", later=True
+    )
     n_samples: int = setting(2, "answers a side", ge=1, le=MAX_SAMPLES)
     temperature: float = setting(0.7, "0 is greedy", ge=0)
     top_p: float = setting(0.9, "nucleus: the smallest set of tokens with this mass", gt=0, le=1)
@@ -49,6 +55,10 @@ class GridConfig(StageConfig):
     max_length: int = setting(4096, "longest prompt and answer together, in tokens", ge=2)
     part_pairs: int | None = runtime(
         None, "pairs a part, of all seeds at once; parts survive a kill (none: as many as make 2,000 answers)", ge=1
+    )
+    guided_check: int = runtime(32, "guided: pairs asked about without it too, for the unparsed rate of both", ge=0)
+    flip_check: int | None = runtime(
+        None, "pairs asked about twice, to count answers that change (none: 32 on a GPU that may, else 0)", ge=0
     )
     batch_size: int | None = runtime(
         None, "sequences at a time (none: 64 with transformers, 256 with vllm on CPU; vllm on GPU decides itself)", ge=1
@@ -90,6 +100,8 @@ class GridConfig(StageConfig):
     def _consistent(self) -> Self:
         if self.sampling.temperature == 0:
             self._ask_once("greedy" if self.method == "greedy" else "temperature 0")
+        if self.guided == "score" and self.engine != "vllm":
+            raise ValueError(f"guided score: {self.engine} decodes freely only; take engine vllm")
         if self.max_new_tokens >= self.max_length:
             raise ValueError(f"max_new_tokens {self.max_new_tokens} leaves no room in max_length {self.max_length}")
         return self
@@ -120,6 +132,8 @@ class GridConfig(StageConfig):
         """Refuse what the method makes pointless with a prompt; ValueError."""
         if self.method == "expected" and prompt.style != "reason_first":
             self._ask_once(f"method expected with {prompt.name} ({prompt.style})")
+            if self.guided == "score":
+                raise ValueError(f"method expected with {prompt.name} ({prompt.style}) generates nothing to be guided")
 
     def _ask_once(self, what: str) -> None:
         if self.n_samples > 1 or len(self.seeds) > 1:

@@ -14,6 +14,7 @@ from btrm.judges.chat import Chat
 from btrm.judges.decode import Family, generate
 from btrm.judges.engine import BATCH_SIZES, EngineSpec, ask_texts
 from btrm.judges.packed import node_logprobs
+from btrm.judges.reproduce import Invariance
 from btrm.judges.score_tree import Logprobs, Query
 
 
@@ -60,6 +61,11 @@ class TransformersEngine:
     def chat(self) -> Chat:
         """The model's tokenizer, template and longest sequence."""
         return self._chat
+
+    @property
+    def batches(self) -> Invariance:
+        """Whether answers depend on what is asked beside them."""
+        return "cpu" if self._model.device.type == "cpu" else "off"
 
     @property
     def dtype(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from btrm.judges.base import JudgeAnswer, JudgeRequest, Sampling
 from btrm.judges.chat import Chat
 from btrm.judges.engine import BATCH_SIZES, EngineSpec, ask_texts
+from btrm.judges.reproduce import VARIABLE, Invariance, vllm_invariance
 from btrm.judges.score_tree import Logprobs, Query
 from btrm.judges.vllm_logprobs import cache_tokens, node_logprobs
 
@@ -29,10 +30,12 @@ _DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR"}
 
 
 @contextmanager
-def vllm_environment() -> Generator[None]:
+def vllm_environment(batches: Invariance = "off") -> Generator[None]:
     """Run vLLM under its settings and leave the caller's environment as it was: LLM() itself edits os.environ."""
     before = dict(os.environ)
     os.environ.update({**{k: v for k, v in _DEFAULTS.items() if k not in before}, **_ENVIRONMENT})
+    if batches == "on":
+        os.environ[VARIABLE] = "1"
     try:
         yield
     finally:
@@ -70,13 +73,15 @@ def vllm_process() -> Generator[None]:
 def open_vllm(spec: EngineSpec) -> Generator[VllmEngine]:
     """Start an engine on a model; shut it down at the end, so that the next one finds the memory free."""
     with open_llm(spec) as (chat, llm):
-        yield VllmEngine(spec, chat, llm)
+        yield VllmEngine(spec, chat, llm, vllm_invariance(spec.batch_invariant))
 
 
 @contextmanager
 def open_llm(spec: EngineSpec) -> Generator[tuple[Chat, Any]]:
     """Start vLLM's own LLM on a model, with the model's chat; `vllm_environment` has to stand while it works."""
     with vllm_process():
+        if vllm_invariance(spec.batch_invariant) == "on":
+            os.environ[VARIABLE] = "1"  # before the import, which reads it
         from vllm import LLM
 
         chat = Chat.open(spec.model, spec.max_length)
@@ -122,11 +127,13 @@ def engine_arguments(spec: EngineSpec, max_length: int) -> dict[str, Any]:
 class VllmEngine:
     """Requests of both sides of a pair go in side by side, so that the shared prefix is in the cache."""
 
-    def __init__(self, spec: EngineSpec, chat: Chat, llm: Any) -> None:
+    def __init__(self, spec: EngineSpec, chat: Chat, llm: Any, batches: Invariance) -> None:
+        self.batches: Invariance = batches
         self._spec = spec
         self._chat = chat
         self._llm = llm
         self._lora: Any = None
+        self._pattern: str | None = None
 
     def select(self, adapter: Path | None) -> None:
         """Answer as this adapter from now on; None is the model itself."""
@@ -134,6 +141,10 @@ class VllmEngine:
 
         number = next(_LORA_IDS)
         self._lora = None if adapter is None else LoRARequest(f"adapter-{number}", number, str(adapter))
+
+    def guide(self, pattern: str | None) -> None:
+        """Generate only what matches from now on; None: anything."""
+        self._pattern = pattern
 
     @property
     def chat(self) -> Chat:
@@ -152,7 +163,8 @@ class VllmEngine:
     def sample(self, requests: Sequence[JudgeRequest], prompts: Sequence[list[int]]) -> list[list[list[int]]]:
         """Return what is generated, by request and sample."""
         end_ids = self._chat.end_ids
-        parameters = [sampling_parameters(self._spec.sampling, request, end_ids) for request in requests]
+        sampling, pattern = self._spec.sampling, self._pattern
+        parameters = [sampling_parameters(sampling, request, end_ids, pattern) for request in requests]
         return [
             [list(sample.token_ids) for sample in sorted(output.outputs, key=lambda sample: sample.index)]
             for output in self._run(prompts, parameters)
@@ -165,7 +177,7 @@ class VllmEngine:
     def _run(self, prompts: Sequence[Sequence[int]], parameters: Sequence[Any]) -> list[Any]:
         if not prompts:
             return []
-        with vllm_environment():
+        with vllm_environment(self.batches):
             return self._llm.generate(
                 [{"prompt_token_ids": list(prompt)} for prompt in prompts],
                 list(parameters),
@@ -174,9 +186,12 @@ class VllmEngine:
             )
 
 
-def sampling_parameters(sampling: Sampling, request: JudgeRequest, end_ids: frozenset[int]) -> Any:
-    """Return vLLM's parameters for one request: sample j of n is drawn with seed + j."""
+def sampling_parameters(
+    sampling: Sampling, request: JudgeRequest, end_ids: frozenset[int], pattern: str | None = None
+) -> Any:
+    """Return vLLM's parameters for one request: sample j of n is drawn with seed + j, and all match the pattern."""
     from vllm import SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
 
     return SamplingParams(
         n=request.n_samples,
@@ -186,5 +201,6 @@ def sampling_parameters(sampling: Sampling, request: JudgeRequest, end_ids: froz
         max_tokens=sampling.max_new_tokens,
         seed=request.seed,
         stop_token_ids=sorted(end_ids),
+        structured_outputs=None if pattern is None else StructuredOutputsParams(regex=pattern),
         detokenize=False,  # the text is made by Chat, which keeps score tags
     )
