@@ -34,7 +34,11 @@ class PairsConfig(StageConfig):
     n_pairs: dict[str, int] = extent({}, "most pairs of each split, as split=N; all by default (toy needs them)")
     data_files: dict[str, str] = source({}, "original files, as split=FILE or split=FOLDER, instead of the hub")
     columns: dict[str, str] = setting({}, "mapped: which column is what, as role=column")
-    options: dict[str, str] = setting({}, "the data set's own options (summarize_from_feedback: domain=tldr|cnndm|all)")
+    options: dict[str, str] = setting(
+        {},
+        "the data set's own options (summarize_from_feedback: domain=tldr|cnndm|all; rm_bench, rewardbench2: "
+        "pairs=all|matched; rmb: set=all|pairwise|bon; judgebench: responses=gpt|claude|all)",
+    )
     seed: int = setting(0, "toy: seed of the generator", ge=0)
     label_noise: float = setting(0.0, "toy: share of training labels that are flipped", ge=0, le=1)
     # Not a setting: a run that is complete under `raise` met no malformed row, so `skip` would have made the same.

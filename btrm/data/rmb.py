@@ -5,7 +5,7 @@ the hub: files are those of the repository's folder `RMB_dataset`, one JSON arra
 Pairs: pair_uid, conversation_input (messages), chosen and reject (each with llm_name and answer), category_path.
 Best of N: bon_uid, conversation_input, bon_best, loser_list (a list of such), category_path.
 
-Option `set`: `all` (default), `pairwise` (about 14,800 pairs) or `bon` (3,786 prompts).
+Option `set`: `all` (default), `pairwise` (17,131 pairs) or `bon` (3,786 prompts).
 """
 
 from __future__ import annotations
