@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from btrm.config import ConfigError, nearest
+from btrm.report.aligned import aligned
 from btrm.report.rows import SummaryRow, seeds_interval
 
 Record = Mapping[str, Any]
@@ -150,16 +151,7 @@ def format_table(records: Sequence[Record], columns: Sequence[str] = ()) -> str:
     """Return rows of the summary (records, or summary.csv as read) as aligned Markdown."""
     shown = chosen_columns(records, columns)
     body = [[_cell(record, column) for column in shown] for record in records]
-    widths = [max(len(column.name), *(len(line[i]) for line in body)) for i, column in enumerate(shown)]
-    left = [column.decimals is None for column in shown]
-    rule = ["-" * (width + 1) + ("-" if to_left else ":") for width, to_left in zip(widths, left, strict=True)]
-    lines = [_line([column.name for column in shown], widths, left), f"|{'|'.join(rule)}|"]
-    return "\n".join(lines + [_line(cells, widths, left) for cells in body])
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
-    padded = [c.ljust(w) if to_left else c.rjust(w) for c, w, to_left in zip(cells, widths, left, strict=True)]
-    return f"| {' | '.join(padded)} |"
+    return aligned([column.name for column in shown], body, [column.decimals is None for column in shown])
 
 
 def _cell(record: Record, column: Column) -> str:

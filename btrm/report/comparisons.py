@@ -10,6 +10,7 @@ from typing import Any, Literal
 from btrm.metrics.bootstrap import Interval
 from btrm.metrics.decisions import Comparison, adjusted, comparison
 from btrm.metrics.panel import Panel
+from btrm.report.aligned import aligned
 from btrm.report.boards import Board
 from btrm.report.rows import JudgeKey, choose_baseline, judge_names
 
@@ -104,3 +105,29 @@ def _families(keys: Sequence[JudgeKey]) -> list[list[JudgeKey]]:
     for key in keys:
         families.setdefault((key.prompt, key.method), []).append(key)
     return list(families.values())
+
+
+_HEADER = ("dataset", "a", "b", "a - b", "95 % interval", "p (Holm)", "detectable", "pairs needed", "seeds needed")
+
+
+def comparisons_text(found: Sequence[Compared]) -> str:
+    """Return the comparisons with baselines and with the best as text for people; empty where there are none."""
+    told = {(c.dataset, c.a, c.b): c for c in reversed(found) if c.kind != "previous"}  # once where it is both kinds
+    body = [_cells(compared) for compared in reversed(told.values())]
+    if not body:
+        return ""
+    table = aligned(_HEADER, body, [True] * 3 + [False] * 6)
+    return (
+        "## Comparisons\n\nAccuracy of a less that of b on the same pairs. Detectable: the least difference that is "
+        "found with 80 % power; needed: how many more would find a difference like this one (inf: no number of them).\n\n"
+        f"{table}\n"
+    )
+
+
+def _cells(compared: Compared) -> list[str]:
+    result = compared.result
+    interval = f"[{result.low:+.3f}, {result.high:+.3f}]"
+    p_holm = "<0.0001" if result.p_holm < 1e-4 else f"{result.p_holm:.4f}"
+    needed = [f"{n:,.0f}" for n in (result.pairs_needed, result.seeds_needed)]
+    numbers = [f"{result.difference:+.3f}", interval, p_holm, f"{result.mde:.3f}", *needed]
+    return [compared.dataset, compared.name_a, compared.name_b, *("" if "nan" in cell else cell for cell in numbers)]

@@ -13,7 +13,7 @@ from btrm.metrics.judged import read_cells
 from btrm.records import read_jsonl
 from btrm.report.boards import Board, board_rows, read_boards
 from btrm.report.columns import as_records, check_columns, sort_records
-from btrm.report.comparisons import Compared, Told, compare_boards
+from btrm.report.comparisons import Compared, Told, compare_boards, comparisons_text
 from btrm.report.curve import draw_curve
 from btrm.report.html import write_report
 from btrm.report.report_input import ReportInput, WorstPair
@@ -108,6 +108,7 @@ def _publish(
     title, said = run.paths.root.name, [sentence(summary.best) if summary.best else _NO_CHOICE]
     compared = [comparison.record() for comparison in summary.comparisons]
     text = summary_text(title, records, config.columns, said if len(records) > 1 else [])
+    text += f"\n{comparisons_text(summary.comparisons)}"
     tables = _report_input(config, run, summary, records, compared)
     counts: dict[str, int | None] = {"summary.csv": len(records), "comparisons.csv": len(compared)}
     _write(run, "summary.csv", lambda path: write_records(path, records))

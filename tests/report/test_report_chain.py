@@ -134,6 +134,7 @@ def test_comparisons_hold_every_pair_and_their_adjustment(run: Path) -> None:
             float(row["p_bootstrap"]) <= float(row["p_holm"]) <= min(1, len(family) * float(row["p_bootstrap"])) + 1e-9
         )
     summary = {(row["checkpoint"], row["dataset"]): row for row in read_summary(run / "summary.csv")}
+    assert "| test       | checkpoint-100 | sft " in (run / "summary.md").read_text()
     mine = next(r for r in found if (r["dataset"], r["kind"], r["a"]) == ("test", "baseline", "checkpoint-50"))
     assert summary["checkpoint-50", "test"]["p_holm"] == mine["p_holm"]
 
