@@ -13,32 +13,31 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.environment import load_environment
-from btrm.launch.flags import Parser, add_config_flags, assignments, normalise
+from btrm.launch.arguments import make_parser, usage
+from btrm.launch.asked_steps import PIPELINE, asked_steps
+from btrm.launch.evaluation import EVAL
+from btrm.launch.flags import normalise
 from btrm.launch.local import run_plan, start_background
 from btrm.launch.plan import (
     DEFAULT_EXPERIMENT,
     Experiment,
     Step,
     get_experiment,
-    published_names,
-    read_preset,
 )
 from btrm.launch.secrecy import refuse_keys
 from btrm.launch.site import Site, apply_umask, check_resources, default_site, load_site
 from btrm.launch.submission import Plan, PlannedStep, new_submission
 from btrm.report.closing import closing
-from btrm.runs import REQUEST, Resources, RunPaths, StageError, StageRun, read_manifest, write_json
-from btrm.stages import STAGES, get_stage, prepare, settings_problems
+from btrm.runs import REQUEST, RunPaths, StageError, StageRun, read_manifest, write_json
+from btrm.stages import get_stage, prepare, settings_problems
 from btrm.stopping import Stopped, listening
 
 _ORIGIN = "experiment.json"
 _LOG = logging.getLogger(__name__)
-_OF_PROMPT = frozenset({"teacher", "sft_data"})
 _INTERRUPTED = 130  # as a shell says of ^C
 
 
@@ -70,23 +69,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _submit(argv: list[str]) -> int:
     if not argv or argv[0] in {"-h", "--help"}:
-        print(_usage())
+        print(usage())
         return 0 if argv else 2
-    stage = argv[0].replace("-", "_")
-    if stage != "pipeline":
-        get_stage(stage)
-    args = _parser(stage).parse_args(argv[1:])
+    command = argv[0].replace("-", "_")
+    if command not in {PIPELINE, EVAL}:
+        get_stage(command)
+    args = make_parser(command).parse_args(argv[1:])
+    if command == "judge" and args.best:
+        if args.name or args.estimate:
+            raise ConfigError("--best goes with neither --name nor --estimate: it brings evaluate and summarize")
+        command = EVAL
     origin = _origin(args)
     experiment = get_experiment(origin)
     root = Path(args.run or f"runs/{experiment.name}").resolve()
-    steps = experiment.steps if stage == "pipeline" else (_one_step(stage, experiment, args),)
-    chosen = replace(experiment, steps=_with_resources(steps, args))
-    if stage == "pipeline":
-        chosen = chosen.override(_assigned(args))
-    if stage != "pipeline" and args.estimate:
+    chosen = asked_steps(command, experiment, root, args)
+    if getattr(args, "estimate", False):
         print(_estimate(chosen.steps[0], root))
         return 0
-    site = _site(args)
+    return _start(chosen, root, _site(args), args, origin)
+
+
+def _start(chosen: Experiment, root: Path, site: Site, args: argparse.Namespace, origin: str) -> int:
     if site.executor == "slurm":
         return _on_cluster(chosen, root, site, args, origin)
     if args.dry_run:
@@ -206,60 +209,6 @@ def _origin(args: argparse.Namespace) -> str:
     return DEFAULT_EXPERIMENT
 
 
-def _one_step(stage: str, experiment: Experiment, args: argparse.Namespace) -> Step:
-    """Return one stage's step: the experiment's own where it has one, else the stage's defaults; flags win."""
-    candidates = [step for step in experiment.steps if step.stage == stage]
-    found = next((step for step in candidates if step.key == args.name), next(iter(candidates), None))
-    config = found.config if found else get_stage(stage).config.build({}, stage)
-    mine = set(published_names(type(config)))
-    if stage != "grpo":  # a preset's LEARNING_RATE is the published trainer's, not the warm-up's
-        mine -= set(published_names(get_stage("grpo").config))
-    preset = [item for item in _preset(args) if item.partition("=")[0] in mine or item.startswith(f"{stage}.")]
-    preset = [item.removeprefix(f"{stage}.") for item in preset]
-    given = [*preset, *args.set, *assignments(args)]
-    config = config.override([*_prompt_of_run(stage, experiment, args.run, given), *given], stage)
-    return Step(stage, config, found.resources if found else None, args.name or "")
-
-
-def _prompt_of_run(stage: str, experiment: Experiment, run: str | None, given: Sequence[str]) -> list[str]:
-    """Return the prompt that the run's pairs were made with, where the experiment does not say it.
-
-    A student is warmed up on the prompt that it will be trained on.
-    """
-    pairs = read_manifest(RunPaths(Path(run)).stage("pairs")) if run else None
-    if stage not in _OF_PROMPT or pairs is None or any(item.startswith("prompt=") for item in given):
-        return []
-    prompt = str(pairs.config["prompt"])
-    its_own = {step.stage: step.config.model_dump().get("prompt") for step in experiment.steps}
-    if prompt == its_own.get("pairs") and stage in its_own:
-        return []
-    _LOG.info("prompt %s, as this run's pairs (another: --prompt)", prompt)
-    return [f"prompt={prompt}"]
-
-
-def _preset(args: argparse.Namespace) -> list[str]:
-    return [item for path in args.preset for item in read_preset(Path(path))]
-
-
-def _assigned(args: argparse.Namespace) -> list[str]:
-    return [*_preset(args), *args.set]
-
-
-def _with_resources(steps: Sequence[Step], args: argparse.Namespace) -> tuple[Step, ...]:
-    """Apply the resource flags. In a pipeline, GPUs go to the stages that use them, several nodes to the trainers."""
-    given = {"nodes": args.nodes, "gpus": args.gpus, "cpus": args.cpus, "mem_gb": args.mem_gb, "time_min": args.time}
-    update = {name: value for name, value in given.items() if value is not None}
-    changed: list[Step] = []
-    for step in steps:
-        stage, mine = get_stage(step.stage), dict(update)
-        if len(steps) > 1 and not stage.resources.gpus:
-            mine.pop("gpus", None)
-        if len(steps) > 1 and not stage.frozen_inputs:
-            mine.pop("nodes", None)
-        changed.append(replace(step, resources=Resources.build({**step.needs.model_dump(), **mine})))
-    return tuple(changed)
-
-
 def _refuse_what_cannot_run(experiment: Experiment, root: Path, site: Site) -> None:
     """Raise ConfigError where this machine cannot give what a step still to be run asks for."""
     problems = [f"{step.key}: {problem}" for step in experiment.steps for problem in check_resources(step.needs)]
@@ -297,60 +246,6 @@ def dry_run(experiment: Experiment, root: Path, site: Site) -> str:
     resources = [f"{s.key}: {problem}" for s in experiment.steps for problem in check_resources(s.needs)]
     for title, items in (("could not be checked:", unchecked), ("this machine cannot give:", resources)):
         lines += ["", title, *(f"  {line}" for item in items for line in item.splitlines())] if items else []
-    return "\n".join(lines)
-
-
-def _parser(stage: str) -> Parser:
-    summary = "every step of an experiment" if stage == "pipeline" else get_stage(stage).summary
-    prog = f"python -m btrm.submit {stage}"
-    parser = Parser(prog=prog, usage=f"{prog} [flags]", description=summary, allow_abbrev=False)
-    run = parser.add_argument_group("run")
-    run.add_argument("--run", metavar="DIR", help="the run's directory (default: runs/EXPERIMENT)")
-    run.add_argument("--experiment", metavar="NAME", help=f"where settings come from (default: {DEFAULT_EXPERIMENT})")
-    run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override; published names too")
-    run.add_argument("--preset", metavar="FILE.env", action="append", default=[], help="published names from a file")
-    run.add_argument("--dry-run", action="store_true", help="print the plan and the configs, start nothing")
-    where = parser.add_argument_group("resources")
-    where.add_argument(
-        "--site", metavar="NAME", help="a site profile (default: $BTRM_SITE; slurm where sbatch is on PATH; local)"
-    )
-    where.add_argument("--executor", choices=("inline", "local", "slurm"), help="foreground, background, or a cluster")
-    where.add_argument("--nodes", type=int, metavar="N", help="of each trainer; every other stage runs on one")
-    where.add_argument("--gpus", type=int, metavar="M", help="per node")
-    where.add_argument("--cpus", type=int, metavar="N", help="per node")
-    where.add_argument("--mem-gb", type=int, metavar="N", help="per node, in GB")
-    where.add_argument(
-        "--time", type=int, metavar="MINUTES", help="a job's limit; at the limit it goes on where it was"
-    )
-    slurm = parser.add_argument_group("on Slurm")
-    slurm.add_argument(
-        "--partition", metavar="NAME", help="for every job, instead of the site's; a,b: whichever starts first"
-    )
-    slurm.add_argument("--account", metavar="NAME", help="who is charged (default: the site's, else the cluster's)")
-    slurm.add_argument("--qos", metavar="NAME", help="the quality of service (default: the site's, else the cluster's)")
-    slurm.add_argument("--slurm", metavar="KEY=VALUE", action="append", default=[], help="any other sbatch option")
-    slurm.add_argument(
-        "--shards",
-        metavar="[STEP=]N",
-        action="append",
-        default=[],
-        help="array elements that share a judge's or teacher's work (default: a judge's checkpoints; a teacher: one)",
-    )
-    slurm.add_argument("--array-parallelism", type=int, metavar="N", help="elements of an array that run at a time")
-    slurm.add_argument("--after", metavar="JOBID", help="start after this job has succeeded")
-    slurm.add_argument("--budget", type=float, metavar="GPU_HOURS", help="refuse a plan that asks for more")
-    slurm.add_argument("--wait", action="store_true", help="wait for the end; ^C leaves the jobs running")
-    if stage != "pipeline":
-        run.add_argument("--name", metavar="NAME", help="the step's directory in the run, where a stage runs twice")
-        run.add_argument("--estimate", action="store_true", help="tell calls, tokens, dollars and time, start nothing")
-        add_config_flags(parser, get_stage(stage).config)
-    return parser
-
-
-def _usage() -> str:
-    lines = ["usage: python -m btrm.submit STAGE|pipeline [flags]   (STAGE --help lists its flags)", "", "stages:"]
-    lines += [f"  {name:<11}{stage.summary}" for name, stage in STAGES.items()]
-    lines += [f"  {'pipeline':<11}every step of an experiment (btrm experiments lists them)"]
     return "\n".join(lines)
 
 

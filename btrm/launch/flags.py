@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn, get_args
 
 from pydantic.fields import FieldInfo
@@ -37,10 +37,20 @@ def normalise(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def add_config_flags(parser: argparse.ArgumentParser, config: type[Config]) -> None:
-    """Add a flag for every field, grouped by what a changed value means; nested fields as --reward.name."""
-    groups: dict[str, Any] = {}
+def add_config_flags(
+    parser: argparse.ArgumentParser,
+    config: type[Config],
+    only: Collection[str] | None = None,
+    groups: dict[str, Any] | None = None,
+) -> None:
+    """Add a flag for every field, or for `only` some, by what a changed value means; nested fields as --reward.name.
+
+    `groups`: argument groups by title, where several configs share them.
+    """
+    groups = {} if groups is None else groups
     for path, info in flat_fields(config).items():
+        if only is not None and path not in only:
+            continue
         title = _TITLES[role(info)]
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
