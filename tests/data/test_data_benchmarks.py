@@ -208,8 +208,9 @@ def test_a_choice_that_is_none(tmp_path: Path, dataset: str, option: str, value:
         sifted(tmp_path, dataset, RM, **{option: value})
 
 
-def test_subsets_are_known_in_any_case(tmp_path: Path) -> None:
-    pairs, _ = sifted(tmp_path, "rewardbench2", {**RB2, "subset": "precise if"})
+@pytest.mark.parametrize("name", ["precise if", "Precise IF", "Precise Instruction Following"])
+def test_subsets_are_known_by_their_names(tmp_path: Path, name: str) -> None:
+    pairs, _ = sifted(tmp_path, "rewardbench2", {**RB2, "subset": name})
     assert pairs[0].meta["subset"] == "Precise IF"
 
 
