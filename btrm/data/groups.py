@@ -83,7 +83,7 @@ class Benchmark:
 
     def pairs(self, row: SourceRow, group: Group) -> list[Item]:
         """Return the pairs of one prompt, and a drop for each response without text and each pair of equal ones."""
-        self._found[group.subset] += 1
+        self.count(group.subset)
         if not group.context:
             return [drop(row, "no_prompt", "the prompt is empty")]
         chosen, rejected = _said(group.chosen), _said(group.rejected)
@@ -104,6 +104,10 @@ class Benchmark:
     def _pair(self, context: str, chosen: str, rejected: str, meta: Mapping[str, Any]) -> Item:
         responses, preferred = ordered(chosen, rejected)
         return self.seen.pair(context, responses, preferred, source=self.name, split=self.split, meta=meta)
+
+    def count(self, subset: str) -> None:
+        """Count a prompt of a subset."""
+        self._found[subset] += 1
 
     def check_whole(self) -> None:
         """Warn where subsets have other numbers of prompts than published: an official score is of all of them."""

@@ -13,31 +13,35 @@ from collections.abc import Iterator
 from itertools import chain
 
 from btrm.data.fields import RowError, asked, column, drop, read_each, rows_of, text
-from btrm.data.groups import choice_of, optional
+from btrm.data.groups import Benchmark, choice_of, crossed, optional
 from btrm.data.items import Item, Occurrences, Query
 from btrm.data.reading import SourceRow
 from btrm.hub import HubItem
 
 SOURCE = "judgebench"
 HUB = HubItem("dataset", "ScalerLab/JudgeBench", files=("data/*", "README.md"))
-RESPONSES = ("gpt", "claude")
+SIZES = {"gpt": 350, "claude": 270}
 _LABELS = {"A>B": 0, "B>A": 1}
 
 
 def judgebench(query: Query) -> Iterator[Item]:
     """Yield one pair a row, in the order of the source; the two answers stay on their sides."""
-    wanted = choice_of(query, SOURCE, "responses", "gpt", (*RESPONSES, "all"))
-    splits = RESPONSES if wanted == "all" else (wanted,)
+    wanted = choice_of(query, SOURCE, "responses", "gpt", (*SIZES, "all"))
+    splits = tuple(SIZES) if wanted == "all" else (wanted,)
     rows = rows_of(query, HUB, None, "") if query.data_files else chain(*(rows_of(query, HUB, None, s) for s in splits))
-    seen = Occurrences()
+    benchmark = Benchmark(SOURCE, query.split, crossed, {split: SIZES[split] for split in splits})
 
     def read(row: SourceRow) -> list[Item]:
         model = text(row, "response_model")
-        if not model.startswith(splits):
+        of_split = [split for split in splits if model.startswith(split)]
+        if not of_split:
             return [drop(row, f"responses_{model}", f"the option responses is {wanted}")]
-        return [_pair(row, query.split, seen)]
+        pair = _pair(row, query.split, benchmark.seen)
+        benchmark.count(of_split[0])
+        return [pair]
 
-    return read_each(rows, read)
+    yield from read_each(rows, read)
+    benchmark.check_whole()
 
 
 def _pair(row: SourceRow, split: str, seen: Occurrences) -> Item:

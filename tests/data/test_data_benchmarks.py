@@ -226,7 +226,9 @@ def test_what_is_missing_of_a_benchmark_is_said(tmp_path: Path, caplog: pytest.L
     assert "safety-refuse 1 of 284" in caplog.text
     with caplog.at_level(logging.WARNING):
         sifted(tmp_path, "rewardbench", RB)
+        sifted(tmp_path, "judgebench", JB)
     assert "alpacaeval-easy 1 of 100" in caplog.text and "and 18 more" in caplog.text
+    assert "judgebench: prompts are missing, so official scores are not comparable: gpt 1 of 350" in caplog.text
 
 
 @pytest.mark.parametrize(
