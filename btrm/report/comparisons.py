@@ -119,7 +119,7 @@ def comparisons_text(found: Sequence[Compared]) -> str:
     table = aligned(_HEADER, body, [True] * 3 + [False] * 6)
     return (
         "## Comparisons\n\nAccuracy of a less that of b on the same pairs. Detectable: the least difference that is "
-        "found with 80 % power; needed: how many more would find a difference like this one (inf: no number of them).\n\n"
+        "found with 80 % power; needed: how many more would find a difference like this one (inf: none would).\n\n"
         f"{table}\n"
     )
 
