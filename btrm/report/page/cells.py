@@ -64,7 +64,7 @@ def _numbers(record: Row) -> list[Tile]:
             continue
         ends = interval_text(record.get(f"{column.name}_low"), record.get(f"{column.name}_high"))
         text = number_cell(record[column.name], column.decimals or 0).text
-        found.append(Tile(column.name.replace("_", " "), f"{text} {ends}".strip(), column.meaning))
+        found.append(Tile(column.name.replace("_", " "), f"{text} {ends}".strip(), ""))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Pictures of one line that stand in a table's cell."""
+"""Pictures of one line that stand in a table's cell, beside the numbers that they show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def forest_range(intervals: Sequence[Point], reference: float) -> tuple[float, f
 
 def forest(mean: float, low: float, high: float, bounds: tuple[float, float], reference: float) -> Svg:
     """Draw one row of a forest: a dot, its interval, and the line that it is compared with."""
-    plot = Plot(Frame(bounds, (0, 1), 150, 16, 4, 4, 1, 1), f"{mean:.3f}, interval {low:.3f} to {high:.3f}")
+    plot = Plot(Frame(bounds, (0, 1), 150, 16, 4, 4, 1, 1), "")
     plot.line([(reference, 0), (reference, 1)], "chance")
     plot.line([(low, 0.5), (high, 0.5)], "interval")
     plot.dot(mean, 0.5, "own", 3.2)
@@ -33,8 +33,7 @@ def swatch(order: int) -> Svg:
 
 def shares_bar(shares: Mapping[str, float], longest: float) -> Svg:
     """Draw what went wrong with a checkpoint's answers as one stacked bar; `longest` fills the width."""
-    said = ", ".join(f"{name} {share:.2%}" for name, share in shares.items())
-    plot = Plot(Frame((0, longest), (0, 1), 150, 16, 1, 1, 2, 2), said)
+    plot = Plot(Frame((0, longest), (0, 1), 150, 16, 1, 1, 2, 2), "")
     start = 0.0
     for order, share in enumerate(shares.values()):
         if share > 0:

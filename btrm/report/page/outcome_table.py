@@ -25,8 +25,8 @@ def outcome_table(tables: ReportInput) -> Table | None:
     lines: list[Line] = []
     for record, share in zip(tables.records, shares, strict=True):
         together = sum(share.values())
-        cells = [Cell(f"{value:.2%}", f"{value:.9g}") for value in (*share.values(), together)]
-        bar = Cell("", f"{together:.9g}", shares_bar(share, longest))
+        cells = [Cell(f"{value:.2%}", f"{value:.6g}") for value in (*share.values(), together)]
+        bar = Cell("", f"{together:.6g}", shares_bar(share, longest))
         lines.append(Line([text_cell(record["checkpoint"]), text_cell(record["dataset"]), *cells, bar]))
     return Table("Share of all answers without a score, by what went wrong; means over seeds.", heads, lines)
 

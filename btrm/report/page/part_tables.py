@@ -35,7 +35,7 @@ def _part_cell(part: Part | None, bounds: tuple[float, float] | None) -> Cell:
         return Cell("")
     text = f"{part.value:.3f} {interval_text(part.low, part.high)}".strip()
     picture = forest(part.value, part.low, part.high, bounds, 0.5) if bounds is not None else None
-    return Cell(text, f"{part.value:.9g}", picture)
+    return Cell(text, f"{part.value:.6g}", picture)
 
 
 def part_tables(pooled: Mapping[str, Pooled], about: str = "") -> list[Table]:

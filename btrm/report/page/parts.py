@@ -21,7 +21,7 @@ from btrm.report.page.tables import Table
 from btrm.report.report_input import ReportInput, Row
 from btrm.report.rows import judge_names, key_of
 
-_CELLS = 160  # panels of (checkpoint, data set): more would not open quickly
+_CELLS = 120  # checkpoints on data sets that are shown: 2 to 3 MB of a page that opens at once
 _COLUMNS = 6  # checkpoints beside one another in a table of subsets
 _KINDS = {
     "baseline": "With the baseline",

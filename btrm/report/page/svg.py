@@ -7,10 +7,9 @@ follow the page (dark, light, print), and its text stays text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
 
 from btrm.report.page.values import minus
 
@@ -84,24 +83,23 @@ class Plot:
         x_label: str,
         y_label: str,
         x_ticks: Sequence[float] | None = None,
-        tick: Callable[[float], str] = plain,
     ) -> None:
         """Draw the grid's lines across, ticks and what the axes mean."""
         f = self.frame
         foot = f.height - f.bottom
-        for value in nice_ticks(*f.y):
-            y = f.at(f.x[0], value)[1]
-            self._marks.append(f'<path class="grid" d="M{f.left:g} {y:.1f}H{f.width - f.right:g}"/>')
-            self._text(f.left - 6, y + 4, tick(value), "end")
-        for value in nice_ticks(*f.x) if x_ticks is None else x_ticks:
-            x = f.at(value, f.y[0])[0]
-            self._marks.append(f'<path class="tick" d="M{x:.1f} {foot:g}v4"/>')
-            self._text(x, foot + 16, plain(value), "middle")
-        self._marks.append(f'<path class="axis" d="M{f.left:g} {foot:g}H{f.width - f.right:g}"/>')
-        self._text((f.left + f.width - f.right) / 2, f.height - 6, x_label, "middle", "name")
-        middle = (f.top + foot) / 2
+        across = [(f.at(value, f.y[0])[0], value) for value in (nice_ticks(*f.x) if x_ticks is None else x_ticks)]
+        upward = [(f.at(f.x[0], value)[1], value) for value in nice_ticks(*f.y)]
+        grid = "".join(f"M{f.left:g} {_px(y)}H{f.width - f.right:g}" for y, _ in upward)
+        ticks = "".join(f"M{_px(x)} {foot:g}v4" for x, _ in across)
+        self._marks.append(f'<path class="grid" d="{grid}"/><path class="axis" d="{ticks}M{f.left:g} {foot:g}')
+        self._marks.append(f'H{f.width - f.right:g}"/><g text-anchor="end">')
+        self._marks += [f'<text x="{f.left - 6:g}" y="{_px(y + 4)}">{plain(value)}</text>' for y, value in upward]
+        self._marks.append('</g><g text-anchor="middle">')
+        self._marks += [f'<text x="{_px(x)}" y="{foot + 16:g}">{plain(value)}</text>' for x, value in across]
+        middle, center = (f.top + foot) / 2, (f.left + f.width - f.right) / 2
+        self._marks.append(f'<text class="name" x="{center:g}" y="{f.height - 6:g}">{escape(x_label)}</text>')
         turned = f'transform="translate(10 {middle:g}) rotate(-90)"'
-        self._marks.append(f'<text class="name" text-anchor="middle" {turned}>{escape(y_label)}</text>')
+        self._marks.append(f'<text class="name" {turned}>{escape(y_label)}</text></g>')
 
     def line(self, points: Iterable[Point], look: str) -> None:
         """Draw a polyline; points that are not numbers break it."""
@@ -119,7 +117,7 @@ class Plot:
         """Draw an interval upright, `shift` pixels to the right."""
         if math.isfinite(low) and math.isfinite(high):
             (across, foot), (_, head) = self.frame.at(x, low), self.frame.at(x, high)
-            self._marks.append(f'<path class="whisker {look}" d="M{across + shift:.1f} {foot:.1f}V{head:.1f}"/>')
+            self._marks.append(f'<path class="whisker {look}" d="M{_px(across + shift)} {_px(foot)}V{_px(head)}"/>')
 
     def dot(self, x: float, y: float, look: str, radius: float = 3, tip: str = "") -> None:
         """Draw a point; `tip` is what it says under the pointer."""
@@ -127,19 +125,20 @@ class Plot:
             return
         cx, cy = self.frame.at(x, y)
         title = f"<title>{escape(tip)}</title>" if tip else ""
-        self._marks.append(f'<circle class="dot {look}" cx="{cx:.1f}" cy="{cy:.1f}" r="{radius:g}">{title}</circle>')
+        self._marks.append(
+            f'<circle class="dot {look}" cx="{_px(cx)}" cy="{_px(cy)}" r="{_px(radius)}">{title}</circle>'
+        )
 
     def bars(self, edges: Sequence[float], counts: Sequence[float], look: str) -> None:
-        """Fill a histogram: one closed outline."""
-        if not counts:
+        """Fill a histogram: one closed outline around the bins from the first full one to the last."""
+        full = [place for place, count in enumerate(counts) if count]
+        if not full:
             return
-        self._marks.append(f'<path class="bars {look}" d="{self._outline(edges, counts)}"/>')
-
-    def _outline(self, edges: Sequence[float], counts: Sequence[float]) -> str:
-        points: list[Point] = [(edges[0], 0.0)]
-        for (low, high), count in zip(pairwise(edges), counts, strict=True):
-            points += [(low, count), (high, count)]
-        return self._through([*points, (edges[-1], 0.0)])
+        first, last = full[0], full[-1] + 1
+        start, foot = self.frame.at(edges[first], 0.0)
+        steps = (self.frame.at(edges[place + 1], counts[place]) for place in range(first, last))
+        outline = "".join(f"V{_px(y)}H{_px(x)}" for x, y in steps)
+        self._marks.append(f'<path class="bars {look}" d="M{_px(start)} {_px(foot)}{outline}V{_px(foot)}Z"/>')
 
     def note(self, x: float, y: float, text: str, anchor: str = "start", look: str = "note", shift: float = 0) -> None:
         """Write a label at a point of the data, `shift` pixels lower."""
@@ -154,11 +153,16 @@ class Plot:
         return Svg(f"{head}{''.join(self._marks)}</svg>")
 
     def _through(self, points: Sequence[Point]) -> str:
-        return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in (self.frame.at(*point) for point in points))
+        return "M" + "L".join(f"{_px(x)} {_px(y)}" for x, y in (self.frame.at(*point) for point in points))
 
     def _text(self, x: float, y: float, text: str, anchor: str, look: str = "") -> None:
         kind = f' class="{look}"' if look else ""
-        self._marks.append(f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
+        self._marks.append(f'<text{kind} x="{_px(x)}" y="{_px(y)}" text-anchor="{anchor}">{escape(text)}</text>')
+
+
+def _px(value: float) -> str:
+    """Write a pixel, to a tenth of it."""
+    return f"{value:.1f}".removesuffix(".0")
 
 
 def _unbroken(points: Iterable[Point]) -> list[list[Point]]:

@@ -60,13 +60,13 @@ def number_cell(value: Any, decimals: int = 3, sign: str = "") -> Cell:
         return Cell("")
     if math.isinf(amount):
         return Cell("∞", "Infinity")
-    return Cell(minus(f"{amount:{sign},.{decimals}f}"), f"{amount:.9g}")
+    return Cell(minus(f"{amount:{sign},.{decimals}f}"), f"{amount:.7g}")
 
 
 def p_cell(value: Any) -> Cell:
     """Return a p-value, never as nothing."""
     p = number(value)
-    return number_cell(p) if math.isnan(p) or p >= 0.001 else Cell("<0.001", f"{p:.9g}")
+    return number_cell(p) if math.isnan(p) or p >= 0.001 else Cell("<0.001", f"{p:.4g}")
 
 
 def interval_text(low: Any, high: Any, sign: str = "") -> str:
