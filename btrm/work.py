@@ -8,9 +8,11 @@ elements fits: a rerun with another array size cuts what is then missing anew.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +22,8 @@ from btrm.runs import replace
 
 Range = tuple[int, int]  # [first, last + 1) of the rows that are missing
 Ranges = tuple[Range, ...]
+_LONG = 200  # rows a share from which on seeds are cut together
+_SEED = re.compile(r"_seed-?\d+(?=@|\Z)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +63,30 @@ def overlap(one: Ranges, other: Ranges) -> Ranges:
 
 
 def share(units: Sequence[Unit], element: int, elements: int) -> list[Unit]:
-    """Return element `element` of `elements`' share: rows [e * R / E, (e + 1) * R / E) of all R missing ones."""
+    """Return element `element` of `elements`' share: rows [e * R / E, (e + 1) * R / E) of all R missing ones.
+
+    Where shares are long, the seeds of a cell that lack the same rows are cut together: one element asks about a pair
+    under all of them, reads the prompt once, and its share is longer or shorter by less than a row a seed.
+    """
     sizes = [unit.rows for unit in units]
     total = sum(sizes)
     first, last = element * total // elements, (element + 1) * total // elements
     mine: list[Unit] = []
     before = 0
-    for unit, size in zip(units, sizes, strict=True):
-        if before >= last:
-            break
-        if max(before, first) < min(before + size, last):
-            mine.append(Unit(unit.name, tuple(_cut(unit.missing, first - before, last - before))))
-        before += size
+    for bundle in _bundles(units) if total >= _LONG * elements else [[unit] for unit in units]:
+        rows, width = bundle[0].rows, len(bundle)
+        begin, end = (-(-min(max(cut - before, 0), rows * width) // width) for cut in (first, last))
+        if begin < end:
+            missing = tuple(_cut(bundle[0].missing, begin, end))
+            mine += [Unit(unit.name, missing) for unit in bundle]
+        before += rows * width
     return mine
+
+
+def _bundles(units: Sequence[Unit]) -> Iterator[list[Unit]]:
+    """Yield neighbours that are called alike but for the seed and lack the same rows."""
+    for _, alike in groupby(units, key=lambda unit: (_SEED.sub("", unit.name), unit.missing)):
+        yield list(alike)
 
 
 def _cut(missing: Sequence[Range], first: int, last: int) -> Iterator[Range]:
