@@ -21,6 +21,7 @@ from btrm.judges.cells import Cell
 from btrm.judges.chat import Chat
 from btrm.judges.expected import expected_judge
 from btrm.judges.grid import JudgeConfig
+from btrm.judges.guided import guided_judge, measure_guiding
 from btrm.judges.opening import find_opening
 from btrm.judges.packed import pack
 from btrm.judges.rule import RULES, RuleJudge
@@ -150,6 +151,21 @@ def test_a_neighbour_changes_no_expected_score(engines: dict[str, Any]) -> None:
             assert first is not None
             assert second is not None
             assert first.value == pytest.approx(second.value, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_guided_engine_writes_scores_only_and_is_free_again_afterwards(engines: dict[str, Any]) -> None:
+    engine = engines["vllm"]
+    engine.select(None)
+    for scale, kinds in (("score100", 6), ("score5", 2)):
+        prompt = prompt_of(scale, "score_only")
+        judge = guided_judge(engine, engine, prompt)
+        asked = requests(prompt, 6, 2)
+        effect = measure_guiding(judge, asked, prompt)
+        assert effect == {"pairs": 6, "answers": 24, "unparsed_free": 1.0, "unparsed_guided": 0.0}
+        answers = judge.ask(asked)
+        assert len({c.text for answer in answers for c in answer.completions}) > kinds
+        assert judge.ask(asked[5:7]) == answers[5:7]
 
 
 @pytest.fixture
