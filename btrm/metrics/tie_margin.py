@@ -5,8 +5,9 @@ response where D > m, the second where D < -m, a tie where |D| <= m. A pair with
 Three margins are told, since the choice matters more than the judge on some sets:
 
 - none: m = 0, only equal means are a tie;
-- fitted: for each fifth of the pairs, the m that is best on the other four (pairs of one context stay together). This
-  is the honest figure of a judge that is allowed to know how often people call a tie;
+- fitted: for each fifth of the pairs, the m that is best on the other four (pairs of one context stay together), or 0
+  where what it gains there is no more than its standard error. This is the honest figure of a judge that is allowed to
+  know how often people call a tie;
 - best: the m that is best on these very pairs, which is how Auto-J's leaderboard treats reward models (it searches a
   threshold for "tie"): an upper bound, to be compared with that table alone.
 """
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from btrm.metrics.official_score import Estimate, mean_of
 from btrm.metrics.pairwise import Floats, Ints
@@ -49,12 +51,23 @@ class TieVerdicts:
         yield "best tie margin", self.verdict_P(best_margin(self.said_P, self.difference_P))
 
     def fitted_margin_P(self) -> Floats:
-        """Return for each item the margin that is best on the items of the other folds; 0 where there are none."""
+        """Return for each item the margin that the items of the other folds call for; 0 where there are none."""
         fold_P = self.cluster_P % _FOLDS
         margin_P = np.zeros(len(fold_P))
         for fold in range(_FOLDS):
-            margin_P[fold_P == fold] = best_margin(self.said_P[fold_P != fold], self.difference_P[fold_P != fold])
+            others_P = fold_P != fold
+            margin_P[~others_P] = self._of(others_P).sure_margin()
         return margin_P
+
+    def sure_margin(self) -> float:
+        """Return the best margin, or 0 where its gain in right verdicts over 0 is within one standard error."""
+        margin = best_margin(self.said_P, self.difference_P)
+        right_P, right_at_0_P = (self.verdict_P(m) == self.said_P for m in (margin, 0.0))
+        gain_P = right_P.astype(np.float64) - right_at_0_P
+        return margin if gain_P.sum() > math.sqrt(float(gain_P @ gain_P)) else 0.0
+
+    def _of(self, chosen_P: NDArray[np.bool_]) -> TieVerdicts:
+        return TieVerdicts(self.said_P[chosen_P], self.difference_P[chosen_P], self.cluster_P[chosen_P])
 
 
 def best_margin(said_P: Ints, difference_P: Floats) -> float:

@@ -58,6 +58,13 @@ def test_a_margin_is_fitted_on_other_contexts_only() -> None:
     assert list(alone.fitted_margin_P()) == [0.0] * 5 + [3.0] * 5  # no tie among the others; and there, ties alone
 
 
+def test_a_margin_that_gains_no_more_than_chance_is_none() -> None:
+    near, far = np.array([3.0, 3.0, 3.0, 9.0]), np.array([TIE, TIE, 0, 0])
+    assert best_margin(far, near) == 3.0 and TieVerdicts(far, near, np.arange(4)).sure_margin() == 0.0
+    many = TieVerdicts(np.tile(far, 9), np.tile(near, 9), np.arange(36))
+    assert many.sure_margin() == 3.0  # 9 more of 27 that changed
+
+
 def autoj(n: int, label: int) -> dict[str, Any]:
     return {"scenario": "s", "label": label, "prompt": f"p{n}", "response 1": f"a{n}", "response 2": f"b{n}"}
 
