@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import subprocess
@@ -10,6 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from btrm.report.aggregate import RunCells, aggregate_rows, read_runs
+from btrm.report.columns import as_records
+from btrm.report.tables import write_records
 
 RUNS, CHECKPOINTS, SEEDS = 250, 10, 4
 TARGET_S = 10.0
@@ -31,6 +36,17 @@ def make_tree(root: Path) -> None:
         cells = [row(rng, f"checkpoint-{50 * c}", s) for c in range(CHECKPOINTS) for s in range(SEEDS)]
         (folder / "eval.jsonl").write_text("".join(json.dumps(cell) + "\n" for cell in cells))
         (folder / "manifest.json").write_text("{}")
+    for found in read_runs([root]).runs:
+        add_summary(found)
+
+
+def add_summary(run: RunCells) -> None:
+    """Write what the run's own summarize would leave."""
+    folder = run.folder.parent / "summarize"
+    folder.mkdir()
+    write_records(folder / "summary.csv", as_records(aggregate_rows([run])))
+    digest = hashlib.sha256((run.folder / "eval.jsonl").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({"inputs": {"@evaluate/eval.jsonl": digest}}))
 
 
 BASELINE = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ import orjson
 
 from btrm.config import ConfigError
 from btrm.report.old_logs import read_logs
+from btrm.report.own_summary import Own, read_own
 from btrm.report.rows import EvalRow, JudgeKey, SummaryRow, key_of, key_order, missing_cells, seeds_interval
 from btrm.report.run_files import EVAL, find_runs, run_name
 from btrm.report.selection import choose_data_set, mark
@@ -24,11 +25,15 @@ _NEEDED = ("checkpoint", "dataset", "seed", "accuracy", "n_pairs")
 
 @dataclass(frozen=True, slots=True)
 class RunCells:
-    """A run's evaluated cells; `folder` holds its eval.jsonl, or the logs that they were read from."""
+    """A run's evaluated cells; `folder` holds its eval.jsonl, or the logs that they were read from.
+
+    `own` is what its own summary tells of them, by data set and judge.
+    """
 
     name: str
     folder: Path
     evals: list[EvalRow]
+    own: Mapping[tuple[str, JudgeKey], Own] = field(default_factory=dict[tuple[str, JudgeKey], Own])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,11 @@ def read_runs(roots: Sequence[Path]) -> Aggregated:
         read = list(pool.map(_read, found.evaluated))
     runs: list[RunCells] = []
     left_out = list(found.left_out)
-    for folder, (evals, problem) in zip(found.evaluated, read, strict=True):
-        if problem:
-            left_out.append(problem)
+    for folder, whole in zip(found.evaluated, read, strict=True):
+        if isinstance(whole, str):
+            left_out.append(whole)
         else:
-            runs.append(RunCells(_name(folder, top, len(roots)), folder, evals))
+            runs.append(replace(whole, name=_name(folder, top, len(roots))))
     for folder, logs in sorted(found.logged.items()):
         old = read_logs(logs)
         left_out += old.unread
@@ -76,7 +81,9 @@ def read_runs(roots: Sequence[Path]) -> Aggregated:
 def aggregate_rows(runs: Iterable[RunCells], select_on: str | None = None) -> list[SummaryRow]:
     """Return a row a run, data set and judge, in that order.
 
-    Intervals of several seeds are the mean of the seeds' own. `select_on` is a data set that some runs may lack.
+    Intervals and differences are those of the run's own summary. Where that has not been made, or is of other numbers,
+    there are no differences, and the interval of several seeds is the mean of theirs. `select_on` is a data set that
+    some runs may lack.
     """
     return [row for run in runs for row in _run_rows(run, select_on)]
 
@@ -87,15 +94,22 @@ def _run_rows(run: RunCells, select_on: str | None) -> list[SummaryRow]:
         boards.setdefault(str(row["dataset"]), {}).setdefault(key_of(row), []).append(row)
     selected_on = choose_data_set(boards, select_on if select_on in boards else None)
     rows = [
-        SummaryRow(key, dataset, tuple(own), seeds_interval(own, "accuracy"), missing=missing, run=run.name)
+        _row_of(run, dataset, key, evals, missing)
         for dataset, board in sorted(boards.items())
-        for key, own, missing in _with_missing(board)
+        for key, evals, missing in _with_missing(board)
     ]
     ranked = [row for row in rows if row.dataset == selected_on and row.evals[0]["accuracy"] is not None]
     if len(ranked) < 2:
         return rows
     selected = max(ranked, key=lambda row: row.mean("accuracy")).key
     return [replace(row, selected=mark(row, selected, selected_on)) for row in rows]
+
+
+def _row_of(
+    run: RunCells, dataset: str, key: JudgeKey, evals: Sequence[EvalRow], missing: tuple[str, ...]
+) -> SummaryRow:
+    own = run.own.get((dataset, key)) or Own(seeds_interval(evals, "accuracy"), None, None)
+    return SummaryRow(key, dataset, tuple(evals), own.accuracy, own.baseline, own.comparison, missing, run=run.name)
 
 
 def _with_missing(board: Mapping[JudgeKey, list[EvalRow]]) -> list[tuple[JudgeKey, list[EvalRow], tuple[str, ...]]]:
@@ -109,22 +123,22 @@ def _name(folder: Path, top: Path, roots: int) -> str:
     return run_name(folder.resolve() if roots > 1 else folder, top)
 
 
-def _read(folder: Path) -> tuple[list[EvalRow], str]:
-    """Return the rows of an eval.jsonl, or why there are none."""
+def _read(folder: Path) -> RunCells | str:
+    """Return the run of an eval.jsonl, without its name, or why there is none."""
     path = folder / EVAL
     if not (folder / MANIFEST).exists():
-        return [], f"{folder}: no {MANIFEST}: not complete, or being redone"
+        return f"{folder}: no {MANIFEST}: not complete, or being redone"
     try:
-        lines = path.read_bytes().splitlines()
+        text = path.read_bytes()
     except OSError as error:
-        return [], f"{path}: {error.strerror}"
+        return f"{path}: {error.strerror}"
     rows: list[EvalRow] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         row = _row(line)
         if isinstance(row, str):
-            return [], f"{path}:{number}: {row}"
+            return f"{path}:{number}: {row}"
         rows.append(row)
-    return (rows, "") if rows else ([], f"{path}: empty")
+    return RunCells("", folder, rows, read_own(folder.parent, text)) if rows else f"{path}: empty"
 
 
 def _row(line: bytes) -> EvalRow | str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from btrm.config import ConfigError, nearest
 from btrm.metrics.decisions import Comparison, adjusted, compare_all
 from btrm.metrics.judged import JudgedCell, read_cells
 from btrm.report.aggregate import RunCells
 from btrm.report.boards import Board, read_boards
+from btrm.report.own_summary import undefined
 from btrm.report.rows import EvalRow, JudgeKey, SummaryRow
 from btrm.runs import RunPaths, read_manifest
 
@@ -29,6 +28,7 @@ def compare_runs(runs: Sequence[RunCells], rows: Sequence[SummaryRow], wanted: s
     there any more, the difference has no interval. Raises ConfigError for a run or a checkpoint that is not there.
     """
     base, checkpoint = _baseline(runs, wanted)
+    rows = [replace(row, baseline=None, comparison=None) for row in rows]  # what a run compared itself with
     of_base = {(row.dataset, row.key): row for row in rows if row.run == base.name}
     found: list[SummaryRow] = []
     base_cells = _cells(base)
@@ -68,7 +68,7 @@ def _compared(row: SummaryRow, partner: SummaryRow | None, board: Board | None, 
         return row
     named = f"{base}:{partner.checkpoint}"
     result = _paired(row.key, partner.key._replace(checkpoint=_MINE + partner.checkpoint), board)
-    return replace(row, baseline=named, comparison=result or _unpaired(row.mean("accuracy") - partner.mean("accuracy")))
+    return replace(row, baseline=named, comparison=result or undefined(row.mean("accuracy") - partner.mean("accuracy")))
 
 
 def _paired(a: JudgeKey, b: JudgeKey, board: Board | None) -> Comparison | None:
@@ -76,13 +76,6 @@ def _paired(a: JudgeKey, b: JudgeKey, board: Board | None) -> Comparison | None:
         return None
     result = compare_all([board.credits[a], board.credits[b]], [(0, 1)], board.cluster_P, _RESAMPLES)[0]
     return result if result.n_pairs else None
-
-
-def _unpaired(difference: float) -> Comparison:
-    undefined = {field.name: math.nan for field in fields(Comparison)}
-    counts = {"n_pairs": 0, "n_clusters": 0, "seeds_a": 0, "seeds_b": 0, "wins": 0, "losses": 0}
-    told: dict[str, Any] = {**undefined, **counts, "difference": difference}
-    return Comparison(**told)
 
 
 def _boards(run: RunCells, base: RunCells, base_cells: Sequence[JudgedCell]) -> dict[str, Board]:

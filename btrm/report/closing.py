@@ -24,7 +24,8 @@ def closing(root: Path) -> str:
         last = max(reversed(mine), key=lambda row: int(row["step"] or -1))
         lines.append(f"accuracy on {dataset}, 95 % intervals over pairs:")
         lines.append(f"  before  {_accuracy(before)}")
-        lines.append(f"  after   {_accuracy(last)}{_difference(last)}")
+        if last is not before:
+            lines.append(f"  after   {_accuracy(last)}{_difference(last)}")
     if manifest is not None and (best := manifest.results.get("best")):
         lines += ["", f"best: {best}"]
     lines += ["", *(f"{root / name}" for name in _FILES if (root / name).exists())]

@@ -118,6 +118,8 @@ def as_json(found: Best) -> dict[str, Any]:
 
 def _runner_up(found: Best) -> str:
     low, high = found.difference_low, found.difference_high
+    if found.difference == 0:
+        return f"On {found.selected_on} {found.runner_up} is as good; the earlier one is named."
     lead = f"It leads {found.runner_up} by {found.difference:.3f} [{low:+.3f}, {high:+.3f}] on {found.selected_on}"
     if found.p_holm < 0.05:
         return f"{lead} (p {found.p_holm:.2g} after Holm)."

@@ -18,6 +18,7 @@ from btrm.judges.rule import RULES, RuleJudge
 from btrm.metrics.evaluate import EvaluateConfig
 from btrm.prompts import get_prompt
 from btrm.records import Judgement, write_judgements
+from btrm.report.aggregate import aggregate_rows, read_runs
 from btrm.report.closing import closing
 from btrm.report.columns import format_table
 from btrm.report.summary import SummarizeConfig
@@ -137,6 +138,18 @@ def test_comparisons_hold_every_pair_and_their_adjustment(run: Path) -> None:
     assert "| test       | checkpoint-100 | sft " in (run / "summary.md").read_text()
     mine = next(r for r in found if (r["dataset"], r["kind"], r["a"]) == ("test", "baseline", "checkpoint-50"))
     assert summary["checkpoint-50", "test"]["p_holm"] == mine["p_holm"]
+
+
+def test_a_tree_of_runs_tells_what_their_own_summaries_tell(run: Path) -> None:
+    own = {(row["checkpoint"], row["dataset"]): row for row in read_summary(run / "summary.csv")}
+    told = aggregate_rows(read_runs([run.parent]).runs)
+    assert {(row.run, row.checkpoint, row.dataset) for row in told} == {("study", *key) for key in own}
+    for row in told:
+        mine = own[row.checkpoint, row.dataset]
+        assert f"{row.accuracy.low:.6g}" == mine["accuracy_low"] and row.baseline == (mine["baseline"] or None)
+        assert (row.comparison is None) == (mine["difference"] == "")
+        if row.comparison is not None:
+            assert f"{row.comparison.low:.6g}" == mine["difference_low"] and row.selected == mine["selected"]
 
 
 def test_a_missing_cell_is_flagged_and_the_others_compared(tmp_path: Path) -> None:

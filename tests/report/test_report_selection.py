@@ -85,4 +85,7 @@ def test_the_sentence_tells_where_a_number_is_from() -> None:
     own = replace(BEST, selected_on="test", own_test_set=True, p_holm=0.01)
     assert "optimistic, since it was selected on these data" in sentence(own) and "(p 0.01 after Holm)" in sentence(own)
     assert sentence(replace(BEST, difference=math.nan)).endswith("on validation.")
+    assert sentence(replace(BEST, difference=0.0)).endswith(
+        "On validation checkpoint-200 is as good; the earlier one is named."
+    )
     assert as_json(replace(BEST, pairs_needed=math.inf))["pairs_needed"] is None
