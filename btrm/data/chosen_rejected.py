@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from btrm.config import ConfigError
 from btrm.data.fields import column, drop, fields, file_rows, read_each, rows_of
+from btrm.data.groups import choice_of
 from btrm.data.items import Item, Occurrences, Query, ordered
 from btrm.data.reading import SourceRow
 from btrm.data.turns import IncomparableError, compare
@@ -46,9 +46,7 @@ def ultrafeedback_binarized(query: Query) -> Iterator[Item]:
 
     Option `equal_scores` is tie (default) or keep, which takes the row's own order for a preference.
     """
-    equal = query.options.get("equal_scores", "tie")
-    if equal not in ("tie", "keep"):
-        raise ConfigError(f"{ULTRAFEEDBACK} option equal_scores={equal!r}: expected tie or keep")
+    equal = choice_of(query, ULTRAFEEDBACK, "equal_scores", "tie", ("tie", "keep"))
     hub_split = _ULTRAFEEDBACK_SPLITS.get(query.split, query.split)
     rows = rows_of(query, ULTRAFEEDBACK_HUB, None, hub_split)
     is_tie = _scores_are_equal if equal == "tie" else _never

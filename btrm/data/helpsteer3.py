@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from btrm.config import ConfigError
 from btrm.data.fields import asked, column, drop, fields, one_of, read_each, rows_of, text
+from btrm.data.groups import choice_of
 from btrm.data.items import Item, Occurrences, Query
 from btrm.data.reading import SourceRow
 from btrm.hub import HubItem
@@ -24,9 +24,7 @@ _STRENGTHS = {number: abs(number) for number in _SIDES}
 
 def helpsteer3(query: Query) -> Iterator[Item]:
     """Yield the pairs and drops; option `min_strength` (1, 2, 3) makes weaker preferences ties."""
-    least = query.options.get("min_strength", "1")
-    if least not in ("1", "2", "3"):
-        raise ConfigError(f"{SOURCE} option min_strength={least!r}: expected 1, 2 or 3")
+    least = choice_of(query, SOURCE, "min_strength", "1", ("1", "2", "3"))
     seen = Occurrences()
     rows = rows_of(query, HUB, "preference", query.split)
     return read_each(rows, lambda row: [_pair(row, int(least), query.split, seen)])

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from btrm.config import ConfigError, nearest
 from btrm.data.fields import asked, file_rows, one_of, read_each, text
+from btrm.data.groups import choice_of
 from btrm.data.items import Item, Occurrences, Query
 from btrm.data.reading import SourceRow
 
@@ -26,9 +26,7 @@ _CHOICES = {"natural": (NATURAL,), "adversarial": ADVERSARIAL}
 
 def llmbar(query: Query) -> Iterator[Item]:
     """Yield the pairs; option `subset` is natural, adversarial or all (default)."""
-    chosen = query.options.get("subset", "all")
-    if chosen not in (*_CHOICES, "all"):
-        raise ConfigError(f"{SOURCE} option subset={chosen!r}: no such subset{nearest(chosen, (*_CHOICES, 'all'))}")
+    chosen = choice_of(query, SOURCE, "subset", "all", (*_CHOICES, "all"))
     seen = Occurrences()
 
     def read(row: SourceRow) -> Iterator[Item]:

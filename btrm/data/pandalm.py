@@ -9,10 +9,11 @@ Six responses are the JSON value true, what a spreadsheet made of the text: they
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from btrm.data.fields import RowError, asked, column, fields, file_rows, one_of, read_each, text
+from btrm.data.fields import RowError, asked, column, drop, fields, file_rows, one_of, read_each, text
+from btrm.data.groups import choice_of
 from btrm.data.items import Item, Occurrences, Query
 from btrm.data.reading import SourceRow
 
@@ -21,9 +22,15 @@ _LABELS = {0: None, 1: 0, 2: 1}
 
 
 def pandalm(query: Query) -> Iterator[Item]:
-    """Yield one labelled pair an annotator, in the order of the files."""
+    """Yield labelled pairs in the order of the files; option `labels` is each (default) or majority.
+
+    `majority` has one pair an item, with the label of most annotators: a third of the work for a judge, and the same
+    official score. Items without a majority are dropped, counted.
+    """
+    wanted = choice_of(query, SOURCE, "labels", "each", ("each", "majority"))
+    make = _by_annotator if wanted == "each" else _by_majority
     seen = Occurrences()
-    return read_each(file_rows(query, SOURCE), lambda row: _labels(row, query.split, seen))
+    return read_each(file_rows(query, SOURCE), lambda row: make(_item(row), query.split, seen))
 
 
 def majority(labels: Sequence[int | None]) -> int | None:
@@ -34,18 +41,39 @@ def majority(labels: Sequence[int | None]) -> int | None:
     return label
 
 
-def _labels(row: SourceRow, split: str, seen: Occurrences) -> Iterator[Item]:
+class _Item(NamedTuple):
+    """One row: two responses, and what each annotator said of them."""
+
+    row: SourceRow
+    context: str
+    responses: tuple[str, str]
+    labels: Mapping[str, int | None]
+    meta: Mapping[str, Any]
+
+
+def _item(row: SourceRow) -> _Item:
     names = [name for name in fields(row) if name.startswith("annotator")]
     if not names:
         raise RowError("no column 'annotator1'; a row has one a person who compared the responses")
     labels = {name: one_of(row, name, _LABELS) for name in names}
-    responses = (_response(row, "response1"), _response(row, "response2"))
-    context = _context(row)
     meta = {"benchmark": SOURCE, "subset": _shown(row, "cmp_key"), "app": _shown(row, "motivation_app")}
     meta |= {"item": _shown(row, "idx"), "majority": _majority_side(list(labels.values()))}
-    for name, preferred in labels.items():
-        said = {**meta, "annotator": name}
-        yield seen.pair(context, responses, preferred, source=SOURCE, split=split, label=name, meta=said)
+    return _Item(row, _context(row), (_response(row, "response1"), _response(row, "response2")), labels, meta)
+
+
+def _by_annotator(item: _Item, split: str, seen: Occurrences) -> Iterator[Item]:
+    for name, preferred in item.labels.items():
+        meta = {**item.meta, "annotator": name}
+        yield seen.pair(item.context, item.responses, preferred, source=SOURCE, split=split, label=name, meta=meta)
+
+
+def _by_majority(item: _Item, split: str, seen: Occurrences) -> Iterator[Item]:
+    try:
+        preferred = majority(list(item.labels.values()))
+    except ValueError as error:
+        yield drop(item.row, "no_majority", str(error))
+        return
+    yield seen.pair(item.context, item.responses, preferred, source=SOURCE, split=split, meta=item.meta)
 
 
 def _majority_side(labels: list[int | None]) -> str:

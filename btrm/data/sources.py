@@ -74,7 +74,7 @@ SOURCES: dict[str, Source] = {
     "judgebench": Source(judgebench, ("test",), _DIALOG, ("responses",), JUDGEBENCH_HUB),
     "llmbar": Source(llmbar, (), _DIALOG, ("subset",)),
     "autoj": Source(autoj, (), _DIALOG),
-    "pandalm": Source(pandalm, (), _DIALOG),
+    "pandalm": Source(pandalm, (), _DIALOG, ("labels",)),
     "helpsteer3": Source(helpsteer3, HELPSTEER3_SPLITS, _DIALOG, ("min_strength",), HELPSTEER3_HUB),
     "ultrafeedback_binarized": Source(
         ultrafeedback_binarized, ULTRAFEEDBACK_SPLITS, _DIALOG, ("equal_scores",), ULTRAFEEDBACK_HUB

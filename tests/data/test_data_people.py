@@ -49,7 +49,7 @@ def test_a_folder_says_which_part_of_llmbar_it_is(tmp_path: Path) -> None:
     adversarial = sifted("llmbar", tmp_path, subset="adversarial")[0]
     assert {pair.meta["subset"] for pair in adversarial} == {"Neighbor", "GPTInst"}
     assert subset_of("/data/natural/mine.jsonl:3") == "Natural" and subset_of("mine.jsonl:3") == ""
-    with pytest.raises(ConfigError, match="subset='natrual': no such subset; did you mean natural"):
+    with pytest.raises(ConfigError, match="subset='natrual': no such choice; did you mean natural"):
         sifted("llmbar", tmp_path, subset="natrual")
 
 
@@ -79,6 +79,17 @@ def test_an_item_without_a_majority_says_so(tmp_path: Path) -> None:
     pairs, *_ = sifted("pandalm", write(tmp_path / "p.jsonl", row))
     assert [pair.preferred for pair in pairs] == [None, 0, 1] and pairs[0].meta["majority"] == "none"
     assert [pair.label_id.partition("-")[2] for pair in pairs] == [f"annotator{k}.0" for k in (1, 2, 3)]
+
+
+def test_one_label_an_item_is_what_most_said(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "pandalm/testset-v1.first-500.json"
+    each, one = sifted("pandalm", path)[0], sifted("pandalm", path, labels="majority")[0]
+    assert len(one) == 500 and len({pair.label_id for pair in one}) == 500
+    sides = {"0": 0, "1": 1, "tie": None}
+    assert [pair.preferred for pair in one] == [sides[pair.meta["majority"]] for pair in each[::3]]
+    row = {**data_rows.pandalm(0), "annotator1": 0, "annotator2": 1, "annotator3": 2}
+    _, drops, counts = sifted("pandalm", write(tmp_path / "p.jsonl", row), labels="majority")
+    assert counts == {"dropped_no_majority": 1} and "no label has a majority" in drops[0].detail
 
 
 def test_auto_j_keeps_ties_and_equal_responses(tmp_path: Path) -> None:
