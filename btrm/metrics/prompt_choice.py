@@ -28,6 +28,7 @@ from btrm.metrics.variance import (
 from btrm.scores import Scale
 
 _ALPHA = 0.05
+_FEW_VALID = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +102,33 @@ def contrasts(answers: Mapping[str, Answers], n_bootstrap: int, seed: int) -> li
 
 
 def choice(rows: Sequence[Mapping[str, Any]], found: Sequence[Contrast]) -> str:
-    """Return which prompt to take, and which others it is not told apart from (p_holm of 0.05 and more)."""
+    """Return which prompt to take, and what to hold against that.
+
+    It is the one of the highest accuracy, of alike ones the one with more valid answers. Others are not told apart from
+    it at a p_holm of 0.05 and more. Prompts that few answers follow are named: their accuracy is mostly that of a coin.
+    """
     told = [row for row in rows if not math.isnan(row["accuracy"])]
     if not told:
         return "No prompt can be chosen: there are no labelled pairs."
     best = max(told, key=lambda row: (row["accuracy"], row["valid_rate"]))
     said = f"Take {best['prompt']}: accuracy {best['accuracy']:.3f} [{best['accuracy_low']:.3f}, "
     said += f"{best['accuracy_high']:.3f}] on {best['n_pairs']} pairs."
-    alike = [c for c in found if best["prompt"] in (c.a, c.b) and not c.result.p_holm < _ALPHA]
+    return " ".join([said, *_doubt(best, found), *_few_valid(told)])
+
+
+def _doubt(best: Mapping[str, Any], found: Sequence[Contrast]) -> list[str]:
+    mine = [contrast for contrast in found if best["prompt"] in (contrast.a, contrast.b)]
+    alike = [contrast for contrast in mine if not contrast.result.p_holm < _ALPHA]
     if not alike:
-        return said if len(told) == 1 else f"{said} It is better than each of the others."
+        return ["It is better than each of the others."] if mine else []
     others = ", ".join(c.b if c.a == best["prompt"] else c.a for c in alike)
-    needed = max(c.result.pairs_needed for c in alike)
+    needed = max(contrast.result.pairs_needed for contrast in alike)
     more = (
         f"{math.ceil(needed)} more pairs might" if math.isfinite(needed) and needed > 0 else "more pairs would hardly"
     )
-    return f"{said} It is not told apart from {others}; {more} tell."
+    return [f"It is not told apart from {others}; {more} tell."]
+
+
+def _few_valid(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    few = [f"{row['prompt']} {100 * row['valid_rate']:.0f} %" for row in rows if row["valid_rate"] < _FEW_VALID]
+    return [f"Few answers hold a score with {', '.join(few)}: see their outcomes first."] if few else []

@@ -187,19 +187,20 @@ def test_two_prompts_are_compared_on_the_same_pairs() -> None:
     gained = np.mean([hard and p % 5 == 0 for p, hard in enumerate(hard_P)])
     assert found.result.difference == pytest.approx(-gained)
     assert found.result.low < -gained < found.result.high < 0
-    rows = [
-        prompt_row(PromptFigures(n, *astuple(HUNDRED)), of, 200, 0) for n, of in (("good", good), ("better", better))
-    ]
+    rows = [prompt_row(figures(name), of, 200, 0) for name, of in (("good", good), ("better", better))]
     assert choice(rows, [found]).startswith("Take better: ") and "better than each" in choice(rows, [found])
     same = contrasts({"good": good, "again": good}, 200, 0)
     assert "not told apart from again" in choice([rows[0]], same)
+    assert "Few answers" not in choice(rows, [found])
+    silent = answers(np.full((400, 2, 1), NAN))
+    assert "hold a score with mute 0 %" in choice([prompt_row(figures("mute"), silent, 200, 0)], [])
     assert contrasts({"good": good}, 200, 0) == []
     with pytest.raises(ConfigError, match="not about the same pairs"):
         contrasts({"good": good, "other": HAND}, 200, 0)
 
 
-def astuple(figures: PromptFigures) -> tuple[Any, ...]:
-    return figures.scale, figures.zone, figures.ranges
+def figures(name: str) -> PromptFigures:
+    return PromptFigures(name, HUNDRED.scale, HUNDRED.zone, HUNDRED.ranges)
 
 
 def test_no_labelled_pairs_are_told() -> None:
