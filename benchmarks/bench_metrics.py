@@ -21,8 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from btrm.metrics.details import details
+from btrm.metrics.intervals import intervals
 from btrm.metrics.judged import JudgedCell, read_cells
-from btrm.metrics.measured import Measured, Measuring, intervals, scalars
+from btrm.metrics.measured import Measured, Measuring
+from btrm.metrics.scalars import scalars
 from btrm.records import Judgement, PreferencePair, write_judgements, write_pairs
 
 PAIRS, CONTEXTS, SAMPLES, RESAMPLES = 8552, 2200, 8, 10_000

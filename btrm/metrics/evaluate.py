@@ -11,9 +11,11 @@ from pydantic import model_validator
 from btrm.config import ConfigError, extent, setting, source
 from btrm.metrics.details import details
 from btrm.metrics.eval_log import log_texts
+from btrm.metrics.intervals import intervals
 from btrm.metrics.judged import read_cells
-from btrm.metrics.measured import Measured, Measuring, intervals, scalars
+from btrm.metrics.measured import Measured, Measuring
 from btrm.metrics.pairwise import UnparsedAs
+from btrm.metrics.scalars import scalars
 from btrm.records import write_jsonl
 from btrm.runs import StageConfig, StageResult, StageRun, replace
 

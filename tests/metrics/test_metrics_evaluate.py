@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btrm.config import ConfigError
 from btrm.metrics.details import details
 from btrm.metrics.eval_log import log_texts
 from btrm.metrics.evaluate import EvaluateConfig
+from btrm.metrics.intervals import WITH_INTERVAL, intervals
 from btrm.metrics.judged import JudgedCell
-from btrm.metrics.measured import WITH_INTERVAL, Measured, intervals, scalars
+from btrm.metrics.measured import Measured
 from btrm.metrics.pair_facts import PairFacts
+from btrm.metrics.scalars import scalars
 from btrm.records import Judgement, read_jsonl, write_judgements, write_pairs
 from btrm.report.old_logs import read_logs
 from btrm.runs import RunManifest, write_json
@@ -68,6 +70,7 @@ def settled(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in DRAWN}
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(["tie", "wrong", "drop"]))
 def test_which_side_is_which_changes_nothing(seed: int, unparsed: str) -> None:
     cell = drawn_cell(seed)
@@ -83,6 +86,7 @@ def test_which_side_is_which_changes_nothing(seed: int, unparsed: str) -> None:
     assert row_of(swapped, unparsed=unparsed) == pytest.approx(row_of(cell, unparsed=unparsed), nan_ok=True)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_the_order_of_pairs_changes_nothing(seed: int, rng: Any) -> None:
     cell = drawn_cell(seed)
@@ -90,6 +94,7 @@ def test_the_order_of_pairs_changes_nothing(seed: int, rng: Any) -> None:
     assert settled(row_of(taken(cell, order))) == pytest.approx(settled(row_of(cell)), nan_ok=True)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_pairs_that_stand_twice_change_no_value(seed: int) -> None:
     cell = drawn_cell(seed)
@@ -101,6 +106,7 @@ def test_pairs_that_stand_twice_change_no_value(seed: int) -> None:
     assert twice["fitted_log_loss"] == pytest.approx(once["fitted_log_loss"], abs=0.05)
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.sampled_from(["tie", "wrong", "drop"]))
 def test_samples_that_stand_twice_change_no_accuracy(seed: int, unparsed: str) -> None:
     cell = drawn_cell(seed)

@@ -12,8 +12,10 @@ from btrm.cli import main
 from btrm.metrics.details import details
 from btrm.metrics.eval_log import log_texts
 from btrm.metrics.evaluate import EvaluateConfig
+from btrm.metrics.intervals import intervals
 from btrm.metrics.judged import read_cells
-from btrm.metrics.measured import Measured, intervals, scalars
+from btrm.metrics.measured import Measured
+from btrm.metrics.scalars import scalars
 from btrm.report.aggregate import read_runs
 from btrm.report.old_log_names import log_name
 from btrm.report.old_logs import OldLogs, read_logs

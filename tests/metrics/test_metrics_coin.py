@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from btrm.metrics.bootstrap import Interval
+from btrm.metrics.coin import COINS, Gains, gains
+from btrm.metrics.crossfit import cross_fit
+
+
+def test_gains_are_those_of_the_fit_to_all_pairs() -> None:
+    margin = np.array([10.0] * 7 + [-10.0] * 3)
+    fitted = cross_fit(margin, np.arange(10) % 2)
+    right = (7 + 3 / 12 - 7 / 12) / 10  # with a doubt of 1 in 12, the frequency that the fit meets
+    expected = math.log(2) + 0.7 * math.log(right) + 0.3 * math.log(1 - right)
+    found = gains(fitted, np.arange(10))
+    assert found.gain["fitted_log_loss"] == pytest.approx(expected)
+    assert found.gain["brier"] == pytest.approx(0.25 - 0.7 * (1 - right) ** 2 - 0.3 * right**2)
+
+
+def test_a_large_gain_changes_its_interval_little_and_a_small_one_much() -> None:
+    linear = Interval(0.48, 0.52)
+    large = Gains({"brier": 0.2}, {"brier": 0.0}).interval("brier", 0.5, linear)
+    assert (large.low, large.high) == pytest.approx((0.48, 0.52), abs=6e-4)
+    small = Gains({"brier": 0.005}, {"brier": 0.0}).interval("brier", 0.5, linear)
+    assert small.low == pytest.approx(0.48 - 0.02**2 / 0.02)
+    assert small.high == pytest.approx(0.505)  # a coin, and no worse
+
+
+def test_margins_that_tell_nothing_may_tell_a_little() -> None:
+    margin = np.tile([4.0, -4.0], 50)
+    found = gains(cross_fit(margin, np.arange(100) % 5), np.arange(100))
+    interval = found.interval("fitted_log_loss", math.log(2), Interval(math.log(2), math.log(2)))
+    reach = 1.984 / 99**0.5  # Student's quantile, and the error of a mean of ones and minus ones
+    assert interval.high == math.log(2)
+    assert interval.low == pytest.approx(math.log(2) - reach**2 / 2, abs=1e-4)
+    assert found.most_of_nothing["brier"] == pytest.approx(reach**2 / 4, rel=1e-3)
+
+
+def test_the_gain_of_small_means_is_what_is_assumed_where_there_is_none() -> None:
+    rng = np.random.default_rng(0)
+    margin = rng.normal(0.5, 10, 200_000)
+    found = gains(cross_fit(margin, np.arange(200_000) % 5), np.arange(200_000))
+    share = float(margin.mean() ** 2 / np.mean(margin**2))
+    assert found.gain["fitted_log_loss"] == pytest.approx(share / 2, rel=0.02)
+    assert found.gain["brier"] == pytest.approx(share / 4, rel=0.02)
+
+
+def test_ties_alone_and_wrong_margins_have_an_interval() -> None:
+    for margin in (np.zeros(20), np.full(20, -5.0)):
+        found = gains(cross_fit(margin, np.arange(20) % 4), np.arange(20))
+        for name, coin in COINS.items():
+            assert found.interval(name, coin, Interval(coin, coin)) == Interval(coin, coin)
