@@ -1,9 +1,12 @@
-"""The vllm judge against a bare vLLM script and against naive batched generate; exits 1 where a ratio is missed.
+"""The judges against a bare vLLM script, naive generate and one process a cell; exits 1 where a ratio is missed.
 
-    python benchmarks/bench_judge.py [--pairs 200]
+    python benchmarks/bench_judge.py [--pairs 200] [--cell-pairs 40] [--model FOLDER]
 
-Process-CPU seconds, so that other work on the machine changes little; the engines run twice and the faster run
-counts. 200 pairs, 4 answers of 64 tokens a side, prompts of 300-800 tokens of which a pair shares 80 %.
+200 pairs, 4 answers of 64 tokens a side, prompts of 300-800 tokens of which a pair shares 80 %. Process-CPU seconds on
+a CPU, so that other work on the machine changes little, and wall seconds on a GPU; of two runs the faster counts. The
+expected score is compared with the same naive generate, which it stands in for. A checkpoint x seed grid (4 LoRA
+checkpoints, 3 seeds) in one process is compared with twelve processes: three of those are run, one a seed, and counted
+four times. With a GPU and a real --model, tokens a second and MFU are told as well.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
-import string
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,79 +25,41 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from btrm.judges.base import JudgeRequest, Sampling, make_request
+from gpu_rate import describe, read_model
+from judge_work import MAX_LENGTH, PROMPT, make_adapter, make_model, make_requests
+
+from btrm.judges.base import JudgeRequest, Sampling
 from btrm.judges.engine import EngineSpec
+from btrm.judges.expected import expected_judge
 from btrm.judges.transformers import open_transformers
 from btrm.judges.vllm import engine_arguments, open_vllm, vllm_process
-from btrm.prompts import get_prompt
-from btrm.records import PreferencePair
 
-N_SAMPLES, NEW_TOKENS, MAX_LENGTH = 4, 64, 1024
-TEMPLATE_TOKENS = 27
+N_SAMPLES, NEW_TOKENS = 4, 64
+SEEDS, CHECKPOINTS = (0, 1, 2), 4
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, top_k=50, max_new_tokens=NEW_TOKENS)
-WANTED = {"of bare vLLM": 0.9, "x naive generate": 6.0}
-CHAT = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+WANTED = {
+    "of bare vLLM": 0.9,
+    "x naive generate": 7.0,
+    "expected score, x naive generate": 30.0,
+    "one load, x twelve processes": 5.0,
+}
 
 
-def make_model(folder: Path, hidden: int = 128, layers: int = 2) -> None:
-    """Write a random Qwen2 (hidden 128, 2 layers, head_dim 32) with one token a byte, which never ends by itself."""
+def clock() -> float:
+    """Seconds of this process on a CPU, of the wall where a GPU does the work."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(special)
-    tokenizer: Any = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token=special[2], pad_token=special[0], chat_template=CHAT
-    )
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=512,
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=hidden // 32,
-        max_position_embeddings=MAX_LENGTH,
-        tie_word_embeddings=False,
-        initializer_range=0.2,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    model = Qwen2ForCausalLM(config)
-    model.lm_head.weight.data[256:] = 0  # a logit of 0 is not among the 50 best: every answer has its 64 tokens
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
-def make_requests(n_pairs: int) -> list[JudgeRequest]:
-    """Return both sides of pairs whose prompts hold 300-800 letters (tokens), the first 80 % of them shared."""
-    rng = random.Random(0)
-    requests: list[JudgeRequest] = []
-    for index in range(n_pairs):
-        total = rng.randint(300, 800) - TEMPLATE_TOKENS
-        sizes = (4 * total // 5, total // 5, total // 5)
-        context, first, second = ("".join(rng.choices(string.ascii_lowercase + " ", k=size)) for size in sizes)
-        pair = PreferencePair.make(context, (first, second), 0, source="bench", split="test", label=str(index))
-        requests += [make_request(pair, side, get_prompt("toy_score100"), N_SAMPLES, 0) for side in (0, 1)]
-    return requests
-
-
-def cpu_seconds(work: Callable[[], Any], warm: Callable[[], Any], runs: int = 2) -> float:
+def seconds_of(work: Callable[[], Any], warm: Callable[[], Any], runs: int = 2) -> float:
     """Return the fastest of some runs, after a small one to warm up."""
     warm()
     times: list[float] = []
     for _ in range(runs):
-        started = time.process_time()
+        started = clock()
         work()
-        times.append(time.process_time() - started)
+        times.append(clock() - started)
     return min(times)
 
 
@@ -123,18 +88,28 @@ def bare_vllm(model: Path, requests: Sequence[JudgeRequest]) -> float:
             run(requests[-4:])
 
         try:
-            return cpu_seconds(lambda: run(requests), clear)
+            return seconds_of(lambda: run(requests), clear)
         finally:
             llm.llm_engine.engine_core.shutdown()
 
 
-def our_judge(opener: Any, model: Path, requests: Sequence[JudgeRequest]) -> float:
-    """The judge as the grid opens it."""
+def our_judges(opener: Any, model: Path, requests: Sequence[JudgeRequest]) -> tuple[float, float]:
+    """Return the seconds of sampled answers and of expected scores, by one engine as the grid opens it."""
     with opener(make_spec(model)) as engine:
         engine.select(None)
         answers = engine.ask(requests[:4])
         assert all(c.tokens == NEW_TOKENS for answer in answers for c in answer.completions)
-        return cpu_seconds(lambda: engine.ask(requests), lambda: engine.ask(requests[-4:]))
+        sampled = seconds_of(lambda: engine.ask(requests), lambda: engine.ask(requests[-4:]))
+        judge = expected_judge(engine, PROMPT, NEW_TOKENS)
+        forget(engine)  # the prompts are in the cache now, which would be no fair start
+        expected = seconds_of(lambda: judge.ask(requests), lambda: judge.ask(requests[-4:]), runs=1)
+        return sampled, expected
+
+
+def forget(engine: Any) -> None:
+    """Empty an engine's prefix cache, where it has one."""
+    if hasattr(engine, "_llm"):
+        engine._llm.reset_prefix_cache()
 
 
 def naive_generate(model: Path, requests: Sequence[JudgeRequest], batch: int = 16) -> float:
@@ -167,36 +142,103 @@ def naive_generate(model: Path, requests: Sequence[JudgeRequest], batch: int = 1
             texts += tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :])
         return texts
 
-    return cpu_seconds(lambda: run(requests), lambda: run(requests[-4:]), runs=1)
+    return seconds_of(lambda: run(requests), lambda: run(requests[-4:]), runs=1)
 
 
-def make_spec(model: Path) -> EngineSpec:
+def judge_cells(model: Path, adapters: Sequence[Path], seeds: tuple[int, ...], pairs: int) -> None:
+    """What one process of a grid does: load the model, and judge with each adapter at all seeds."""
+    with open_vllm(make_spec(model, adapter_rank=8)) as engine:
+        for adapter in adapters:
+            engine.select(adapter)
+            engine.ask(make_requests(pairs, 1, seeds))
+
+
+def grid_seconds(model: Path, folder: Path, pairs: int) -> dict[str, float]:
+    """Return the CPU seconds of the grid in one process, and of twelve processes with a cell each."""
+    adapters = [folder / f"checkpoint-{number}" for number in range(CHECKPOINTS)]
+    for number, adapter in enumerate(adapters):
+        make_adapter(model, adapter, number)
+    whole = process_seconds(model, adapters, SEEDS, pairs)
+    single = sum(process_seconds(model, [adapters[seed]], (seed,), pairs) for seed in SEEDS)
+    return {"grid in one load": whole, "grid in twelve processes": single * CHECKPOINTS}
+
+
+def process_seconds(model: Path, adapters: Sequence[Path], seeds: tuple[int, ...], pairs: int) -> float:
+    """Run a process of its own; return its CPU seconds from its first line on, imports and engine included."""
+    task = {"model": str(model), "adapters": [str(a) for a in adapters], "seeds": seeds, "pairs": pairs}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, __file__, "--cells", json.dumps(task)], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def make_spec(model: Path, adapter_rank: int = 0) -> EngineSpec:
     """The engine's settings, the same for all."""
-    return EngineSpec(str(model), 0, SAMPLING, "float32", MAX_LENGTH, 256, 512, 0.9, 1)
+    return EngineSpec(str(model), adapter_rank, SAMPLING, "float32", MAX_LENGTH, 256, 512, 0.9, 1)
+
+
+def gpu_report(model: Path, requests: Sequence[JudgeRequest], seconds: float) -> dict[str, Any]:
+    """Return tokens a second and MFU of the vllm judge; nothing without a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    from btrm.judges.chat import Chat
+
+    lengths = [len(prompt) for prompt in Chat.open(str(model), MAX_LENGTH).encode(requests)]
+    sides = list(zip(lengths[::2], lengths[1::2], strict=True))
+    shared = [(4 * first // 5, second) for first, second in sides]  # the second side finds 80 % in the cache
+    spans = [(0, first) for first, _ in sides] + shared
+    spans += [(length, length + NEW_TOKENS) for length in lengths for _ in range(N_SAMPLES)]
+    return {"vllm judge on GPU": describe(read_model(model), spans, seconds)}
+
+
+def measure(model: Path, folder: Path, pairs: int, cell_pairs: int) -> dict[str, Any]:
+    """Run everything; return seconds and ratios."""
+    requests = make_requests(pairs, N_SAMPLES)
+    naive = naive_generate(model, requests)
+    plain, plain_expected = our_judges(open_transformers, model, requests)
+    bare = bare_vllm(model, requests)
+    judge, judge_expected = our_judges(open_vllm, model, requests)
+    grid = grid_seconds(model, folder, cell_pairs)
+    return {
+        "seconds": {
+            "naive generate": naive,
+            "transformers judge": plain,
+            "transformers expected": plain_expected,
+            "bare vLLM": bare,
+            "vllm judge": judge,
+            "vllm expected": judge_expected,
+            **grid,
+        },
+        "of bare vLLM": bare / judge,
+        "x naive generate": naive / judge,
+        "transformers judge, x naive generate": naive / plain,
+        "expected score, x naive generate": naive / min(plain_expected, judge_expected),
+        "vllm expected, x naive generate": naive / judge_expected,
+        "one load, x twelve processes": grid["grid in twelve processes"] / grid["grid in one load"],
+        **gpu_report(model, requests, judge),
+    }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=200)
-    requests = make_requests(parser.parse_args().pairs)
+    parser.add_argument("--cell-pairs", type=int, default=40)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--cells", type=json.loads, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.cells:
+        task = given.cells
+        judge_cells(Path(task["model"]), [Path(a) for a in task["adapters"]], tuple(task["seeds"]), task["pairs"])
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "model"
-        make_model(model)
-        seconds = {
-            "naive generate": naive_generate(model, requests),
-            "transformers judge": our_judge(open_transformers, model, requests),
-            "bare vLLM": bare_vllm(model, requests),
-            "vllm judge": our_judge(open_vllm, model, requests),
-        }
-    ratios = {
-        "of bare vLLM": seconds["bare vLLM"] / seconds["vllm judge"],
-        "x naive generate": seconds["naive generate"] / seconds["vllm judge"],
-    }
-    transformers_ratio = seconds["naive generate"] / seconds["transformers judge"]
-    print(json.dumps({"cpu_seconds": seconds, **ratios, "transformers judge, x naive generate": transformers_ratio}))
-    missed = [
-        f"{name}: {ratios[name]:.2f}, wanted {wanted}" for name, wanted in WANTED.items() if ratios[name] < wanted
-    ]
+        model = given.model or Path(folder) / "model"
+        if given.model is None:
+            make_model(model)
+        found = measure(model, Path(folder), given.pairs, given.cell_pairs)
+    print(json.dumps(found))
+    missed = [f"{name}: {found[name]:.2f}, wanted {wanted}" for name, wanted in WANTED.items() if found[name] < wanted]
     print("\n".join(missed) or "reached", file=sys.stderr)
     return 1 if missed else 0
 
