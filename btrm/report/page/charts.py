@@ -103,10 +103,12 @@ def _family(plot: Plot, family: Sequence[Spot], best: str | None, look: str) -> 
     if first:
         plot.band(steps, [spot.low for spot in family], [spot.high for spot in family], look)
     plot.line([(spot.step, spot.mean) for spot in family], look)
+    inside = plot.frame.width - plot.frame.left - plot.frame.right
+    radius = max(1.0, min(3.0, inside / len(family) / 3))  # many checkpoints, small points
     for spot in family:
         for seed, value in spot.seeds.items() if first and len(spot.seeds) > 1 else ():
-            plot.dot(spot.step, value, "seed", 1.8, f"{spot.checkpoint}, seed {seed}: {value:.4g}")
-        plot.dot(spot.step, spot.mean, "own best" if spot.checkpoint == best else look, 3, _tip(spot))
+            plot.dot(spot.step, value, "seed", 0.6 * radius, f"{spot.checkpoint}, seed {seed}: {value:.4g}")
+        plot.dot(spot.step, spot.mean, "own best" if spot.checkpoint == best else look, radius, _tip(spot))
         if spot.checkpoint == best:
             top = max(value for value in (spot.mean, spot.high, *spot.seeds.values()) if math.isfinite(value))
             plot.note(spot.step, top, "best", "middle", "note strong", -6)

@@ -51,6 +51,8 @@ def verdict(row: Row) -> str:
         return "no pairs in common"
     if p < 0.05:
         return f"{row['a' if difference > 0 else 'b']} is better"
+    if number(row.get("p_bootstrap")) < 0.05:
+        return "told apart by itself, not after Holm"
     needs = [(number(row.get("pairs_needed")), "pairs"), (number(row.get("seeds_needed")), "seeds")]
     more = [f"{n:,.0f} more {what}" for n, what in needs if math.isfinite(n) and n > 0]
     return "not told apart" + (f"; {' or '.join(more)} might" if more else "")

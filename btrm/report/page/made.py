@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import btrm
+from btrm.report.page.svg import plain
 from btrm.report.page.values import number
 from btrm.report.report_input import ReportInput, Row
 
@@ -26,7 +27,8 @@ def how_it_was_made(tables: ReportInput) -> list[str]:
         *_scoring(tables.evals),
         "Intervals are 95 % percentile bootstrap intervals over contexts: all pairs of one context, and all labels of "
         "one pair, are drawn together; where the texts are not known, over pairs. Seeds are replicates of a pair: they "
-        "are averaged within it, and are not counted as more data.",
+        "are averaged within it, and are not counted as more data. Intervals of other metrics than accuracies and "
+        "their differences are the means of the seeds' own.",
         *_losses(tables.evals),
         *_comparisons(tables.comparisons),
         *_selection(tables),
@@ -75,14 +77,15 @@ def _distinct(rows: Iterable[Row], key: str) -> list[str]:
 
 def _scoring(evals: Sequence[Row]) -> list[str]:
     ways = {
-        "sampled": "the scores of sampled answers, averaged on each side",
+        "sampled": "the mean of its sampled answers' scores",
         "expected": "the expectation over the score tokens' probabilities",
-        "greedy": "the score of one greedy answer",
+        "greedy": "that of one greedy answer",
     }
     methods = _distinct(evals, "method")
     said = [f"Prompt: {', '.join(_distinct(evals, 'prompt'))}."] if _distinct(evals, "prompt") else []
     if methods:
         said.append(f"A side's score is {'; or '.join(ways.get(m, m) for m in methods)}.")
+    said += [f"Scores run from {low} to {high}." for low, high in _scales(evals)]
     said += [_RULES[rule] for rule in _distinct(evals, "unparsed") if rule in _RULES]
     return [
         *said,
@@ -91,14 +94,20 @@ def _scoring(evals: Sequence[Row]) -> list[str]:
     ]
 
 
+def _scales(evals: Sequence[Row]) -> list[tuple[str, str]]:
+    ends = ((number(row.get("scale_low")), number(row.get("scale_high"))) for row in evals)
+    return list(dict.fromkeys((plain(low), plain(high)) for low, high in ends if math.isfinite(low + high)))
+
+
 def _losses(evals: Sequence[Row]) -> list[str]:
     temperatures = _distinct(evals, "bt_temp")
     if not temperatures:
         return []
+    given = ", ".join(plain(number(temperature)) for temperature in temperatures)
     return [
-        f"Log-loss is −ln σ(Δ/T) in nats, Δ the preferred side's score less the other's, at T = "
-        f"{', '.join(temperatures)}; the fitted one takes a T that was fitted on other contexts (cross-fitted). A "
-        f"judge that always says ½ has ln 2 = {math.log(2):.3f}."
+        f"Log-loss is −ln σ(Δ/T) in nats, Δ the preferred side's score less the other's, at T = {given}; the fitted "
+        "one takes a T that was fitted on other contexts (cross-fitted). A judge that always says ½ has ln 2 = "
+        f"{math.log(2):.3f}."
     ]
 
 

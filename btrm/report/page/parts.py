@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from btrm.report.columns import COLUMNS
+from btrm.report.columns import COLUMNS, Column
 from btrm.report.page.cells import cell_view, choose
 from btrm.report.page.comparison_table import comparison_table
 from btrm.report.page.curves import curves_of
@@ -60,7 +60,7 @@ def page_parts(tables: ReportInput) -> dict[str, Any]:
         "outcomes": outcome_table(tables),
         "worst": reading(tables.worst),
         "made": how_it_was_made(tables),
-        "glossary": [column for column in COLUMNS if any(column.name in record for record in tables.records)],
+        "glossary": [column for column in COLUMNS if _explained(column, tables.records)],
     }
     return {**parts_for, "contents": _contents(parts_for)}
 
@@ -92,6 +92,13 @@ def _contents(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
     }
     ids = {"cells": "checkpoints"}
     return [(ids.get(key, key), name) for key, name in names.items() if parts[key] or key == "outcomes"]
+
+
+def _explained(column: Column, records: Sequence[Row]) -> bool:
+    """Whether the glossary holds a column: one that says anything, and is no end or spread of another one."""
+    if column.name.endswith(("_low", "_high", "_std")) and column.name != "accuracy_std":
+        return False
+    return any(record.get(column.name) not in (None, "") for record in records)
 
 
 def _counts(tables: ReportInput, datasets: Sequence[str]) -> str:

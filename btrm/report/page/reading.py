@@ -11,7 +11,8 @@ from btrm.report.page.values import minus
 from btrm.report.report_input import Answer, WorstPair
 
 _SHOWN = 900  # characters of a text that are read without a click
-_KEPT = 6000  # and with one
+_LINES = 20  # at most
+_KEPT = 6000  # characters that are read with one
 _ANSWER = 400
 _ANSWERS = 6  # of each side
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -71,15 +72,28 @@ class PairGroup:
     pairs: list[PairView]
 
 
-def prose(text: str, shown: int = _SHOWN, kept: int = _KEPT) -> Prose:
-    """Fold a text; control characters and invisible ones (which turn the writing's direction) become visible."""
+def prose(text: str, shown: int = _SHOWN, kept: int = _KEPT, rest: str = "pairs.parquet") -> Prose:
+    """Fold a text; control characters and invisible ones (which turn the writing's direction) become visible.
+
+    The first `shown` characters, or `_LINES` lines, are open; what lies beyond `kept` is left in the file `rest`.
+    """
     whole = visible(text)
-    cut = f"{len(whole) - kept:,} more characters are in pairs.parquet." if len(whole) > kept else ""
+    cut = f"{len(whole) - kept:,} more characters are in {rest}." if len(whole) > kept else ""
     whole = whole[:kept]
-    if len(whole) <= shown * 1.2:
+    place = _fold(whole, shown)
+    if place is None:
         return Prose(whole or "(empty)", cut=cut)
-    place = _break(whole, shown)
     return Prose(whole[:place], whole[place:], f"{len(whole) - place:,} more characters", cut)
+
+
+def _fold(text: str, shown: int) -> int | None:
+    """Return where to fold: after a line or a word, not far before `shown`; None where nearly all would be shown."""
+    lines = text.splitlines(keepends=True)
+    if len(lines) > _LINES * 1.2:
+        shown = min(shown, sum(map(len, lines[:_LINES])))
+    elif len(text) <= shown * 1.2:
+        return None
+    return max(text.rfind(" ", shown - 80, shown), text.rfind("\n", shown - 80, shown)) + 1 or shown
 
 
 def visible(text: str) -> str:
@@ -88,11 +102,6 @@ def visible(text: str) -> str:
         lambda found: chr(0x2400 + ord(found[0])), text.replace("\r\n", "\n").replace("\r", "\u240d\n")
     )
     return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", pictured)
-
-
-def _break(text: str, near: int) -> int:
-    """Return a place to fold at: after a space or a line, not far before `near`."""
-    return max(text.rfind(" ", near - 80, near), text.rfind("\n", near - 80, near)) + 1 or near
 
 
 def reading(worst: Sequence[WorstPair]) -> list[PairGroup]:
@@ -145,4 +154,7 @@ def _telling(answers: Sequence[Answer]) -> list[Answer]:
 
 def _told(answer: Answer) -> Told:
     score = answer.outcome.replace("_", " ") if answer.score is None else f"score {answer.score:g}"
-    return Told(f"seed {answer.seed}, sample {answer.sample}: {score}", prose(answer.completion, _ANSWER, 2500))
+    return Told(
+        f"seed {answer.seed}, sample {answer.sample}: {score}",
+        prose(answer.completion, _ANSWER, 2500, "judgements.parquet"),
+    )

@@ -45,7 +45,9 @@ def _value_cell(column: Column, row: Row) -> Cell:
     value = row.get(column.name)
     if column.decimals is None:
         return text_cell(value)
-    return p_cell(value) if column.name.startswith("p_") else number_cell(value, column.decimals)
+    if column.name.startswith("p_"):
+        return p_cell(value)
+    return number_cell(value, column.decimals, "+" if column.name == "difference" else "")
 
 
 def _interval(row: Row, metric: str) -> tuple[float, float]:
@@ -56,4 +58,5 @@ def _forest_cell(row: Row, metric: str, bounds: tuple[float, float], reference: 
     low, high = _interval(row, metric)
     mean = number(row.get(metric))
     picture = forest(mean, low, high, bounds, reference) if math.isfinite(mean) else None
-    return Cell(interval_text(low, high), number_cell(low).key, picture)
+    sign = "+" if metric == "difference" else ""
+    return Cell(interval_text(low, high, sign), number_cell(low).key, picture)
