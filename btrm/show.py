@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from btrm.config import ConfigError
 from btrm.runs import MANIFEST, REQUEST, read_manifest, read_request
 from btrm.stages import STAGES
+
+_LONGEST = 500  # characters of a result that are shown
 
 
 def show(directory: Path) -> str:
@@ -32,9 +35,15 @@ def _line(directory: Path, root: Path) -> str:
         return f"{name:<12} not complete       {directory}"
     files = len(manifest.outputs)
     size = sum(output.bytes for output in manifest.outputs.values()) / 1e6
-    results = json.dumps(manifest.results, ensure_ascii=False)
+    results = json.dumps({name: _short(value) for name, value in manifest.results.items()}, ensure_ascii=False)
     where = directory.relative_to(root) if directory != root else Path()
     return (
         f"{manifest.name:<12} complete {manifest.seconds:8.1f} s  {manifest.finished}  {manifest.fingerprint}  "
         f"{files} files, {size:.1f} MB in {where}\n{'':<13}{results}"
     )
+
+
+def _short(value: Any) -> Any:
+    """Return a result, or that it is long: what a prompt begins with is for reading in the manifest."""
+    length = len(json.dumps(value, ensure_ascii=False))
+    return value if length <= _LONGEST else f"({length} characters, see {MANIFEST})"
