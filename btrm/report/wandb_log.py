@@ -63,33 +63,42 @@ def _log(what: Logged) -> Path | None:
     import wandb
 
     api: Any = wandb
+    try:
+        with _opened(api, what) as tracked:
+            _log_curves(tracked, what.records)
+            columns = list(what.records[0])
+            data = [[_plain(record[name]) for name in columns] for record in what.records]
+            tracked.log({"summary": api.Table(columns=columns, data=data)})
+            tracked.log({"learning_curve": api.Image(str(what.files / "learning_curve.png"))})
+            tracked.log_artifact(_artifact(api, what))
+            if not tracked.offline:
+                _LOG.info("W&B: %s", tracked.url)
+            return Path(str(tracked.settings.sync_dir)) if tracked.offline else None
+    finally:
+        api.teardown()  # what a run of it leaves is whole on disk only when its service has ended
+
+
+def _opened(api: Any, what: Logged) -> Any:
+    """Begin a run of W&B; it knows nothing of this machine but what it is told here."""
     nothing_else = {"disable_git": True, "save_code": False, "x_disable_meta": True, "x_disable_stats": True}
-    settings = api.Settings(console="off", silent=True, **nothing_else)
-    datasets = sorted({str(record["dataset"]) for record in what.records})
-    with api.init(
+    return api.init(
         name=f"{what.run}-summary",
         group=what.run,
         job_type="summarize",
-        tags=["btrm", *(name[:64] for name in datasets)],
+        tags=["btrm", *(name[:64] for name in _datasets(what.records))],
         notes=what.best or None,
         dir=os.environ.get("WANDB_DIR") or str(what.files),
         mode=mode(os.environ),
-        settings=settings,
-    ) as tracked:
-        _log_curves(tracked, what.records, datasets)
-        columns = list(what.records[0])
-        data = [[_plain(record[name]) for name in columns] for record in what.records]
-        tracked.log({"summary": api.Table(columns=columns, data=data)})
-        tracked.log({"learning_curve": api.Image(str(what.files / "learning_curve.png"))})
-        tracked.log_artifact(_artifact(api, what))
-        if tracked.offline:
-            return Path(str(tracked.settings.sync_dir))
-        _LOG.info("W&B: %s", tracked.url)
-        return None
+        settings=api.Settings(console="off", silent=True, **nothing_else),
+    )
 
 
-def _log_curves(tracked: Any, records: Sequence[Mapping[str, Any]], datasets: Sequence[str]) -> None:
-    for dataset in datasets:
+def _datasets(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted({str(record["dataset"]) for record in records})
+
+
+def _log_curves(tracked: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    for dataset in _datasets(records):
         tracked.define_metric(f"{dataset}/*", step_metric=f"{dataset}/step")
     for record in records:
         if record["step"] is not None:
