@@ -45,7 +45,7 @@ class SummarizeConfig(StageConfig):
     n_bootstrap: int = setting(10_000, "resamples of the pairs for the 95 % intervals", ge=100)
     seed: int = setting(0, "seed of the resamples")
     columns: tuple[str, ...] = extent((), "columns that people see, in this order (none: the usual ones)")
-    sort: str | None = extent(None, "order rows by this column, -accuracy from the top (none: as training went)")
+    sort: str | None = extent(None, "order rows by this column, --sort=-accuracy from the top (none: as training went)")
 
 
 @dataclass(frozen=True, slots=True)
