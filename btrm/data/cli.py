@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +21,15 @@ _MOST_COLUMNS = 120
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `btrm data …`; return its exit status. Raises ConfigError for a wrong request or a malformed row."""
+    """Run `btrm data …`; return its exit status. Raises ConfigError for a wrong request, a bad row or a full disk."""
     args = _parser().parse_args(argv or ["--help"])
-    return args.function(args)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        return args.function(args)
+    except BrokenPipeError:  # `btrm data inspect F | head`: the caller knows what to do
+        raise
+    except OSError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -56,7 +56,7 @@ class Conversion:
 
 def default_out(file: Path, target: str) -> Path:
     """Return where the pairs of a file go by default: into this directory, under its name and the form's."""
-    return Path(f"{file.name.split('.')[0]}{_ENDINGS.get(target, f'.{target}.jsonl')}")
+    return Path(f"{file.resolve().name.split('.')[0]}{_ENDINGS.get(target, f'.{target}.jsonl')}")
 
 
 def convert(plan: Conversion) -> Counter[str]:

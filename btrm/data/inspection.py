@@ -10,7 +10,7 @@ from typing import Any
 from btrm.config import ConfigError
 from btrm.data.asked_files import AskedFiles
 from btrm.data.items import Dropped
-from btrm.data.reading import count_rows
+from btrm.data.reading import count_rows, expand_files
 from btrm.data.tally import Lengths, Limits, Tally
 from btrm.progress import progress
 from btrm.records import PreferencePair
@@ -23,7 +23,7 @@ _LABEL = 16
 def inspect(asked: AskedFiles, limits: Limits, tokenizer: Path | None = None) -> dict[str, Any]:
     """Read the files once and return what they hold: the stable object of --json."""
     tally = Tally(limits, token_counter(tokenizer) if tokenizer else None)
-    rows = count_rows(asked.files)
+    rows = count_rows(expand_files(asked.files))
     for item in progress(asked.items(), None, "inspect", "pair"):
         if isinstance(item, Dropped):
             tally.drop(item)

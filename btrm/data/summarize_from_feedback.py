@@ -81,6 +81,7 @@ def _meta(value: Mapping[str, Any], info: Mapping[str, Any], kind: str) -> dict[
     extra = cast("dict[str, Any]", value.get("extra") or {})
     return {
         "domain": kind,
+        "subset": kind,
         "post_id": info.get("id"),
         "worker": value.get("worker"),
         "batch": value.get("batch"),

@@ -22,7 +22,7 @@ _EXAMPLES = 3
 _MOST_NAMES = 1000  # annotators and subsets that are counted by name
 _Z95 = 1.959963984540054
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-NAMED_BY = {"annotator": ("annotator", "worker"), "subset": ("subset", "domain")}
+NAMED_BY = {"annotator": ("annotator", "worker"), "subset": ("subset",)}
 
 
 @dataclass(slots=True)

@@ -165,6 +165,12 @@ def test_a_malformed_row_stops_it_or_is_left_out(tmp_path: Path, capsys: pytest.
     assert (left["reason"], left["where"]) == ("malformed", f"{path}:2")
 
 
+def test_what_cannot_be_written_is_an_error_that_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "data.jsonl", data_rows.llmbar(0))
+    assert main(["data", "convert", str(path), "--to", "trl", "--out", "/proc/none/out.jsonl"]) == 2
+    assert "/proc/none" in capsys.readouterr().err
+
+
 def test_the_default_place_is_here_under_the_files_name(tmp_path: Path) -> None:
     folder = tmp_path / "far"
     folder.mkdir()

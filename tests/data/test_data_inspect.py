@@ -145,6 +145,12 @@ def test_the_page_says_it_all_in_the_width_that_there_is(shared_data: Path) -> N
     assert len(facts["examples"]) == 3 and all(len(line) <= 80 for line in shown)
 
 
+def test_a_folder_is_all_its_files(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert facts_of(shared_data / "llmbar")["rows"] == 100
+    assert main(["data", "inspect", "nothere.jsonl"]) == 2
+    assert "nothere.jsonl: no such file" in capsys.readouterr().err
+
+
 def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
     text = page(facts_of(trl(tmp_path / "x.jsonl", ("p", "a", "a"))), 80)
     assert "0 labelled pairs" in text and "identical_responses" in text
