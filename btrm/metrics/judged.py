@@ -1,10 +1,9 @@
-"""Judgements as arrays: one block for each (judge, data set, seed, prompt), pairs in one order."""
+"""Reading a judgements.parquet as cells, column by column: texts are numbers as soon as they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,79 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btrm.config import ConfigError
+from btrm.metrics.judged_cell import JudgedCell, TiedPairs, clusters
 from btrm.metrics.pair_facts import PairFacts, PairTable, read_pair_table
-from btrm.metrics.pairwise import Floats, Ints, PairOutcomes, SideScores, UnparsedAs, pair_outcomes, sides_of_samples
+from btrm.metrics.pairwise import Floats, Ints
 from btrm.records import Method, read_judgements
-from btrm.scores import Outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+__all__ = ["JudgedCell", "TiedPairs", "clusters", "read_cells"]
 _KEY = ("judge", "dataset", "seed", "prompt")
 _TEXTS = ("judge", "prompt", "method", "outcome", "label_id", "pair_id")
 _MASS = r'"mass": *(?P<mass>[-+.0-9eE]+)'
 _NUMBERS = ("seed", "side", "sample", "preferred_side", "score")
-
-
-@dataclass(frozen=True, eq=False)
-class TiedPairs:
-    """The P pairs of a cell whose label is a tie; shapes and numbers as in JudgedCell."""
-
-    label_id_P: list[str]
-    pair_id_P: list[str]
-    cluster_P: Ints
-    score_P2K: Floats
-    asked_P2: Ints
-    facts: PairFacts | None
-
-
-@dataclass(frozen=True, eq=False)
-class JudgedCell:
-    """What one judge said at one seed about the labelled pairs of one data set.
-
-    P pairs, K samples a side at most, R judgements of the pairs. `score_P2K` is NaN where a sample has no score or was
-    not asked for (`asked_P2` counts those that were); `mass_R` is what an expected score's model had on numerals of the
-    scale at all, NaN for other scores. Pairs of one `cluster_P` share a context (where the pairs are
-    not at hand: are one pair with several labels); the numbers are those of the whole file, so cells compare.
-    Pairs whose label is a tie have no right answer: they are counted in `label_ties`, are in no array, and stand in
-    `tied` for the official scores that know ties.
-    """
-
-    judge: str
-    dataset: str
-    seed: int
-    prompt: str
-    method: Method
-    label_id_P: list[str]
-    pair_id_P: list[str]
-    cluster_P: Ints
-    preferred_P: Ints
-    score_P2K: Floats
-    asked_P2: Ints
-    outcome_R: NDArray[np.str_]
-    label_ties: int
-    facts: PairFacts | None = None
-    tied: TiedPairs | None = None
-    mass_R: Floats = field(default_factory=lambda: np.empty(0))
-
-    @cached_property
-    def sides(self) -> SideScores:
-        """The scores of each side brought together."""
-        return sides_of_samples(self.score_P2K, self.asked_P2)
-
-    @cached_property
-    def scored_N(self) -> Floats:
-        """All scores that there are, pair after pair."""
-        return self.score_P2K[~np.isnan(self.score_P2K)]
-
-    def outcomes(self, bt_temp: float, unparsed: UnparsedAs, scale: tuple[float, float]) -> PairOutcomes:
-        """Compare the sides of each pair; `scale` is the (lowest, highest) score of the prompt."""
-        return pair_outcomes(self.sides, self.preferred_P, bt_temp, unparsed, scale)
-
-    @property
-    def unparsed_rate(self) -> float:
-        """Share of all completions without a valid score, whatever the reason."""
-        return float(np.mean(self.outcome_R != Outcome.SCORED)) if len(self.outcome_R) else float("nan")
 
 
 def read_cells(judgements: Path, pairs: Path | None = None) -> list[JudgedCell]:
@@ -208,12 +147,6 @@ class _File:
             label_ids, pair_ids = self._texts["label_id"].values, self._texts["pair_id"].values
             self._labels[key] = _Labels(_texts(label_ids, label_P), _texts(pair_ids, pair_P), cluster_P, facts)
         return self._labels[key]
-
-
-def clusters(id_P: list[str]) -> Ints:
-    """Return cluster_P: equal ids share one number (0, 1, ... as they appear), and are resampled together."""
-    number = {name: i for i, name in enumerate(dict.fromkeys(id_P))}
-    return np.array([number[name] for name in id_P], dtype=np.int64)
 
 
 def _coded(column: Any) -> _Coded:

@@ -1,0 +1,81 @@
+"""Judgements as arrays: a block for each (judge, data set, seed, prompt), pairs in one order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from btrm.metrics.pair_facts import PairFacts
+from btrm.metrics.pairwise import Floats, Ints, PairOutcomes, SideScores, UnparsedAs, pair_outcomes, sides_of_samples
+from btrm.records import Method
+from btrm.scores import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class TiedPairs:
+    """The P pairs of a cell whose label is a tie; shapes and numbers as in JudgedCell."""
+
+    label_id_P: list[str]
+    pair_id_P: list[str]
+    cluster_P: Ints
+    score_P2K: Floats
+    asked_P2: Ints
+    facts: PairFacts | None
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedCell:
+    """What one judge said at one seed about the labelled pairs of one data set.
+
+    P pairs, K samples a side at most, R judgements of the pairs. `score_P2K` is NaN where a sample has no score or was
+    not asked for (`asked_P2` counts those that were); `mass_R` is what an expected score's model had on numerals of the
+    scale at all, NaN for other scores. Pairs of one `cluster_P` share a context (where the pairs are
+    not at hand: are one pair with several labels); the numbers are those of the whole file, so cells compare.
+    Pairs whose label is a tie have no right answer: they are counted in `label_ties`, are in no array, and stand in
+    `tied` for the official scores that know ties.
+    """
+
+    judge: str
+    dataset: str
+    seed: int
+    prompt: str
+    method: Method
+    label_id_P: list[str]
+    pair_id_P: list[str]
+    cluster_P: Ints
+    preferred_P: Ints
+    score_P2K: Floats
+    asked_P2: Ints
+    outcome_R: NDArray[np.str_]
+    label_ties: int
+    facts: PairFacts | None = None
+    tied: TiedPairs | None = None
+    mass_R: Floats = field(default_factory=lambda: np.empty(0))
+
+    @cached_property
+    def sides(self) -> SideScores:
+        """The scores of each side brought together."""
+        return sides_of_samples(self.score_P2K, self.asked_P2)
+
+    @cached_property
+    def scored_N(self) -> Floats:
+        """All scores that there are, pair after pair."""
+        return self.score_P2K[~np.isnan(self.score_P2K)]
+
+    def outcomes(self, bt_temp: float, unparsed: UnparsedAs, scale: tuple[float, float]) -> PairOutcomes:
+        """Compare the sides of each pair; `scale` is the (lowest, highest) score of the prompt."""
+        return pair_outcomes(self.sides, self.preferred_P, bt_temp, unparsed, scale)
+
+    @property
+    def unparsed_rate(self) -> float:
+        """Share of all completions without a valid score, whatever the reason."""
+        return float(np.mean(self.outcome_R != Outcome.SCORED)) if len(self.outcome_R) else float("nan")
+
+
+def clusters(id_P: list[str]) -> Ints:
+    """Return cluster_P: equal ids share one number (0, 1, ... as they appear), and are resampled together."""
+    number = {name: i for i, name in enumerate(dict.fromkeys(id_P))}
+    return np.array([number[name] for name in id_P], dtype=np.int64)
