@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
@@ -52,7 +52,7 @@ from btrm.runs import (
     write_json,
 )
 from btrm.staging import Staging
-from btrm.work import Unit
+from btrm.work import Pool, Unit
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class Stage:
     `settings_check_name`: another that looks at nothing but settings and resources, before there are any inputs.
     `work_name`, `share_name`: where a stage's work can be cut among the elements of a job array, what is missing as
     units, and the function that does an element's share of them, yielding the rows that each commit made safe.
+    `lends`: an element whose share is done takes rows of others' shares; its function is handed the pool of all.
     `halve_name`: a function that halves the batch in a config n times, where that changes no result.
     `estimate_name`: a function that tells, as text, what the missing work will cost, and does none of it.
     `publishes`: outputs that an older btrm may not have written; a complete stage without them is extended by them.
@@ -89,6 +90,7 @@ class Stage:
     settings_check_name: str = ""
     work_name: str = ""
     share_name: str = ""
+    lends: bool = False
     halve_name: str = ""
     estimate_name: str = ""
     publishes: tuple[str, ...] = ()
@@ -122,9 +124,10 @@ class Stage:
         """Return what is missing; nothing heavy is imported."""
         return getattr(importlib.import_module(self.module), self.work_name)(config, run)
 
-    def share(self, config: StageConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
-        """Do some of the work; yield the rows of each commit. Elements run side by side in one directory."""
-        return getattr(importlib.import_module(self.module), self.share_name)(config, run, units)
+    def share(self, config: StageConfig, run: StageRun, pool: Pool) -> Iterator[int]:
+        """Do an element's share; yield the rows of each commit. Elements run side by side in one directory."""
+        mine = (pool.own(), pool) if self.lends else (pool.own(),)
+        return getattr(importlib.import_module(self.module), self.share_name)(config, run, *mine)
 
     def estimate(self, config: StageConfig, run: StageRun) -> str:
         """Return what the missing work will cost, for people. Raises ConfigError for a stage that cannot tell."""
@@ -178,6 +181,7 @@ STAGES: dict[str, Stage] = {
             "halve_batch",
         ),
         publishes=("pairs.parquet",),
+        lends=True,
     ),
     "variance": replace(
         _shared(
@@ -185,6 +189,7 @@ STAGES: dict[str, Stage] = {
             "halve_batch",
         ),
         publishes=("pairs.parquet",),
+        lends=True,
     ),
     "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
     "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),

@@ -89,6 +89,28 @@ def _bundles(units: Sequence[Unit]) -> Iterator[list[Unit]]:
         yield list(alike)
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """All that was missing when an array began, as element `element` of `elements` sees it."""
+
+    units: Sequence[Unit]
+    element: int
+    elements: int
+
+    def own(self) -> list[Unit]:
+        """Return this element's share."""
+        return share(self.units, self.element, self.elements)
+
+    def others(self) -> Iterator[list[Unit]]:
+        """Yield the other elements' shares, the next one's first."""
+        for step in range(1, self.elements):
+            yield share(self.units, (self.element + step) % self.elements, self.elements)
+
+    def part(self, worker: int, workers: int) -> Pool:
+        """Return the pool as one of an element's several workers sees it: each has a part of the element's share."""
+        return Pool(self.units, self.element * workers + worker, self.elements * workers)
+
+
 def _cut(missing: Sequence[Range], first: int, last: int) -> Iterator[Range]:
     """Yield what lies in rows [first, last) of the ranges laid end to end."""
     before = 0

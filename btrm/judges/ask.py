@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from btrm.judges.base import Completion, Expectation, Judge, JudgeAnswer, JudgeRequest, make_request
 from btrm.judges.cells import Cell
+from btrm.judges.chunk_claims import Claims
 from btrm.judges.pair_sets import PairSets
 from btrm.prompts import PromptSpec
 from btrm.records import Judgement, PreferencePair, stable_hash, write_judgements
 from btrm.runs import StageRun, win
 from btrm.scores import Outcome, Score, parse_score
-from btrm.stopping import safe_point
 from btrm.work import Ranges
 
 
@@ -43,18 +43,28 @@ class Asking:
     records: Mapping[str | None, Mapping[int, PreferencePair]]
     part_pairs: int
     at_once: int
+    claims: Claims
 
-    def ask(self, judge: Judge, todo: Iterable[tuple[Cell, Ranges]]) -> Iterator[int]:
-        """Ask about rows of cells; yield the number of pairs after each commit, where a stop loses nothing."""
-        scratch = self.run.scratch("part.parquet")
-        chunks = [chunk for cell, missing in todo for chunk in _chunks(cell, missing, self.part_pairs)]
-        safe_point()  # a model takes a while to load
-        for batch in _batches(_side_by_side(chunks), self.at_once):
-            new = [chunk for chunk in batch if not self._path(chunk).exists()]
-            if new:
-                self._commit(judge, new, scratch)
-                yield _pairs_in(new)
-            safe_point()
+    def claimed(self, todo: Iterable[tuple[Cell, Ranges]], *, backwards: bool = False) -> Iterator[list[Chunk]]:
+        """Claim rows of cells batch by batch, and yield what is ours to ask about, and not there yet."""
+        groups = _side_by_side(chunk for cell, missing in todo for chunk in _chunks(cell, missing, self.part_pairs))
+        for batch in _batches(groups[::-1] if backwards else groups, self.at_once):
+            if mine := [chunk for chunk in batch if self._take(chunk)]:
+                yield mine
+
+    def answer(self, judge: Judge, chunks: Sequence[Chunk]) -> int:
+        """Ask about claimed chunks and commit them; return the number of pairs. A stop afterwards loses nothing."""
+        self._commit(judge, chunks, self.run.scratch("part.parquet"))
+        self.claims.release(self._path(chunk).name for chunk in chunks)
+        return _pairs_in(chunks)
+
+    def _take(self, chunk: Chunk) -> bool:
+        path = self._path(chunk)
+        if path.exists() or not self.claims.take(path.name):
+            return False
+        if path.exists():  # its owner has just won it, and given the claim back
+            self.claims.release([path.name])
+        return path.name in self.claims
 
     def _path(self, chunk: Chunk) -> Path:
         pairs = self.sets.of(chunk.cell)

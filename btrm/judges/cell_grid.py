@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -15,6 +16,7 @@ from btrm.judges.ask import Asking
 from btrm.judges.base import Judge
 from btrm.judges.cells import Cell
 from btrm.judges.checkpoints import Checkpoint
+from btrm.judges.chunk_claims import Claims
 from btrm.judges.engine import BATCH_SIZES, Engine, EngineSpec, OpenEngine
 from btrm.judges.expected import expected_judge
 from btrm.judges.grid_config import GridConfig
@@ -24,12 +26,13 @@ from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.outcomes import TOO_LONG, count_outcomes
 from btrm.judges.pair_sets import PairSets
 from btrm.judges.rebuild import rebuild
+from btrm.judges.sharing import Sharing, Todo
 from btrm.judges.trials import read_trials, try_first
 from btrm.progress import progress
 from btrm.prompts import PromptSpec
 from btrm.records import PreferencePair, read_pairs, write_pairs
 from btrm.runs import StageRun, replace
-from btrm.work import Ranges, Unit
+from btrm.work import Pool, Unit
 
 _LOG = logging.getLogger(__name__)
 CELLS = "cells"
@@ -66,29 +69,16 @@ class CellGrid:
 
     def missing(self) -> list[Unit]:
         """Return what is missing of each cell, the cells of one model together."""
-        return self.sets.missing_units(self.directory, self._by_model())
+        return self.sets.missing_units(self.directory, self.by_model())
 
-    def share(self, units: Sequence[Unit]) -> Iterator[int]:
+    def share(self, units: Sequence[Unit], pool: Pool | None = None) -> Iterator[int]:
         """Judge these rows where they are still missing; yield the number of pairs after each commit.
 
-        Each model is loaded once, and not at all where nothing is missing.
+        Each model is loaded once, and not at all where nothing is missing. Of a pool, rows of other shares that nobody
+        has begun come after the own ones.
         """
-        todo = self.sets.still_missing(self.directory, self._by_model(), units)
-        sizes = self.config.pairs_a_part, self.config.pairs_at_once
-        asking = Asking(self.run, self.directory, self.sets, self._records(todo), *sizes)
-        for model, of_model in groupby(todo, key=lambda task: self.checkpoints[task[0].judge].model):
-            tasks = list(of_model)
-            group = [self.checkpoints[label] for label in dict.fromkeys(cell.judge for cell, _ in tasks)]
-            with open_engine(self.config)(_spec(self.config, model, group)) as engine:
-                for (label, prompt), of_subject in groupby(tasks, key=lambda task: (task[0].judge, task[0].prompt)):
-                    _LOG.info("judging: %s with %s", label, prompt.name)
-                    note(self.run, engine, self.config.engine, self.checkpoints[label].model_hash, prompt)
-                    engine.select(self.checkpoints[label].adapter)
-                    judge = make_judge(self.config, engine, prompt)
-                    of_cells = list(of_subject)
-                    first = of_cells[0][0]
-                    try_first(self.run, self.config, engine, judge, first, asking.records[first.dataset])
-                    yield from asking.ask(judge, of_cells)
+        with Claims(self.run.dir / ".attempts" / "claims") as claims:
+            yield from Sharing(_Shared(self, claims, pool is not None and pool.elements > 1), units, pool).run()
 
     def finish(self, asked_as: str) -> tuple[int, int]:
         """Judge all that is missing, then rebuild judgements.parquet; return (pairs asked now, rows in the file)."""
@@ -119,17 +109,54 @@ class CellGrid:
         replace(scratch, self.run.dir / "pairs.parquet")
         return count
 
-    def _by_model(self) -> list[Cell]:
+    def by_model(self) -> list[Cell]:
+        """Return the cells, those of one model together."""
         models = list(dict.fromkeys(checkpoint.model for checkpoint in self.checkpoints.values()))
         return sorted(self.cells, key=lambda cell: models.index(self.checkpoints[cell.judge].model))
 
-    def _records(self, todo: Sequence[tuple[Cell, Ranges]]) -> dict[str | None, dict[int, PreferencePair]]:
+    def records(self, todo: Todo) -> dict[str | None, dict[int, PreferencePair]]:
+        """Return the pairs that rows are about, {data set: {number: pair}}."""
         asked = {name: [holes for cell, holes in todo if cell.dataset == name] for name in self.config.pairs}
         return {
             name: read_numbered(self.run.input(self.config.pairs[name]), holes)
             for name, holes in asked.items()
             if holes
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A grid as one element of several sees it. `together`: models have room for all adapters that others may have."""
+
+    grid: CellGrid
+    claims: Claims
+    together: bool
+
+    def todo(self, units: Sequence[Unit]) -> Todo:
+        return self.grid.sets.still_missing(self.grid.directory, self.grid.by_model(), units)
+
+    def asking(self, todo: Todo) -> Asking:
+        grid = self.grid
+        sizes = grid.config.pairs_a_part, grid.config.pairs_at_once
+        return Asking(grid.run, grid.directory, grid.sets, grid.records(todo), *sizes, self.claims)
+
+    def model(self, cell: Cell) -> str:
+        return self.grid.checkpoints[cell.judge].model
+
+    def open(self, model: str, todo: Todo) -> AbstractContextManager[Engine]:
+        known = self.grid.checkpoints
+        labels = known if self.together else dict.fromkeys(cell.judge for cell, _ in todo)
+        group = [known[label] for label in labels if known[label].model == model]
+        return open_engine(self.grid.config)(_spec(self.grid.config, model, group))
+
+    def judge(self, engine: Engine, cell: Cell, asking: Asking) -> Judge:
+        grid, checkpoint = self.grid, self.grid.checkpoints[cell.judge]
+        _LOG.info("judging: %s with %s", cell.judge, cell.prompt.name)
+        note(grid.run, engine, grid.config.engine, checkpoint.model_hash, cell.prompt)
+        engine.select(checkpoint.adapter)
+        judge = make_judge(grid.config, engine, cell.prompt)
+        try_first(grid.run, grid.config, engine, judge, cell, asking.records[cell.dataset])
+        return judge
 
 
 def make_grid(config: GridConfig, run: StageRun, subjects: Sequence[Subject]) -> CellGrid:

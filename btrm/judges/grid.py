@@ -8,7 +8,7 @@ from btrm.judges.cell_grid import CELLS, ENGINES, CellGrid, Subject, halved, mak
 from btrm.judges.checkpoints import find_checkpoints
 from btrm.judges.judge_config import JudgeConfig
 from btrm.runs import StageResult, StageRun
-from btrm.work import Unit
+from btrm.work import Pool, Unit
 
 __all__ = ["ENGINES", "JudgeConfig", "check_judge", "halve_batch", "run_judge", "share_judge", "work_judge"]
 
@@ -23,9 +23,12 @@ def work_judge(config: JudgeConfig, run: StageRun) -> list[Unit]:
     return _grid(config, run).missing()
 
 
-def share_judge(config: JudgeConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
-    """Judge these rows where they are still missing; yield the number of pairs after each commit."""
-    yield from _grid(config, run).share(units)
+def share_judge(config: JudgeConfig, run: StageRun, units: Sequence[Unit], pool: Pool | None = None) -> Iterator[int]:
+    """Judge these rows where they are still missing; yield the number of pairs after each commit.
+
+    Of a pool, rows of other shares that nobody has begun come after the own ones.
+    """
+    yield from _grid(config, run).share(units, pool)
 
 
 def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:

@@ -15,7 +15,7 @@ from btrm.metrics.prompt_choice import PromptFigures, contrasts, prompt_histogra
 from btrm.metrics.variance import Answers
 from btrm.prompts import PromptSpec
 from btrm.runs import StageResult, StageRun, replace
-from btrm.work import Unit
+from btrm.work import Pool, Unit
 
 __all__ = ["VarianceConfig", "check_variance", "halve_batch", "run_variance", "share_variance", "work_variance"]
 _LABEL = "model"
@@ -31,9 +31,14 @@ def work_variance(config: VarianceConfig, run: StageRun) -> list[Unit]:
     return _grid(config, run).missing()
 
 
-def share_variance(config: VarianceConfig, run: StageRun, units: Sequence[Unit]) -> Iterator[int]:
-    """Judge these rows where they are still missing; yield the number of pairs after each commit."""
-    yield from _grid(config, run).share(units)
+def share_variance(
+    config: VarianceConfig, run: StageRun, units: Sequence[Unit], pool: Pool | None = None
+) -> Iterator[int]:
+    """Judge these rows where they are still missing; yield the number of pairs after each commit.
+
+    Of a pool, rows of other shares that nobody has begun come after the own ones.
+    """
+    yield from _grid(config, run).share(units, pool)
 
 
 def run_variance(config: VarianceConfig, run: StageRun) -> StageResult:

@@ -19,7 +19,7 @@ from btrm.staging import Staging, stage_in
 from btrm.stopping import safe_point
 from btrm.train.launch import dismiss
 from btrm.train.rank import read_steps
-from btrm.work import read_units, share, write_units
+from btrm.work import Pool, read_units, write_units
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 2.0
@@ -94,11 +94,12 @@ def element_share(submission: Submission, step: PlannedStep, root: Path, running
     split = submission.split(step.name)
     if not split.exists():
         _pin(stage, config, run, split)
-    mine = share(read_units(split), running.element, step.elements or 1)
+    pool = Pool(read_units(split), running.element, step.elements or 1)
+    mine = pool.own()
     total = sum(unit.rows for unit in mine)
     _LOG.info("%d rows in %d units", total, len(mine))
     done = min(running.now.done, total)
-    for rows in stage.share(config, run, mine):
+    for rows in stage.share(config, run, pool):  # rows of other shares too, in the end: those are counted there
         done += rows
         running.progress(min(done, total), total)
         safe_point()

@@ -23,6 +23,7 @@ from test_judges_grid import config, fake_adapter, fake_model
 from btrm.data.toy import toy_pairs
 from btrm.judges import grid
 from btrm.judges.base import JudgeAnswer, JudgeRequest, request_seed
+from btrm.judges.chunk_claims import Claims
 from btrm.judges.grid import JudgeConfig, halve_batch, share_judge, work_judge
 from btrm.records import write_pairs
 from btrm.stopping import Stopped, ask_to_stop, forget
@@ -147,11 +148,20 @@ def do_split(root: Path, units: list[Unit]) -> None:
     judge_stage.write_units(root / "split.json", units)
 
 
+class ClaimsOfTheDead(Claims):
+    """Claims that each takes for stale, as where a file system tells no times."""
+
+    def take(self, name: str) -> bool:
+        (self.folder / name).unlink(missing_ok=True)
+        return super().take(name)
+
+
 def test_two_writers_of_one_share_at_once(
     tmp_path: Path, judge_config: JudgeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have asked about the same pairs before either writes, each time."""
     both, asked = threading.Barrier(2), RuleEngine.ask
+    monkeypatch.setattr("btrm.judges.cell_grid.Claims", ClaimsOfTheDead)
 
     def together(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
         answers = asked(engine, requests)
