@@ -31,6 +31,11 @@ class Family:
         return min(shortest - 1, shortest if alike is None else alike)
 
     @property
+    def distinct(self) -> tuple[list[int], ...]:
+        """The prompts without repetitions: another seed's request reads nothing anew."""
+        return tuple(prompt for i, prompt in enumerate(self.prompts) if prompt not in self.prompts[:i])
+
+    @property
     def longest(self) -> int:
         """The longest prompt's number of tokens."""
         return max(map(len, self.prompts))
@@ -64,8 +69,7 @@ def generate(
 
     with torch.inference_mode():
         state = _prefill(model, families, pad_id)
-        counts = [n for family in families for n in family.n_samples]
-        prompt_of_row = [p for p, n in enumerate(counts) for _ in range(n)]
+        prompt_of_row = _prompt_of_row(families)
         seeds = [s + j for f in families for s, n in zip(f.seeds, f.n_samples, strict=True) for j in range(n)]
         state.keep(torch.tensor(prompt_of_row, device=model.device))
         state.uniform_RT = uniforms(seeds, sampling.max_new_tokens).to(model.device)
@@ -73,6 +77,18 @@ def generate(
         rows = _decode(model, state, sampling, end_ids)
     flat = iter(rows)
     return [[[next(flat) for _ in range(n)] for n in family.n_samples] for family in families]
+
+
+def _prompt_of_row(families: Sequence[Family]) -> list[int]:
+    """Return for each sequence which of all families' distinct prompts it follows."""
+    rows: list[int] = []
+    before = 0
+    for family in families:
+        distinct = family.distinct
+        for prompt, n_samples in zip(family.prompts, family.n_samples, strict=True):
+            rows += [before + distinct.index(prompt)] * n_samples
+        before += len(distinct)
+    return rows
 
 
 def uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
@@ -83,13 +99,13 @@ def uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
 
 
 def _prefill(model: Any, families: Sequence[Family], pad_id: int) -> _State:
-    """Read each family's shared prefix once, then each prompt's rest; both padded on the left."""
+    """Read each family's shared prefix once, then each distinct prompt's rest; both padded on the left."""
     import torch
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
     prefixes = [family.prompts[0][: family.shared] for family in families]
-    owner = [f for f, family in enumerate(families) for _ in family.prompts]
+    owner = [f for f, family in enumerate(families) for _ in family.distinct]
     mask = torch.zeros(len(owner), 0, dtype=torch.long, device=model.device)
     if max(map(len, prefixes)):
         ids, prefix_mask = _left_padded(prefixes, pad_id, model.device)
@@ -97,7 +113,7 @@ def _prefill(model: Any, families: Sequence[Family], pad_id: int) -> _State:
         index = torch.tensor(owner, device=model.device)
         cache.batch_select_indices(index)
         mask = prefix_mask[index]
-    rests = [prompt[family.shared :] for family in families for prompt in family.prompts]
+    rests = [prompt[family.shared :] for family in families for prompt in family.distinct]
     ids, rest_mask = _left_padded(rests, pad_id, model.device)
     mask = torch.cat([mask, rest_mask], 1)
     logits = _forward(model, ids, mask, cache)
