@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,13 @@ def _example(pair: PreferencePair) -> dict[str, Any]:
 def page(facts: Mapping[str, Any], width: int) -> str:
     """Return the facts as text, `width` characters wide."""
     blocks = (_head(facts), _labels(facts), _doubts(facts), _lengths(facts), _left_out(facts), _examples(facts, width))
-    return "\n\n".join("\n".join(lines) for lines in map(list, blocks) if lines)
+    return "\n\n".join("\n".join(_fit(line, width) for line in lines) for lines in map(list, blocks) if lines)
+
+
+def _fit(text: str, width: int) -> str:
+    """Break lines that are too long, but never a word or a path."""
+    wrap = textwrap.TextWrapper(width, subsequent_indent=" " * _LABEL, break_long_words=False, break_on_hyphens=False)
+    return "\n".join("\n".join(wrap.wrap(line)) if len(line) > width else line for line in text.split("\n"))
 
 
 def _head(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -99,8 +105,8 @@ def _doubts(facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a reader should know before trusting the labels."""
     repeated, flaws, limits = facts["duplicates"], facts["responses"], facts["limits"]
     yield _line("labelled again", _again(repeated))
-    yield _line("asked again", f"{repeated['contexts_with_several_pairs']:,} contexts have more than one pair")
-    found = [f"{flaws['empty']:,} pairs with an empty response", f"{flaws['identical']:,} with equal ones"]
+    yield _line("asked again", f"{_many(repeated['contexts_with_several_pairs'], 'context')} with more than one pair")
+    found = [f"{_many(flaws['empty'], 'pair')} with an empty response", f"{flaws['identical']:,} with equal ones"]
     found.append(f"{flaws['over_long']:,} with one over {limits['characters']:,} characters")
     if facts["tokens"]:
         found.append(f"{facts['tokens']['over_long']:,} over {limits['tokens']:,} tokens with their context")
@@ -111,7 +117,7 @@ def _again(repeated: Mapping[str, int]) -> str:
     if not repeated["pairs_with_several_labels"]:
         return "no pair"
     unlike = f"{repeated['differing_pairs']:,} of them not alike, {repeated['contradicted_pairs']:,} both ways"
-    return f"{repeated['pairs_with_several_labels']:,} pairs, {unlike}"
+    return f"{_many(repeated['pairs_with_several_labels'], 'pair')}, {unlike}"
 
 
 def _lengths(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -129,7 +135,7 @@ def _left_out(facts: Mapping[str, Any]) -> Iterator[str]:
         yield _line("left out", "nothing")
     for reason, found in facts["dropped"].items():
         yield _line("left out", f"{found['rows']:,} {reason}")
-        yield from (f"{'':<{_LABEL}}  {place}" for place in found["first"])
+        yield from (f"{'':<{_LABEL}}{place}" for place in found["first"])
 
 
 def _examples(facts: Mapping[str, Any], width: int) -> Iterator[str]:
@@ -145,6 +151,10 @@ def _line(name: str, text: str) -> str:
     return f"{name:<{_LABEL}}{text}"
 
 
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _bar(share: float) -> str:
     return f"{'█' * round(share * _BAR):<{_BAR}}"
 
@@ -155,15 +165,9 @@ def _named(counts: Mapping[str, int]) -> str:
     return f"{len(counts):,}: {', '.join(shown)}{f' and {rest:,} more' if rest else ''}"
 
 
-def _end(flat: str, room: int) -> str:
-    """Return the last words of a text that fit."""
-    return f"… {flat[-(room - 2) :].partition(' ')[2]}"
-
-
 def _short(text: str, width: int, *, from_end: bool) -> str:
-    """Return two lines of a text: its end, where a conversation asks, or its beginning."""
-    room = 2 * max(width - _LABEL, 20)
-    flat = " ".join(text.split())
-    cut = flat if len(flat) <= room else _end(flat, room) if from_end else f"{flat[: room - 2]} …"
-    lines: Sequence[str] = textwrap.wrap(cut, max(width - _LABEL, 20)) or ["(empty)"]
+    """Return two lines of a text: its last, where a conversation asks, or its first."""
+    lines = textwrap.wrap(" ".join(text.split()), max(width - _LABEL - 2, 20)) or ["(empty)"]
+    if len(lines) > 2:
+        lines = [f"… {lines[-2]}", lines[-1]] if from_end else [lines[0], f"{lines[1]} …"]
     return f"\n{'':<{_LABEL}}".join(lines)
