@@ -17,7 +17,7 @@ from btrm.config import ConfigError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_COLUMNS = ("label_id", "context", "response_0", "response_1", "source", "meta")
+_COLUMNS = ("label_id", "pair_id", "context", "response_0", "response_1", "source", "meta")
 _NAMED = 3
 
 
@@ -54,7 +54,10 @@ class PairFacts:
 
 @dataclass(frozen=True, eq=False)
 class PairTable:
-    """A pairs.parquet by label. `context_R` numbers the contexts of its R rows: equal texts, equal numbers."""
+    """A pairs.parquet by label. `context_R` numbers the contexts of its R rows: equal texts, equal numbers.
+
+    A pair without any context shares it with no other.
+    """
 
     path: Path
     label_id: pa.Array[Any]
@@ -91,11 +94,20 @@ def read_pair_table(path: Path) -> PairTable:
     return PairTable(
         path=path,
         label_id=table["label_id"].combine_chunks(),
-        context_R=table["context"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64),
+        context_R=_contexts(table),
         length_R2=np.stack(lengths, 1).astype(np.int64),
         source=table["source"].combine_chunks(),
         meta=table["meta"].combine_chunks(),
     )
+
+
+def _contexts(table: pa.Table) -> NDArray[np.int64]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    blank = pc.call_function("equal", [pc.call_function("utf8_trim_whitespace", [table["context"]]), pa.scalar("")])
+    known = pc.call_function("if_else", [blank, table["pair_id"], table["context"]])
+    return known.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
 
 
 def _texts(column: pa.Array[Any], row_P: NDArray[np.int64]) -> list[str]:

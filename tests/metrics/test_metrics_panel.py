@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from btrm.metrics.bootstrap import edge_interval, percentile_interval, resampled_sums
+from btrm.metrics.pair_facts import read_pair_table
 from btrm.metrics.panel import PairMean, Panel, mean_over_seeds
+from btrm.records import PreferencePair, write_pairs
 
 CLUSTER_P = np.repeat(np.arange(50), 4)
 
@@ -49,3 +54,14 @@ def test_the_variance_is_that_of_cluster_means_where_clusters_are_alike() -> Non
 def test_seeds_that_lack_a_pair_are_left_out_of_its_mean() -> None:
     credit_PS = np.array([[1.0, 0.0, np.nan], [np.nan, np.nan, np.nan], [0.5, 0.5, 0.5]])
     assert np.array_equal(mean_over_seeds(credit_PS), [0.5, np.nan, 0.5], equal_nan=True)
+
+
+def test_pairs_without_a_context_are_clusters_of_their_own(tmp_path: Path) -> None:
+    contexts = ["", "asked", "  ", "asked"]
+    pairs = [
+        PreferencePair.make(text, (f"a{i}", f"b{i}"), 0, source="x", split="test") for i, text in enumerate(contexts)
+    ]
+    again = replace(pairs[0], label_id=f"{pairs[0].pair_id}-1")  # another person's label of the first
+    write_pairs(tmp_path / "pairs.parquet", [*pairs, again])
+    first, asked, blank, same, labelled = read_pair_table(tmp_path / "pairs.parquet").context_R
+    assert asked == same and first == labelled and len({first, asked, blank}) == 3
