@@ -140,7 +140,11 @@ def _report_input(
         own_test_set=chosen.own_test_set if chosen else False,
         baseline=next((row.baseline for row in summary.rows if row.baseline), None),
         worst=_worst(config, run, summary),
-        notes=[] if chosen or len(records) < 2 else [_NO_CHOICE],
+        columns=config.columns,
+        notes=[
+            f"Intervals of accuracies and of their differences: {config.n_bootstrap:,} resamples, seed {config.seed}.",
+            *([] if chosen or len(records) < 2 else [_NO_CHOICE]),
+        ],
     )
 
 

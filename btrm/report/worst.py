@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 _SCORED = ("label_id", "judge", "dataset", "split", "side", "score", "preferred_side")
 _ANSWERED = ("label_id", "side", "seed", "sample", "score", "outcome", "completion")
+_BATCH = 16_384  # rows whose completions are in memory at once
 _TEXTS = ("label_id", "context", "response_0", "response_1", "source")
 
 
@@ -72,10 +73,8 @@ class _Judged:
 
 def _judged(path: Path, checkpoint: str, dataset: str) -> _Judged:
     """Read what a checkpoint said about the labelled pairs of a data set, all seeds together."""
-    table = _of_set(read_judgements(path, _SCORED), dataset)
-    judge = table["judge"].to_numpy(zero_copy_only=False) == checkpoint
-    labelled = ~np.isnan(table["preferred_side"].to_numpy(zero_copy_only=False).astype(np.float64))
-    table = table.filter(judge & labelled)
+    table = _of(read_judgements(path, _SCORED), checkpoint, dataset)
+    table = table.filter(table["preferred_side"].is_valid())
     coded = cast("Any", table["label_id"].combine_chunks().dictionary_encode())
     label_P, pair_R = cast("list[str]", coded.dictionary.to_pylist()), coded.indices.to_numpy().astype(np.int64)
     side_R, preferred_R = _ints(table, "side"), _ints(table, "preferred_side")
@@ -87,13 +86,13 @@ def _judged(path: Path, checkpoint: str, dataset: str) -> _Judged:
     return _Judged(label_P, preferred_P, mean_P2, margin_P, np.sqrt(variance_P2.sum(axis=1)))
 
 
-def _of_set(table: pa.Table, dataset: str) -> pa.Table:
-    """Keep the rows of a data set; where none is named it is the split."""
+def _of(table: pa.Table, checkpoint: str, dataset: str) -> pa.Table:
+    """Keep what a checkpoint said about a data set; where none is named it is the split."""
     import pyarrow.compute
 
     compute: Any = pyarrow.compute
     named = compute.coalesce(table["dataset"], table["split"]) if "dataset" in table.column_names else table["split"]
-    return table.filter(compute.equal(named, dataset))
+    return table.filter(compute.and_(compute.equal(table["judge"], checkpoint), compute.equal(named, dataset)))
 
 
 def _ints(table: pa.Table, name: str) -> NDArray[np.int64]:
@@ -131,13 +130,24 @@ def _texts(pairs: Path, labels: Sequence[str]) -> dict[str, Mapping[str, str]]:
 
 def _answers(path: Path, checkpoint: str, dataset: str, labels: Sequence[str]) -> dict[str, list[Answer]]:
     """Return the answers about some pairs, by label, in the order of side, seed and sample."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not labels:
-        return {}
-    table = pq.read_table(path, filters=[("judge", "==", checkpoint), ("label_id", "in", list(labels))])
-    rows = cast("list[dict[str, Any]]", _of_set(table, dataset).select(list(_ANSWERED)).to_pylist())
+    wanted = pa.array(labels, pa.string())
+    rows: list[dict[str, Any]] = []
+    with pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if name in {*_SCORED, *_ANSWERED}]
+        for batch in file.iter_batches(_BATCH, columns=names) if labels else ():  # completions are large: never all
+            told = pa.Table.from_batches([batch]).filter(_is_in(batch["label_id"], wanted))
+            rows += cast("list[dict[str, Any]]", _of(told, checkpoint, dataset).select(list(_ANSWERED)).to_pylist())
     found: dict[str, list[Answer]] = {}
     for row in sorted(rows, key=lambda row: (row["side"], row["seed"], row["sample"])):
         found.setdefault(str(row.pop("label_id")), []).append(Answer(**row))
     return found
+
+
+def _is_in(values: pa.Array[Any], wanted: pa.Array[Any]) -> Any:
+    import pyarrow.compute
+
+    compute: Any = pyarrow.compute
+    return compute.is_in(values, value_set=wanted)

@@ -46,14 +46,13 @@ def choose(tables: ReportInput, keys: Sequence[tuple[str, str]], most: int) -> l
 def cell_view(tables: ReportInput, pooled: Mapping[tuple[str, str], Pooled], key: tuple[str, str]) -> CellView:
     """Return what is shown of a cell, beside the baseline on the same data set."""
     checkpoint, dataset = key
-    baseline = tables.baseline if tables.baseline != checkpoint else None
-    other = pooled.get((baseline, dataset)) if baseline is not None else None
-    record = next((r for r in tables.records if (r["checkpoint"], r["dataset"]) == key), None)
-    numbers = [] if record is None else _numbers(record)
+    record: Row = next((r for r in tables.records if (r["checkpoint"], r["dataset"]) == key), {})
+    baseline = str(record.get("baseline") or tables.baseline or "")
+    other = pooled.get((baseline, dataset)) if baseline != checkpoint else None
     title = f"{checkpoint} · {dataset}" + (" (best)" if checkpoint == tables.best_checkpoint else "")
     parts = part_tables({checkpoint: pooled[key]})
     tails = tails_table([row for row in tables.evals if (row["checkpoint"], row["dataset"]) == key])
-    return CellView(title, panels(pooled[key], other), numbers, tails, parts)
+    return CellView(title, panels(pooled[key], other), _numbers(record), tails, parts)
 
 
 def _numbers(record: Row) -> list[Tile]:
