@@ -82,7 +82,7 @@ COLUMNS = (
     Column("seeds_needed", _compared("seeds_needed"), "seeds more that would (inf: no number of them)", 0, wide=True),
     *_metric("strict_accuracy", "the same where a tie counts 0", wide=True, ends=True),
     *_metric("tie_rate", "share of pairs with equal scores"),
-    *_metric("nontie_accuracy", "accuracy over the other pairs"),
+    *_metric("nontie_accuracy", "accuracy over the other pairs", wide=True),
     *_metric("coverage", "share of pairs with a score on both sides", wide=True),
     *_metric("unparsed_rate", "share of answers without a valid score"),
     *_metric("truncated_rate", "share of answers that were cut off", wide=True),
