@@ -14,6 +14,7 @@ from btrm.data.asked_files import AskedFiles
 from btrm.data.convert import TARGETS, Conversion, convert, default_out
 from btrm.data.detect import AUTO
 from btrm.data.inspection import inspect, page
+from btrm.data.sources import SOURCES
 from btrm.data.tally import Limits
 from btrm.prompts import get_prompt
 
@@ -42,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--max-chars", type=int, default=Limits().characters, help="over-long response (10000)")
     inspect.add_argument("--max-tokens", type=int, default=Limits().tokens, help="over-long with its context (4096)")
     inspect.add_argument("--on-error", choices=("raise", "skip"), default="skip", help="at a malformed row (skip)")
+    sources = commands.add_parser("list", help="the data sets that are known", description="The data sets by name.")
+    sources.set_defaults(function=_list)
     convert = _command(commands.add_parser, "convert", "write a file's pairs in the form of another trainer")
     convert.set_defaults(function=_convert)
     convert.add_argument("--to", required=True, choices=TARGETS, help="whose form")
@@ -50,6 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--force", action="store_true", help="overwrite what is there")
     convert.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="at a malformed row (raise)")
     return parser
+
+
+def _list(_: argparse.Namespace) -> int:
+    width = max(map(len, SOURCES)) + 2
+    for name, source in SOURCES.items():
+        parts = [f"hub {source.hub.name}" if source.hub else "no hub", _words("splits", source.splits)]
+        parts += [_words("options", source.options), f"prompt {source.prompt}" if source.prompt else ""]
+        print(f"{name:<{width}}{'; '.join(part for part in parts if part) or 'files'}")
+    return 0
+
+
+def _words(what: str, words: Sequence[str]) -> str:
+    return f"{what} {', '.join(words)}" if words else ""
 
 
 def _command(add: Callable[..., argparse.ArgumentParser], name: str, text: str) -> argparse.ArgumentParser:

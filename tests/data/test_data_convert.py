@@ -171,6 +171,13 @@ def test_what_cannot_be_written_is_an_error_that_names_it(tmp_path: Path, capsys
     assert "/proc/none" in capsys.readouterr().err
 
 
+def test_known_sets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "list"]) == 0
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert set(told) == set(SOURCES)
+    assert told["helpsteer3"].startswith("hub nvidia/HelpSteer3; splits train, validation; options min_strength;")
+
+
 def test_the_default_place_is_here_under_the_files_name(tmp_path: Path) -> None:
     folder = tmp_path / "far"
     folder.mkdir()

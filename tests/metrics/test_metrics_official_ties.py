@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from btrm.data.sources import iter_pairs
 from btrm.metrics.official import official_scores
+from btrm.metrics.official_score import interval
 from btrm.metrics.tie_margin import TIE, TieVerdicts, accuracy, best_margin, macro_f1
 from btrm.records import PreferencePair
 
@@ -47,6 +48,20 @@ def test_figures_are_scikit_learns() -> None:
         assert right is not None and f1 is not None
         assert right.value == pytest.approx(accuracy_score(found.said_P, verdict))
         assert f1.value == pytest.approx(f1_score(found.said_P, verdict, average="macro", zero_division=0))
+
+
+def test_intervals_of_macro_f1_cover_the_true_one() -> None:
+    rng = np.random.default_rng(2)
+    chance_33 = np.array([[0.30, 0.08, 0.04], [0.06, 0.28, 0.04], [0.06, 0.06, 0.08]])
+    true = np.mean(2 * np.diag(chance_33) / (chance_33.sum(0) + chance_33.sum(1)))
+    covered = 0
+    for _ in range(1000):
+        drawn = np.repeat(rng.choice(9, 150, p=chance_33.ravel()), 2)  # two items a context, judged alike
+        estimate = macro_f1(drawn // 3, drawn % 3)
+        assert estimate is not None
+        found = interval(estimate, np.arange(300) // 2)
+        covered += found.low <= true <= found.high
+    assert 0.925 <= covered / 1000 <= 0.975
 
 
 def test_a_margin_is_fitted_on_other_contexts_only() -> None:
