@@ -422,6 +422,11 @@ def _input(reference: str, paths: RunPaths) -> tuple[str, str]:
                 f"first: python -m btrm.submit {stage} --run {paths.root}"
             )
         below = {p: o for p, o in manifest.outputs.items() if not rest or _below(p, rest)}
+        if not below and rest in get_stage(manifest.stage).publishes:
+            raise ConfigError(
+                f"{reference}: an older btrm did not write it; first, to add it and nothing else: "
+                f"python -m btrm.submit {stage} --run {paths.root}"
+            )
         if not below:
             raise ConfigError(f"{reference}: not an output of {stage}{nearest(rest, manifest.outputs)}")
         return _combined(below), f"@{stage}/{rest} {manifest.fingerprint}"

@@ -116,7 +116,7 @@ def _margins(row: Row) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    """Write a value; nothing for what is not defined."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    """Write a value (an infinite temperature: inf); nothing for what is not defined."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -24,7 +24,10 @@ _UNCERTAIN = {"score100": (20.0, 80.0), "score5": (2.0, 4.0)}  # other scales: t
 
 
 def scalars(measured: Measured, found: Mapping[str, Interval]) -> dict[str, Any]:
-    """Return a cell's row. Rates and accuracies lie in [0, 1], losses are in nats, NaN is undefined."""
+    """Return a cell's row. Rates and accuracies lie in [0, 1], losses are in nats, NaN is undefined.
+
+    A fitted temperature is infinite where margins tell nothing: in eval.jsonl that is null, and the loss there ln 2.
+    """
     cell, how, scale = measured.cell, measured.how, measured.scale
     row: dict[str, Any] = {
         "checkpoint": cell.judge,
