@@ -12,7 +12,7 @@ from btrm.report.page.values import minus, number
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A column's title, what it means, and its looks: n (numbers), w (wide text), or none; `svg` before the title."""
+    """A column's title, what it means, and its looks: n (numbers), w (sentences), or none; `svg` before the title."""
 
     name: str
     meaning: str = ""
