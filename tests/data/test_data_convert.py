@@ -9,6 +9,8 @@ from typing import Any
 import data_rows
 import pytest
 from data_rows import MAKERS, said
+from hypothesis import given
+from hypothesis import strategies as st
 
 from btrm.cli import main
 from btrm.data.chat_text import chat_text, read_chat
@@ -203,6 +205,15 @@ def test_a_context_is_taken_apart_as_it_was_put_together(context: str, messages:
     assert messages_of(context) == messages
     marked = context if context.startswith(("Human:", "System:")) else f"Human: {context}"
     assert chat_text(read_chat(messages)) == marked
+
+
+TEXTS = st.text(alphabet='ab :\n\u00e9{}"', min_size=1).map(str.strip).filter(bool)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["user", "assistant", "system", "tool"]), TEXTS), min_size=1))
+def test_any_conversation_is_the_same_after_text_and_back(turns: list[tuple[str, str]]) -> None:
+    messages = [said(role, text) for role, text in turns]
+    assert messages_of(chat_text(read_chat(messages))) == messages
 
 
 @pytest.mark.slow
