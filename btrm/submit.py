@@ -12,11 +12,14 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.environment import load_environment
+from btrm.judges.judge_config import JudgeConfig
 from btrm.launch.arguments import make_parser, usage
 from btrm.launch.asked_steps import PIPELINE, asked_steps
 from btrm.launch.evaluation import EVAL
@@ -30,7 +33,7 @@ from btrm.launch.plan import (
 )
 from btrm.launch.secrecy import refuse_keys
 from btrm.launch.site import Site, apply_umask, check_resources, default_site, load_site
-from btrm.launch.submission import Plan, PlannedStep, new_submission
+from btrm.launch.submission import Plan, PlannedStep, new_submission, submissions
 from btrm.report.closing import closing
 from btrm.runs import REQUEST, RunPaths, StageError, StageRun, read_manifest, write_json
 from btrm.stages import get_stage, prepare, settings_problems
@@ -86,7 +89,42 @@ def _submit(argv: list[str]) -> int:
     if getattr(args, "estimate", False):
         print(_estimate(chosen.steps[0], root))
         return 0
-    return _start(chosen, root, _site(args), args, origin)
+    site = _site(args)
+    if getattr(args, "watch", None) is None or args.dry_run:
+        return _start(chosen, root, site, args, origin)
+    return _watch(chosen, root, site, args, origin)
+
+
+def _watch(chosen: Experiment, root: Path, site: Site, args: argparse.Namespace, origin: str) -> int:
+    """Judge checkpoints as they come, each round as a submission of its own that is waited for."""
+    from btrm.operate.watch import Watch
+
+    judge, *later = chosen.steps
+    assert isinstance(judge.config, JudgeConfig)
+    if site.executor == "local":
+        raise ConfigError("--watch stays in the foreground: --executor inline, or slurm")
+    if args.watch <= 0:
+        raise ConfigError(f"--watch {args.watch:g}: expected a number of seconds above 0")
+    args.wait = True
+
+    def judged(members: dict[str, str]) -> int:
+        config = judge.config.override([f"checkpoints={json.dumps(members)}"])
+        steps = (replace(judge, config=config), *later)
+        if site.executor == "slurm":
+            _wait_for_rounds(root, {step.key for step in steps}, site)
+        return _start(replace(chosen, steps=steps), root, site, args, origin)
+
+    return Watch(root, judge.config.checkpoints, judged, args.watch).run()
+
+
+def _wait_for_rounds(root: Path, names: set[str], site: Site) -> None:
+    """Wait for the jobs of a round that a watcher before this one has sent."""
+    from btrm.launch.slurm import live_jobs
+
+    for submission in submissions(root):
+        mine = {step.name for step in submission.plan().steps} & names and submission.sent()
+        while mine and live_jobs(submission) and submission.stopped() is None:
+            time.sleep(site.queue_interval_s)
 
 
 def _start(chosen: Experiment, root: Path, site: Site, args: argparse.Namespace, origin: str) -> int:
