@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from report_browser import browser
 from report_world import HOSTILE, World, report_input
+from test_report_chain import summarized, two_data_sets
 
 from btrm.report.html import render_report, write_report
 from btrm.report.report_input import ReportInput
+from btrm.report.tables import read_summary
 
 SMALL = World(
     steps=(50, 100, 150),
@@ -219,3 +221,23 @@ def test_the_policy_stops_what_would_have_got_in(page: str, tmp_path: Path) -> N
         assert tab.value("window.hit ?? 'inert'") == "inert"
         assert len(tab.complaints()) >= 2
         assert tab.value("document.querySelectorAll('th button').length") > 0  # and our own script did run
+
+
+@pytest.mark.slow
+def test_a_real_run_is_told_whole(tmp_path: Path) -> None:
+    """Judgements through the real stages: what they write is what the page shows, and the browser draws it."""
+    root = tmp_path / "study"
+    summarized(root, two_data_sets(root, lacking=("checkpoint-50", "test", 1)))
+    text = (root / "report.html").read_text(encoding="utf-8")
+    read = Reader(text)
+    sections = [attributes["id"] for tag, attributes in read.elements if tag == "section"]
+    assert sections == ["headline", *(name for name in SECTIONS if name != "parts")]  # no subsets in these data
+    row = next(r for r in read_summary(root / "summary.csv") if r["selected"] == "on validation")
+    low, high = float(row["accuracy_low"]), float(row["accuracy_high"])
+    assert f"[{low:.3f}, {high:.3f}] 95 %" in read.text and "best, selected on validation" in read.text
+    assert "checkpoint-50 on test: seed 1" in read.text and "400 resamples" in read.text
+    with browser(tmp_path) as tab:
+        tab.open((root / "report.html").as_uri())
+        tab.value("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert tab.value(DRAWN)["wrong"] == []
+        assert tab.complaints() == []
