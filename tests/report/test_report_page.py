@@ -180,3 +180,12 @@ def test_judges_with_several_prompts_keep_apart() -> None:
     assert titles[:3] == ["base (v1) · test", "base (v3) · test", "checkpoint-100 (v1) · test"]
     assert len(titles) == 8
     assert parts["counts"].startswith("8 checkpoints · 1 data set · 1 seed")
+
+
+def test_the_headline_of_one_checkpoint_and_of_no_choice() -> None:
+    one = report_input(World(steps=(50,), datasets=("test",), seeds=(0,), n_pairs=40))
+    alone = page_parts(ReportInput(records=one.records[:1], evals=one.evals[:1]))
+    assert alone["best"] == "base alone was judged."
+    assert alone["tiles"][0].name == "accuracy, test" and alone["tiles"][0].value == f"{one.evals[0]['accuracy']:.3f}"
+    several = page_parts(ReportInput(records=one.records, evals=one.evals))
+    assert (several["best"], several["tiles"]) == ("No checkpoint is called the best.", [])

@@ -20,9 +20,21 @@ class Tile:
     under: str
 
 
+def sentence_of(tables: ReportInput) -> str:
+    """Return what the page begins with."""
+    only = _only(tables)
+    return tables.best or (f"{only} alone was judged." if only else "No checkpoint is called the best.")
+
+
+def _only(tables: ReportInput) -> str | None:
+    names = {str(record["checkpoint"]) for record in tables.records}
+    return names.pop() if len(names) == 1 else None
+
+
 def tiles(tables: ReportInput) -> list[Tile]:
-    """Return the best checkpoint's numbers: its accuracy on each data set first, where it is told on."""
-    own = [record for record in tables.records if record["checkpoint"] == tables.best_checkpoint]
+    """Return the best checkpoint's numbers (or the only one's): its accuracy on each data set first."""
+    told = tables.best_checkpoint or _only(tables)
+    own = [record for record in tables.records if record["checkpoint"] == told]
     own.sort(key=lambda record: record["dataset"] != tables.best_dataset)
     if not own:
         return []

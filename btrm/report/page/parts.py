@@ -10,7 +10,7 @@ from btrm.report.columns import COLUMNS, Column
 from btrm.report.page.cells import cell_view, choose
 from btrm.report.page.comparison_table import comparison_table
 from btrm.report.page.curves import curves_of
-from btrm.report.page.headline import tiles
+from btrm.report.page.headline import sentence_of, tiles
 from btrm.report.page.made import how_it_was_made
 from btrm.report.page.outcome_table import outcome_table
 from btrm.report.page.part_tables import part_tables
@@ -47,7 +47,7 @@ def page_parts(tables: ReportInput) -> dict[str, Any]:
     chosen = choose(tables, list(pooled), _CELLS)
     parts = _parts(tables, pooled, datasets)
     parts_for = {
-        "best": tables.best,
+        "best": sentence_of(tables),
         "own_test_set": tables.own_test_set,
         "counts": _counts(tables, datasets),
         "tiles": tiles(tables),
