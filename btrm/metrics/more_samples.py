@@ -1,7 +1,7 @@
 """What k answers a side would be worth, from the n that there are: over all subsets of size k, not the first k.
 
 Every subset of one side's answers meets every subset of the other's: answers about two responses are drawn
-independently, and pairing them by number would only add noise. With up to 8 answers all subsets are taken; above, 64 of
+independently, and pairing them by number would only add noise. With up to 8 answers all subsets are taken; above, 32 of
 each size, drawn with a fixed seed (the same for all pairs), where there are more than 70.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from btrm.metrics.pairwise import Floats, Ints, UnparsedAs, exact_quotient, in_units
 
 _ALL = math.comb(8, 4)
-_DRAWN = 64
+_DRAWN = 32
 _EVERY = 16  # every k up to here, then the largest alone
 _AT_ONCE = 4_000_000  # comparisons held at a time
 

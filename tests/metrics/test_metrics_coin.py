@@ -41,7 +41,7 @@ def test_margins_that_tell_nothing_may_tell_a_little() -> None:
 
 def test_the_gain_of_small_means_is_what_is_assumed_where_there_is_none() -> None:
     rng = np.random.default_rng(0)
-    margin = rng.normal(0.5, 10, 200_000)
+    margin = np.rint(rng.normal(0.5, 10, 200_000))
     found = gains(cross_fit(margin, np.arange(200_000) % 5), np.arange(200_000))
     share = float(margin.mean() ** 2 / np.mean(margin**2))
     assert found.gain["fitted_log_loss"] == pytest.approx(share / 2, rel=0.02)

@@ -32,7 +32,7 @@ def world(design: str, clusters: int, rng: np.random.Generator) -> tuple[np.ndar
 @functools.cache
 def truth(design: str) -> dict[str, float]:
     """The metrics over so many contexts that their own error does not count."""
-    margin, cluster = world(design, 100_000, np.random.default_rng(99))
+    margin, cluster = world(design, 60_000, np.random.default_rng(99))
     found = measured(from_margins(margin), cluster_P=cluster)
     return {name: found.value(name) for name in NAMES}
 
