@@ -25,6 +25,7 @@ from btrm.checkpoints import known_sha256
 from btrm.data.toy import toy_pairs
 from btrm.judges.ask import Asking
 from btrm.judges.cells import Cell
+from btrm.judges.chunk_claims import Claims
 from btrm.judges.grid import JudgeConfig, run_judge, work_judge
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.pair_sets import PairSets
@@ -91,9 +92,12 @@ def judge(root: Path, config: JudgeConfig) -> float:
         "test": read_numbered(root / "pairs.parquet", [unit.missing for unit in units])
     }
     sizes = config.pairs_a_part, config.pairs_at_once
-    asking = Asking(run, root / "judge" / "cells", PairSets({"test": pairs}), records, *sizes)
     rule = RuleJudge(RULES["rule_random"], get_prompt(config.prompt))
-    sum(asking.ask(rule, [(cell_of(unit, config), unit.missing) for unit in units]))
+    with Claims(root / "claims") as claims:
+        asking = Asking(run, root / "judge" / "cells", PairSets({"test": pairs}), records, *sizes, claims)
+        for unit in units:
+            for chunks in asking.claimed([(cell_of(unit, config), unit.missing)]):
+                asking.answer(rule, chunks)
     started = time.process_time()
     for part in list((root / "judge" / "cells").iterdir()):
         for seed in config.seeds[1:]:
