@@ -26,6 +26,7 @@ from btrm.metrics.intervals import WITH_INTERVAL, intervals
 from btrm.metrics.judged import JudgedCell, read_cells
 from btrm.metrics.measured import Measured
 from btrm.metrics.pair_facts import PairFacts
+from btrm.metrics.pairwise import UnparsedAs
 from btrm.metrics.scalars import scalars
 from btrm.prompts import get_prompt
 from btrm.records import Judgement, read_jsonl, write_judgements, write_pairs
@@ -299,3 +300,21 @@ def test_ties_alone_are_nothing_to_measure(tmp_path: Path) -> None:
 def test_bounds_of_uncertainty_are_in_order() -> None:
     with pytest.raises(ConfigError, match=r"unc_low 50\.0 lies above unc_high 40\.0"):
         EvaluateConfig.build({"unc_low": 50, "unc_high": 40})
+
+
+@pytest.mark.parametrize("unparsed", ["tie", "wrong", "drop"])
+@pytest.mark.parametrize("score", [np.nan, 60.0])
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_a_cell_of_one_pair_or_without_any_score_is_measured(pairs: int, score: float, unparsed: UnparsedAs) -> None:
+    found = Measured(
+        made_cell(np.tile([[[score], [40.0]]], (pairs, 1, 1))), dataclasses.replace(HOW, unparsed=unparsed)
+    )
+    (of_cell,) = intervals([found], 100, 0)
+    row, nested = scalars(found, of_cell), details(found, of_cell)
+    scored = score == score
+    assert row["coverage"] == float(scored)
+    expected = 1.0 if scored else {"tie": 0.5, "wrong": 0.0, "drop": math.nan}[unparsed]
+    assert row["accuracy"] == pytest.approx(expected, nan_ok=True)
+    assert nested["mean_at_k"][0]["accuracy"] == pytest.approx(expected, nan_ok=True)
+    assert math.isnan(row["fitted_log_loss"]) == (pairs == 1 or (not scored and unparsed == "drop"))
+    assert log_texts([row], [nested], margins=True, uncertainty=True)
