@@ -1,4 +1,9 @@
-"""Batched sampling on a Hugging Face model: prefixes read once, rows drawn from generators of their own."""
+"""Batched sampling on a Hugging Face model: what a family of prompts shares is read and kept once, by all samples.
+
+A family (the two sides of a pair, all their samples and seeds) is one row of the batch. Each sample is a place in it
+that sees its own prompt and its own tokens, so that the cache holds a prompt once however many samples are drawn from
+it. A row's draws come from generators of their own, seeded by sample.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from btrm.judges.base import Sampling
+from btrm.judges.packed import LAST, Read, Row, additive, check_window, pack, read_rows
 
 if TYPE_CHECKING:
     import torch
@@ -22,39 +28,46 @@ class Family:
     n_samples: tuple[int, ...]
     seeds: tuple[int, ...]
 
-    @property
-    def shared(self) -> int:
-        """How many tokens all prompts share; each keeps at least one token of its own."""
-        columns = zip(*self.prompts, strict=False)
-        alike = next((i for i, column in enumerate(columns) if len(set(column)) > 1), None)
-        shortest = min(map(len, self.prompts))
-        return min(shortest - 1, shortest if alike is None else alike)
 
-    @property
-    def distinct(self) -> tuple[list[int], ...]:
-        """The prompts without repetitions: another seed's request reads nothing anew."""
-        return tuple(prompt for i, prompt in enumerate(self.prompts) if prompt not in self.prompts[:i])
+@dataclass(slots=True)
+class _Sample:
+    """One answer as it grows; `uniform_T` are its draws."""
 
-    @property
-    def longest(self) -> int:
-        """The longest prompt's number of tokens."""
-        return max(map(len, self.prompts))
+    position: int
+    uniform_T: Any
+    tokens: list[int]
 
 
 @dataclass(slots=True)
 class _State:
-    """Rows that still generate: their cache, what they may attend to, their last logits and their own randomness."""
+    """Families that still generate: B rows of Q places. `sample_BQ` is None at places that are over or were never."""
 
     cache: Any
-    mask_RT: torch.Tensor
-    logits_RV: torch.Tensor
-    uniform_RT: torch.Tensor
-    row_R: torch.Tensor
+    mask_BQC: torch.Tensor
+    logits_BQV: torch.Tensor
+    sample_BQ: list[list[_Sample | None]]
 
-    def keep(self, index: torch.Tensor) -> None:
-        """Go on with these rows (a row may come several times: one for each sample)."""
-        self.cache.batch_select_indices(index)
-        self.mask_RT, self.logits_RV = self.mask_RT[index], self.logits_RV[index]
+    def shrink(self) -> None:
+        """Leave out what is over: places as soon as no row needs so many, rows when they are half (it copies)."""
+        import torch
+
+        places = [[q for q, sample in enumerate(row) if sample] for row in self.sample_BQ]
+        alive = [b for b, row in enumerate(places) if row]
+        if len(alive) <= len(places) // 2:
+            index = torch.tensor(alive, device=self.mask_BQC.device)
+            self.cache.batch_select_indices(index)
+            self.mask_BQC, self.logits_BQV = self.mask_BQC[index], self.logits_BQV[index]
+            self.sample_BQ, places = [self.sample_BQ[b] for b in alive], [places[b] for b in alive]
+        most = max(map(len, places))
+        if most < len(self.sample_BQ[0]):
+            kept = [row + [0] * (most - len(row)) for row in places]
+            index = torch.tensor(kept, device=self.mask_BQC.device)[:, :, None]
+            self.mask_BQC = self.mask_BQC.gather(1, index.expand(-1, -1, self.mask_BQC.shape[2]))
+            self.logits_BQV = self.logits_BQV.gather(1, index.expand(-1, -1, self.logits_BQV.shape[2]))
+            self.sample_BQ = [
+                [row[q] for q in kept_row] + [None] * (most - len(kept_row))
+                for row, kept_row in zip(self.sample_BQ, places, strict=True)
+            ]
 
 
 def generate(
@@ -62,33 +75,26 @@ def generate(
 ) -> list[list[list[list[int]]]]:
     """Return token ids by family, prompt and sample; each sequence ends with its end token, if it has one.
 
-    A row's draws come from a generator seeded by its prompt's seed + sample, one number a token, so they do not depend
-    on what stands beside it in the batch.
+    A sample's draws come from a generator seeded by its prompt's seed + sample, one number a token, so they do not
+    depend on what stands beside it in the batch.
     """
     import torch
 
+    longest = max(len(prompt) for family in families for prompt in family.prompts) + sampling.max_new_tokens
+    check_window(model, longest)
+    samples = [_samples(family, sampling.max_new_tokens) for family in families]
     with torch.inference_mode():
-        state = _prefill(model, families, pad_id)
-        prompt_of_row = _prompt_of_row(families)
-        seeds = [s + j for f in families for s, n in zip(f.seeds, f.n_samples, strict=True) for j in range(n)]
-        state.keep(torch.tensor(prompt_of_row, device=model.device))
-        state.uniform_RT = uniforms(seeds, sampling.max_new_tokens).to(model.device)
-        state.row_R = torch.arange(len(seeds), device=model.device)
-        rows = _decode(model, state, sampling, end_ids)
-    flat = iter(rows)
-    return [[[next(flat) for _ in range(n)] for n in family.n_samples] for family in families]
+        rows = [pack(family.prompts, [LAST] * len(family.prompts)) for family in families]
+        _decode(model, _start(model, read_rows(model, rows, pad_id), rows, samples), sampling, set(end_ids), pad_id)
+    return [[[sample.tokens for sample in of_prompt] for of_prompt in of_family] for of_family in samples]
 
 
-def _prompt_of_row(families: Sequence[Family]) -> list[int]:
-    """Return for each sequence which of all families' distinct prompts it follows."""
-    rows: list[int] = []
-    before = 0
-    for family in families:
-        distinct = family.distinct
-        for prompt, n_samples in zip(family.prompts, family.n_samples, strict=True):
-            rows += [before + distinct.index(prompt)] * n_samples
-        before += len(distinct)
-    return rows
+def _samples(family: Family, steps: int) -> list[list[_Sample]]:
+    """Return the samples of each prompt, with their draws."""
+    return [
+        [_Sample(len(prompt), uniform_T, []) for uniform_T in uniforms([seed + j for j in range(n)], steps)]
+        for prompt, n, seed in zip(family.prompts, family.n_samples, family.seeds, strict=True)
+    ]
 
 
 def uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
@@ -98,74 +104,65 @@ def uniforms(seeds: Sequence[int], steps: int) -> torch.Tensor:
     return torch.from_numpy(np.stack([np.random.default_rng(seed).random(steps) for seed in seeds]))
 
 
-def _prefill(model: Any, families: Sequence[Family], pad_id: int) -> _State:
-    """Read each family's shared prefix once, then each distinct prompt's rest; both padded on the left."""
-    import torch
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=model.config)
-    prefixes = [family.prompts[0][: family.shared] for family in families]
-    owner = [f for f, family in enumerate(families) for _ in family.distinct]
-    mask = torch.zeros(len(owner), 0, dtype=torch.long, device=model.device)
-    if max(map(len, prefixes)):
-        ids, prefix_mask = _left_padded(prefixes, pad_id, model.device)
-        _forward(model, ids, prefix_mask, cache)
-        index = torch.tensor(owner, device=model.device)
-        cache.batch_select_indices(index)
-        mask = prefix_mask[index]
-    rests = [prompt[family.shared :] for family in families for prompt in family.distinct]
-    ids, rest_mask = _left_padded(rests, pad_id, model.device)
-    mask = torch.cat([mask, rest_mask], 1)
-    logits = _forward(model, ids, mask, cache)
-    nothing = torch.empty(0, device=model.device)
-    return _State(cache, mask, logits, nothing, nothing)
-
-
-def _left_padded(rows: Sequence[list[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _start(model: Any, read: Read, rows: Sequence[Row], samples: Sequence[Sequence[Sequence[_Sample]]]) -> _State:
+    """Give each sample a place that sees what its prompt's last token sees, and has its logits."""
     import torch
 
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad_id] * (width - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
-    return ids, mask
+    most = max(sum(map(len, of_family)) for of_family in samples)
+    at_BQ = np.full((len(rows), most), -1)  # the place of a prompt's last token, counted from the end
+    sample_BQ: list[list[_Sample | None]] = [[None] * most for _ in rows]
+    for b, (row, of_family) in enumerate(zip(rows, samples, strict=True)):
+        places = [(int(at_N[0]), s) for at_N, of_prompt in zip(row.at_QN, of_family, strict=True) for s in of_prompt]
+        for q, (at, sample) in enumerate(places):
+            at_BQ[b, q], sample_BQ[b][q] = at - len(row.token_Q), sample
+    wide, width = read.seen_BQC.shape[1], read.logits_BWV.shape[1]
+    row_B1 = np.arange(len(rows))[:, None]
+    mask_BQC = additive(torch.from_numpy(read.seen_BQC[row_B1, wide + at_BQ]).to(model.device), model.dtype)
+    index = torch.from_numpy(width + at_BQ).to(model.device)[:, :, None].expand(-1, -1, read.logits_BWV.shape[2])
+    return _State(read.cache, mask_BQC, read.logits_BWV.gather(1, index), sample_BQ)
 
 
-def _forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
-    """Return the last position's logits (R, V) in float32; positions count real tokens only."""
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return output.logits[:, -1].float()
-
-
-def _decode(model: Any, state: _State, sampling: Sampling, end_ids: Sequence[int]) -> list[list[int]]:
+def _decode(model: Any, state: _State, sampling: Sampling, end_ids: set[int], pad_id: int) -> None:
+    """Draw tokens until every sample has ended or is as long as it may be."""
     import torch
 
-    ends = torch.tensor(list(end_ids), device=model.device)
-    rows: list[list[int]] = [[] for _ in range(len(state.row_R))]
-    done_R = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
     for step in range(sampling.max_new_tokens):
-        token_R = draw(state.logits_RV, state.uniform_RT[state.row_R, step], sampling)
-        for row, token, done in zip(state.row_R.tolist(), token_R.tolist(), done_R.tolist(), strict=True):
-            if not done:
-                rows[row].append(token)
-        done_R |= torch.isin(token_R, ends)
-        left = int((~done_R).sum())
-        if left == 0 or step == sampling.max_new_tokens - 1:
-            break
-        if left <= len(done_R) // 2:  # finished rows are dropped when they are half: each drop copies the cache
-            index = (~done_R).nonzero().squeeze(1)
-            state.keep(index)
-            state.row_R, token_R, done_R = state.row_R[index], token_R[index], done_R[index]
-        state.mask_RT = torch.nn.functional.pad(state.mask_RT, (0, 1), value=1)
-        state.logits_RV = _forward(model, token_R[:, None], state.mask_RT, state.cache)
-    return rows
+        token_BQ = _draw_all(state, sampling, step, end_ids, pad_id)
+        if step == sampling.max_new_tokens - 1 or not any(sample for row in state.sample_BQ for sample in row):
+            return
+        rows, places = len(token_BQ), len(token_BQ[0])
+        own = torch.full((places, places), torch.finfo(model.dtype).min, dtype=model.dtype, device=model.device)
+        own.fill_diagonal_(0)
+        state.mask_BQC = torch.cat([state.mask_BQC, own.expand(rows, -1, -1)], 2)
+        positions = [[sample.position + step if sample else 0 for sample in row] for row in state.sample_BQ]
+        output = model(
+            input_ids=torch.tensor(token_BQ, device=model.device),
+            attention_mask=state.mask_BQC[:, None],
+            position_ids=torch.tensor(positions, device=model.device),
+            past_key_values=state.cache,
+        )
+        state.logits_BQV = output.logits
+        state.shrink()
+
+
+def _draw_all(state: _State, sampling: Sampling, step: int, end_ids: set[int], pad_id: int) -> list[list[int]]:
+    """Draw a token for each sample that goes on, note it, and end those that drew an end; return what is fed next."""
+    import torch
+
+    flat = [sample for row in state.sample_BQ for sample in row]
+    uniform_R = torch.tensor([float(s.uniform_T[step]) if s else 0.0 for s in flat], dtype=torch.float64)
+    logits_RV = state.logits_BQV.flatten(0, 1).float()
+    drawn = draw(logits_RV, uniform_R.to(logits_RV.device), sampling).tolist()
+    for sample, token in zip(flat, drawn, strict=True):
+        if sample:
+            sample.tokens.append(token)
+    ended = [sample is None or token in end_ids for sample, token in zip(flat, drawn, strict=True)]
+    places = len(state.sample_BQ[0])
+    for number, over in enumerate(ended):
+        if over:
+            state.sample_BQ[number // places][number % places] = None
+            drawn[number] = pad_id
+    return [drawn[start : start + places] for start in range(0, len(drawn), places)]
 
 
 def draw(logits_RV: torch.Tensor, uniform_R: torch.Tensor, sampling: Sampling) -> torch.Tensor:

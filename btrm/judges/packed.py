@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from btrm.config import ConfigError
 from btrm.judges.score_tree import Logprobs, Query, ScoreTree
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class _Leaves:
-    """A prompt's last token (first here, its id left open) and the T - 1 inner tokens of its tree.
+class Leaves:
+    """A prompt's last token (first here, its id left open) and T - 1 tokens that may follow it.
 
-    `at_N` says where each node's last token stands.
+    `at_N` says behind which of them logits are wanted.
     """
 
     token_T: Ints
@@ -52,10 +53,12 @@ class Row:
     n_leaves: int
 
 
-def pack(family: Sequence[Query]) -> Row:
-    """Lay a family into a row: the prompts' tree, then each prompt's last token with its score tree."""
-    prompts = [np.asarray(query.prompt, np.int64) for query in family]
-    leaves = [_leaves(query.tree) for query in family]
+LAST = Leaves(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones((1, 1), np.bool_), np.zeros(1, np.int64))
+
+
+def pack(family: Sequence[Sequence[int]], leaves: Sequence[Leaves]) -> Row:
+    """Lay a family into a row: the prompts' tree, then each prompt's last token with its leaves."""
+    prompts = [np.asarray(prompt, np.int64) for prompt in family]
     trunk, positions, trails = _trunk([prompt[:-1] for prompt in prompts])
     shared = min(_shared(trails[0], trail) for trail in trails)
     length = len(trunk) + sum(len(leaf.token_T) for leaf in leaves)
@@ -105,7 +108,7 @@ def _shared(a: Ints, b: Ints) -> int:
 
 
 @lru_cache(maxsize=256)
-def _inner(tree: tuple[tuple[int, ...], ...]) -> _Leaves:
+def _inner(tree: tuple[tuple[int, ...], ...]) -> Leaves:
     """Return the tokens that lead to nodes, given by their tokens."""
     places: dict[tuple[int, ...], int] = {(): 0}
     for tokens in tree:
@@ -116,10 +119,11 @@ def _inner(tree: tuple[tuple[int, ...], ...]) -> _Leaves:
         seen_TT[place, [places[tokens[:length]] for length in range(len(tokens) + 1)]] = True
     token_T = np.array([tokens[-1] if tokens else 0 for tokens in places])
     depth_T = np.array([len(tokens) for tokens in places])
-    return _Leaves(token_T, depth_T, seen_TT, np.array([places[tokens] for tokens in tree]))
+    return Leaves(token_T, depth_T, seen_TT, np.array([places[tokens] for tokens in tree]))
 
 
-def _leaves(tree: ScoreTree) -> _Leaves:
+def tree_leaves(tree: ScoreTree) -> Leaves:
+    """Return what a score tree hangs behind a prompt: the tokens that lead to the places where answers part."""
     return _inner(tuple(node.tokens for node in tree.nodes))
 
 
@@ -131,13 +135,14 @@ def node_logprobs(model: Any, queries: Sequence[Query], pad_id: int) -> list[Log
     import torch
 
     families = list(_families(queries))
-    rows = [pack(family) for family in families]
+    rows = [pack([q.prompt for q in family], [tree_leaves(q.tree) for q in family]) for family in families]
+    check_window(model, max((int(row.position_Q.max()) for row in rows), default=0))
     cells = _GPU_CELLS if model.device.type == "cuda" else _CPU_CELLS
     found: dict[int, list[Logprobs]] = {}
     with torch.inference_mode():
         for batch in _batches([row.seen_QL.shape[1] for row in rows], cells):
-            logits_BWV = _forward(model, [rows[i] for i in batch], pad_id)
-            for i, logits_WV in zip(batch, logits_BWV, strict=True):
+            read = read_rows(model, [rows[i] for i in batch], pad_id)
+            for i, logits_WV in zip(batch, read.logits_BWV, strict=True):
                 found[i] = _read(logits_WV, rows[i], families[i])
     return [logprob_E for i in range(len(families)) for logprob_E in found[i]]
 
@@ -177,12 +182,24 @@ def _batches(lengths: Sequence[int], cells: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _forward(model: Any, rows: Sequence[Row], pad_id: int) -> torch.Tensor:
-    """Return logits_BWV of the last W tokens of each row."""
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Rows that a model has read: the logits of their last W tokens, and the cache of C columns that comes of it.
+
+    `seen_BQC` says which columns each of a row's last Q tokens sees.
+    """
+
+    logits_BWV: torch.Tensor
+    cache: Any
+    seen_BQC: Bools
+
+
+def read_rows(model: Any, rows: Sequence[Row], pad_id: int) -> Read:
+    """Read rows: what their prompts share by a causal pass, then the rest, padded before."""
     import torch
     from transformers import DynamicCache
 
-    cache = DynamicCache(config=model.config)
+    cache = DynamicCache()
     width = max(len(row.shared_S) for row in rows)
     if width:  # padded behind: what comes later changes nothing in a causal pass, which so needs no mask
         shared_BS = np.stack(
@@ -191,24 +208,35 @@ def _forward(model: Any, rows: Sequence[Row], pad_id: int) -> torch.Tensor:
         model(input_ids=torch.from_numpy(shared_BS).to(model.device), past_key_values=cache, logits_to_keep=1)
     wide = max(len(row.token_Q) for row in rows)
     token_BQ, position_BQ = np.full((len(rows), wide), pad_id), np.zeros((len(rows), wide), np.int64)
-    seen_BQL = np.zeros((len(rows), 1, wide, width + wide), np.bool_)
+    seen_BQL = np.zeros((len(rows), wide, width + wide), np.bool_)
     for i, row in enumerate(rows):
         first, shared = wide - len(row.token_Q), len(row.shared_S)
         token_BQ[i, first:], position_BQ[i, first:] = row.token_Q, row.position_Q
-        seen_BQL[i, 0, first:, :shared] = row.seen_QL[:, :shared]
-        seen_BQL[i, 0, first:, width + first :] = row.seen_QL[:, shared:]
-        seen_BQL[i, 0, range(first), range(width, width + first)] = True  # what sees nothing has no attention to give
+        seen_BQL[i, first:, :shared] = row.seen_QL[:, :shared]
+        seen_BQL[i, first:, width + first :] = row.seen_QL[:, shared:]
+        seen_BQL[i, range(first), range(width, width + first)] = True  # what sees nothing has no attention to give
     output = model(
         input_ids=torch.from_numpy(token_BQ).to(model.device),
-        attention_mask=_additive(torch.from_numpy(seen_BQL).to(model.device), model.dtype),
+        attention_mask=additive(torch.from_numpy(seen_BQL).to(model.device), model.dtype)[:, None],
         position_ids=torch.from_numpy(position_BQ).to(model.device),
         past_key_values=cache,
         logits_to_keep=max(row.n_leaves for row in rows),
     )
-    return output.logits
+    return Read(output.logits, cache, seen_BQL)
 
 
-def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def check_window(model: Any, longest: int) -> None:
+    """Refuse a model whose layers do not all see `longest` tokens: what a row here sees is the same for all."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or [])
+    window = getattr(config, "sliding_window", None)
+    slides = window is not None and longest >= window and (not kinds or "sliding_attention" in kinds)
+    if slides or kinds - {"full_attention", "sliding_attention"}:
+        what = f"layers that see {window} tokens" if slides else f"{', '.join(sorted(kinds))} layers"
+        raise ConfigError(f"{config.model_type}: a model with {what} needs engine vllm for prompts of {longest} tokens")
+
+
+def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a mask to add to attention's logits, which every attention takes."""
     import torch
 

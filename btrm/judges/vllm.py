@@ -114,6 +114,7 @@ def engine_arguments(spec: EngineSpec, max_length: int) -> dict[str, Any]:
     if current_platform.is_cpu():
         return arguments | {
             "enforce_eager": True,
+            "block_size": 64,  # by default 128: a prompt's last block is read anew for each place of a score tree
             "max_num_seqs": spec.batch_size or BATCH_SIZES["vllm"],
             "kv_cache_memory_bytes": spec.kv_cache_mb * 2**20,
             "enable_chunked_prefill": False,  # per-request seeds crash with it there

@@ -11,8 +11,9 @@ import pytest
 
 from btrm.data.toy import toy_pairs
 from btrm.judges.base import JudgeAnswer, JudgeRequest, Sampling, make_request
-from btrm.judges.decode import Family, draw
+from btrm.judges.decode import draw
 from btrm.judges.engine import EngineSpec, OpenEngine
+from btrm.judges.packed import LAST, pack
 from btrm.judges.transformers import open_transformers
 from btrm.judges.vllm import open_vllm
 from btrm.prompts import get_prompt
@@ -108,7 +109,10 @@ def test_draws_follow_the_distribution_after_temperature_top_k_and_top_p() -> No
     [(([1, 2, 3], [1, 2, 4, 5]), 2), (([1, 2], [1, 2, 3]), 1), (([1], [2]), 0), (([1, 2, 3],), 2), (([7], [7]), 0)],
 )
 def test_each_prompt_keeps_a_token_of_its_own(prompts: tuple[list[int], ...], shared: int) -> None:
-    assert Family(prompts, (1,) * len(prompts), (0,) * len(prompts)).shared == shared
+    row = pack(prompts, [LAST] * len(prompts))
+    assert len(row.shared_S) == shared
+    assert [int(row.token_Q[at_N[0]]) for at_N in row.at_QN] == [prompt[-1] for prompt in prompts]
+    assert [int(row.position_Q[at_N[0]]) for at_N in row.at_QN] == [len(prompt) - 1 for prompt in prompts]
 
 
 def test_a_score_tag_survives_a_tokenizer_in_which_it_is_special(chat_with_special_tags: Any) -> None:

@@ -23,7 +23,7 @@ from btrm.judges.expected import expected_judge
 from btrm.judges.grid import JudgeConfig
 from btrm.judges.guided import guided_judge, measure_guiding
 from btrm.judges.opening import find_opening
-from btrm.judges.packed import pack
+from btrm.judges.packed import pack, tree_leaves
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.judges.score_tree import Logprobs, Query, build_tree, scale_numerals
 from btrm.prompts import PromptSpec, Style, get_prompt
@@ -263,7 +263,7 @@ def test_a_token_that_reaches_into_the_tag_is_written_again() -> None:
 
 def test_a_row_holds_each_shared_token_once_and_hides_the_other_side(chat: Chat) -> None:
     tree = build_tree(chat.encode_text, SCALES["score5"])
-    row = pack([Query([1, 2, 3, 4], tree), Query([1, 2, 5, 6, 7], tree)])
+    row = pack([[1, 2, 3, 4], [1, 2, 5, 6, 7]], [tree_leaves(tree)] * 2)
     inner = 1 + len({n.tokens[:k] for n in tree.nodes for k in range(1, len(n.tokens) + 1)})
     assert row.shared_S.tolist() == [1, 2]
     assert row.token_Q[:3].tolist() == [3, 5, 6]
