@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from btrm.judges.base import Sampling
-from btrm.judges.packed import LAST, Read, Row, additive, check_window, pack, read_rows
+from btrm.judges.token_rows import LAST, Read, Row, additive, check_window, pack, read_rows
 
 if TYPE_CHECKING:
     import torch

@@ -13,9 +13,9 @@ from btrm.judges.base import JudgeAnswer, JudgeRequest
 from btrm.judges.chat import Chat
 from btrm.judges.decode import Family, generate
 from btrm.judges.engine import BATCH_SIZES, EngineSpec, ask_texts
-from btrm.judges.packed import node_logprobs
 from btrm.judges.reproduce import Invariance
 from btrm.judges.score_tree import Logprobs, Query
+from btrm.judges.token_rows import node_logprobs
 
 
 @contextmanager

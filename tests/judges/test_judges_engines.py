@@ -13,7 +13,7 @@ from btrm.data.toy import toy_pairs
 from btrm.judges.base import JudgeAnswer, JudgeRequest, Sampling, make_request
 from btrm.judges.decode import draw
 from btrm.judges.engine import EngineSpec, OpenEngine
-from btrm.judges.packed import LAST, pack
+from btrm.judges.token_rows import LAST, pack
 from btrm.judges.transformers import open_transformers
 from btrm.judges.vllm import open_vllm
 from btrm.prompts import get_prompt

@@ -23,9 +23,9 @@ from btrm.judges.expected import expected_judge
 from btrm.judges.grid import JudgeConfig
 from btrm.judges.guided import guided_judge, measure_guiding
 from btrm.judges.opening import find_opening
-from btrm.judges.packed import pack, tree_leaves
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.judges.score_tree import Logprobs, Query, build_tree, scale_numerals
+from btrm.judges.token_rows import pack, tree_leaves
 from btrm.prompts import PromptSpec, Style, get_prompt
 from btrm.scores import SCALES
 
