@@ -92,7 +92,10 @@ def _lines(row: Row, shown: Mapping[str, str]) -> Iterator[str]:
 
 
 def _listed(row: Row, detail: Row) -> Iterator[str]:
-    """Write what a cell has several of: outcomes, curves over k, subsets, official scores."""
+    """Write what a cell has several of: outcomes, conventions, curves over k, subsets, official scores."""
+    if row["unparsed_rate"]:
+        for name in (name for name in row if name.startswith("accuracy_unparsed_")):
+            yield f"{name}: {_text(row[name])}"
     for name, rate in row.items():
         if name.startswith("rate_") and rate and name not in ("rate_scored", "rate_truncated"):
             yield f"{name}: {_text(rate)}"

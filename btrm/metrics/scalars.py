@@ -16,7 +16,7 @@ from btrm.metrics.judged import JudgedCell
 from btrm.metrics.lengths import length_correlation, longer_wins
 from btrm.metrics.measured import SUBSET, Measured
 from btrm.metrics.more_samples import aligned_accuracy
-from btrm.metrics.pairwise import Floats, tails
+from btrm.metrics.pairwise import Floats, UnparsedAs, tails
 from btrm.metrics.samples import spread, variance_components
 from btrm.scores import Outcome
 
@@ -50,6 +50,7 @@ def scalars(measured: Measured, found: Mapping[str, Interval]) -> dict[str, Any]
         **row,
         "unparsed_rate": cell.unparsed_rate,
         "truncated_rate": float(np.mean(cell.outcome_R == Outcome.TRUNCATED)),
+        **_by_convention(measured),
         **{f"rate_{outcome}": float(np.mean(cell.outcome_R == outcome)) for outcome in Outcome},
         **_of_chances(measured),
         **_of_samples(measured),
@@ -63,6 +64,14 @@ def scalars(measured: Measured, found: Mapping[str, Interval]) -> dict[str, Any]
         "scale_low": scale.low,
         "scale_high": scale.high,
     }
+
+
+def _by_convention(measured: Measured) -> dict[str, float]:
+    """Return the accuracy under each way to count pairs without a score: how much hangs on the choice."""
+    ends = (measured.scale.low, measured.scale.high)
+    ways: tuple[UnparsedAs, ...] = ("wrong", "tie", "drop")
+    outcomes = {way: measured.cell.outcomes(measured.how.bt_temp, way, ends) for way in ways}
+    return {f"accuracy_unparsed_{way}": _mean(found.credit_P[found.kept_P]) for way, found in outcomes.items()}
 
 
 def _of_chances(measured: Measured) -> dict[str, float]:

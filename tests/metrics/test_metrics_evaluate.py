@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
 
 from btrm.config import ConfigError
 from btrm.data.sources import iter_pairs
@@ -33,7 +34,7 @@ from btrm.records import Judgement, read_jsonl, write_judgements, write_pairs
 from btrm.report.old_logs import read_logs
 from btrm.runs import Output, RunManifest, write_json
 from btrm.stages import Resources, execute, prepare
-from tests.metrics.made_cells import HOW, made_cell
+from tests.metrics.made_cells import HOW, from_margins, made_cell
 from tests.metrics.test_metrics_judged import answer, made_pairs
 
 # What a resample or a fold decides: not the same to the last digit where pairs come in another order.
@@ -158,6 +159,22 @@ def test_no_score_at_all_is_a_row_of_coins() -> None:
     assert (row["accuracy"], row["strict_accuracy"], row["coverage"], row["unparsed_rate"]) == (0.5, 0.0, 0.0, 1.0)
     assert row["bt_log_loss"] == row["fitted_log_loss"] == pytest.approx(math.log(2))
     assert math.isnan(row["score_mean"]) and math.isnan(row["auc_margin"])
+
+
+@pytest.mark.parametrize("unparsed", ["wrong", "tie", "drop"])
+def test_the_accuracy_under_every_convention_is_shown(unparsed: UnparsedAs) -> None:
+    cell = drawn_cell(5)
+    row, other = row_of(cell), row_of(cell, unparsed=unparsed)
+    assert row[f"accuracy_unparsed_{unparsed}"] == other["accuracy"] == other[f"accuracy_unparsed_{unparsed}"]
+    assert row["accuracy_unparsed_wrong"] < row["accuracy_unparsed_tie"]
+
+
+def test_intervals_of_single_pairs_are_about_wilsons() -> None:
+    right = np.random.default_rng(0).random(800) < 0.7
+    found = Measured(made_cell(from_margins(np.where(right, 20.0, -20.0))), HOW)
+    interval = intervals([found], 4000, 0)[0]["accuracy"]
+    wilson = proportion_confint(int(right.sum()), 800, method="wilson")
+    assert (interval.low, interval.high) == pytest.approx(wilson, abs=0.003)
 
 
 def test_details_add_up() -> None:
