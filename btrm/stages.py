@@ -60,7 +60,7 @@ _LOG = logging.getLogger(__name__)
 # What can only be a path, never a hub's name.
 _PATH_STARTS = ("/", "./", "../", "~")
 _DATA_ENDS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet", ".csv")
-State = Literal["new", "resume", "extend", "complete"]
+State = Literal["new", "resume", "extend", "anew", "complete"]
 _LIGHT = Resources()
 _GPU = Resources(gpus=1, cpus=8, mem_gb=64, time_min=24 * 60)
 
@@ -70,6 +70,7 @@ class Stage:
     """One arrow of the path: its config class and function by name (imported when used), and usual resources.
 
     `frozen_inputs`: a trainer cannot take back what it has learnt, so inputs that grew are an error, not an extension.
+    `derived`: made in seconds from what other stages keep, so other settings make it anew instead of being an error.
     `check_name`: a function like the stage's own that refuses what can be refused before any GPU is asked for.
     `settings_check_name`: another that looks at nothing but settings and resources, before there are any inputs.
     `work_name`, `share_name`: where a stage's work can be cut among the elements of a job array, what is missing as
@@ -86,6 +87,7 @@ class Stage:
     summary: str
     resources: Resources = _LIGHT
     frozen_inputs: bool = False
+    derived: bool = False
     check_name: str = ""
     settings_check_name: str = ""
     work_name: str = ""
@@ -191,8 +193,16 @@ STAGES: dict[str, Stage] = {
         publishes=("pairs.parquet",),
         lends=True,
     ),
-    "evaluate": Stage("btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl"),
-    "summarize": Stage("btrm.report.summary", "SummarizeConfig", "run_summarize", "eval.jsonl -> summary.csv, .md"),
+    "evaluate": Stage(
+        "btrm.metrics.evaluate", "EvaluateConfig", "run_evaluate", "judgements -> eval.jsonl", derived=True
+    ),
+    "summarize": Stage(
+        "btrm.report.summary",
+        "SummarizeConfig",
+        "run_summarize",
+        "eval.jsonl -> summary.csv, report.html",
+        derived=True,
+    ),
 }
 
 
@@ -254,6 +264,9 @@ def _state(request: StageRequest, directory: Path) -> State:
     """Return what there is to do in a stage's directory; raise ConfigError where settings would be mixed."""
     manifest, before = read_manifest(directory), read_request(directory)
     frozen = get_stage(request.stage).frozen_inputs
+    made_with = manifest or before
+    if get_stage(request.stage).derived and made_with is not None and made_with.fingerprint != request.fingerprint:
+        return "anew"
     if manifest is None:
         if before is None or not _holds_work(directory):
             return "new"

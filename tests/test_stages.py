@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = stages.Stage("counting_stage", "CountingConfig", "run_counting", "counts", frozen_inputs=True)
     monkeypatch.setitem(stages.STAGES, "counting", stage)
     monkeypatch.setitem(stages.STAGES, "training", trainer)
+    monkeypatch.setitem(stages.STAGES, "derived", dataclasses.replace(stage, derived=True))
 
 
 def run(root: Path, stage: str = "counting", name: str | None = None, **fields: object) -> RunManifest | None:
@@ -47,6 +49,17 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path)
     with pytest.raises(ConfigError, match=r"complete with other settings; factor was 1, now 2"):
         run(tmp_path, factor=2)
+
+
+def test_what_is_derived_is_made_anew_with_other_settings(tmp_path: Path) -> None:
+    first = run(tmp_path, "derived")
+    other = CountingConfig(factor=2)
+    assert stages.prepare("derived", other, Resources(), tmp_path, "derived").note == "anew"
+    (tmp_path / "derived" / MANIFEST).unlink()  # killed half-way
+    assert stages.prepare("derived", other, Resources(), tmp_path, "derived").note == "anew"
+    again = run(tmp_path, "derived", factor=2)
+    assert first is not None and again is not None and again.fingerprint != first.fingerprint
+    assert run(tmp_path, "derived", factor=2) is None and verify(tmp_path) == []
 
 
 def test_kill_and_rerun_completes_with_nothing_twice(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from btrm.staging import Staging
 from btrm.stopping import safe_point
 
 _LOG = logging.getLogger(__name__)
+_SAID = {"new": "starts", "resume": "resumes", "extend": "is extended", "anew": "is made anew, with other settings"}
 
 
 def run_step(step: PlannedStep, root: Path, staging: Staging | None = None) -> RunManifest | None:
@@ -28,7 +29,7 @@ def run_step(step: PlannedStep, root: Path, staging: Staging | None = None) -> R
     if prepared.done:
         _LOG.info("%-10s complete, skipped", step.name)
         return None
-    _LOG.info("%-10s %s", step.name, {"new": "starts", "resume": "resumes", "extend": "is extended"}[prepared.note])
+    _LOG.info("%-10s %s", step.name, _SAID[prepared.note])
     started = time.monotonic()
     manifest = execute(write_request(prepared), staging)
     _LOG.info("%-10s done in %.1f s", step.name, time.monotonic() - started)
