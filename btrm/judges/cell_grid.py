@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from btrm.judges.guided import guided_judge
 from btrm.judges.made_with import note, read_notes
 from btrm.judges.numbered import Pairs, read_labels, read_numbered
 from btrm.judges.outcomes import TOO_LONG, count_outcomes
+from btrm.judges.packed import one_at_a_time
 from btrm.judges.pair_sets import PairSets
 from btrm.judges.rebuild import rebuild
 from btrm.judges.sharing import Sharing, Todo
@@ -80,10 +81,9 @@ class CellGrid:
         with Claims(self.run.dir / ".attempts" / "claims") as claims:
             yield from Sharing(_Shared(self, claims, pool is not None and pool.elements > 1), units, pool).run()
 
-    def finish(self, asked_as: str) -> tuple[int, int]:
-        """Judge all that is missing, then rebuild judgements.parquet; return (pairs asked now, rows in the file)."""
-        units = self.missing()
-        asked = sum(_advance(self.share(units), sum(unit.rows for unit in units), asked_as))
+    def finish(self, asked_as: str, units: Sequence[Unit], parts: Iterator[int]) -> tuple[int, int]:
+        """Judge these units part by part, then rebuild judgements.parquet; return (pairs asked now, rows in it)."""
+        asked = sum(_advance(parts, sum(unit.rows for unit in units), asked_as))
         return asked, rebuild(self.run, self.directory, self.cells, self.sets)
 
     def results(self) -> dict[str, Any]:
@@ -143,11 +143,15 @@ class _Shared:
     def model(self, cell: Cell) -> str:
         return self.grid.checkpoints[cell.judge].model
 
-    def open(self, model: str, todo: Todo) -> AbstractContextManager[Engine]:
+    @contextmanager
+    def open(self, model: str, todo: Todo) -> Generator[Engine]:
         known = self.grid.checkpoints
         labels = known if self.together else dict.fromkeys(cell.judge for cell, _ in todo)
         group = [known[label] for label in labels if known[label].model == model]
-        return open_engine(self.grid.config)(_spec(self.grid.config, model, group))
+        with ExitStack() as opened:
+            with one_at_a_time():
+                engine = opened.enter_context(open_engine(self.grid.config)(_spec(self.grid.config, model, group)))
+            yield engine
 
     def judge(self, engine: Engine, cell: Cell, asking: Asking) -> Judge:
         grid, checkpoint = self.grid, self.grid.checkpoints[cell.judge]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from btrm.judges.cell_grid import CELLS, ENGINES, CellGrid, Subject, halved, make_grid
 from btrm.judges.checkpoints import find_checkpoints
 from btrm.judges.judge_config import JudgeConfig
+from btrm.judges.packed import share_packed
 from btrm.runs import StageResult, StageRun
 from btrm.work import Pool, Unit
 
@@ -28,7 +29,10 @@ def share_judge(config: JudgeConfig, run: StageRun, units: Sequence[Unit], pool:
 
     Of a pool, rows of other shares that nobody has begun come after the own ones.
     """
-    yield from _grid(config, run).share(units, pool)
+    if config.cells_per_gpu > 1:
+        yield from share_packed("judge", config, run, units, pool)
+    else:
+        yield from _grid(config, run).share(units, pool)
 
 
 def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:
@@ -37,7 +41,8 @@ def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:
     Raises ConfigError, before any model is loaded, for checkpoints that cannot be what they are said to be.
     """
     grid = _grid(config, run)
-    asked, rows = grid.finish("judge")
+    units = grid.missing()
+    asked, rows = grid.finish("judge", units, share_judge(config, run, units))
     results = {
         "checkpoints": list(grid.checkpoints),
         "pairs": sum(pairs.wanted for pairs in grid.sets.by_name.values()),

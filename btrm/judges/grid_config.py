@@ -65,6 +65,9 @@ class GridConfig(StageConfig):
     )
     kv_cache_mb: int = runtime(512, "vllm on CPU: memory of the key-value cache", ge=1)
     gpu_memory_utilization: float = runtime(0.9, "vllm on GPU: share of the memory to take", gt=0, le=1)
+    cells_per_gpu: int = runtime(
+        1, "processes that share a device, each with its part of the memory or the cores: for small models", ge=1, le=64
+    )
     tensor_parallel: int = runtime(1, "vllm on GPU: GPUs that share one model", ge=1)
 
     @field_validator("pairs", mode="before")

@@ -1,258 +1,149 @@
-"""Log-probabilities at the places of score trees, each token of a family of prompts computed once.
+"""Several processes on one device: small models leave most of a GPU idle, one at a time.
 
-Prompts that begin alike (the two sides of a pair, the samples of one side) are read as one tree. What all of them share
-is a plain causal pass; the rest is laid into one row where each token sees only what leads to it, and its position is
-its depth. It computes what separate passes over whole prompts would.
+Each worker is an element of the pool like any other: it has its part of the element's share, and takes what the others
+have not begun. So one that dies leaves its rows to the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import fcntl
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO
 
-import numpy as np
-from numpy.typing import NDArray
+from btrm.judges.grid_config import GridConfig
+from btrm.runs import StageError, StageRun, write_json
+from btrm.stopping import stop_asked
+from btrm.work import Pool, Unit, write_units
 
-from btrm.config import ConfigError
-from btrm.judges.score_tree import Logprobs, Query, ScoreTree
-
-if TYPE_CHECKING:
-    import torch
-
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+_LOG = logging.getLogger(__name__)
+WORKER = ("-m", "btrm.judges.worker")
+PARENT, OPENING = "BTRM_PACK_PARENT", "BTRM_PACK_OPENING"
+_LOOK_S = 1.0
+_GRACE_S = 600.0  # for what is being asked when a stop is wanted: it is committed yet
 
 
-@dataclass(frozen=True, slots=True)
-class Leaves:
-    """A prompt's last token (first here, its id left open) and T - 1 tokens that may follow it.
+@dataclass(slots=True)
+class _Worker:
+    """A worker's process. It says on its standard output how many rows each commit made safe, a line each."""
 
-    `at_N` says behind which of them logits are wanted.
+    number: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def lines(self) -> IO[bytes]:
+        """Where its lines come from."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+
+def share_packed(
+    stage: str, config: GridConfig, run: StageRun, units: Sequence[Unit], pool: Pool | None
+) -> Iterator[int]:
+    """Do an element's share with `cells_per_gpu` processes; yield the rows of each of their commits.
+
+    Raises StageError where all have failed. Stops them at their next safe point where a stop is asked for.
     """
-
-    token_T: Ints
-    depth_T: Ints
-    seen_TT: Bools
-    at_N: Ints
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A family: S tokens that all its prompts share, then Q others, which see `seen_QL` of all L = S + Q.
-
-    The last `n_leaves` are those whose logits are wanted; `at_QN`: query, node -> place among the Q.
-    """
-
-    shared_S: Ints
-    token_Q: Ints
-    position_Q: Ints
-    seen_QL: Bools
-    at_QN: list[Ints]
-    n_leaves: int
+    if not units and pool is None:
+        return
+    whole = pool or Pool(units, 0, 1)
+    order = run.scratch("worker.json")
+    write_units(order.with_name("units.json"), whole.units)
+    write_json(order, _order(stage, config, run, whole))
+    workers = [_start(order, number, config.cells_per_gpu) for number in range(config.cells_per_gpu)]
+    try:
+        yield from _rows(workers)
+    finally:
+        _end(workers)
+    failed = [worker for worker in workers if worker.process.returncode not in (0, 75)]
+    for worker in failed:
+        _LOG.warning("worker %d ended with %d, see above", worker.number, worker.process.returncode)
+    if len(failed) == len(workers):
+        raise StageError(f"all {len(workers)} workers of this element have failed; what they said stands above")
 
 
-LAST = Leaves(np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones((1, 1), np.bool_), np.zeros(1, np.int64))
+def _order(stage: str, config: GridConfig, run: StageRun, pool: Pool) -> dict[str, object]:
+    """Return what a worker is told: the config with its part of the device, and its place in the pool."""
+    count = config.cells_per_gpu
+    alone = {"cells_per_gpu": 1, "gpu_memory_utilization": config.gpu_memory_utilization / count}
+    return {
+        "stage": stage,
+        "config": config.model_copy(update=alone).model_dump(mode="json"),
+        "root": str(run.paths.root),
+        "name": run.name,
+        "directory": str(run.dir),
+        "resources": run.resources.model_dump(mode="json"),
+        "staged": {str(path): str(copy) for path, copy in run.staged.items()},
+        "element": pool.element,
+        "elements": pool.elements,
+        "workers": count,
+    }
 
 
-def pack(family: Sequence[Sequence[int]], leaves: Sequence[Leaves]) -> Row:
-    """Lay a family into a row: the prompts' tree, then each prompt's last token with its leaves."""
-    prompts = [np.asarray(prompt, np.int64) for prompt in family]
-    trunk, positions, trails = _trunk([prompt[:-1] for prompt in prompts])
-    shared = min(_shared(trails[0], trail) for trail in trails)
-    length = len(trunk) + sum(len(leaf.token_T) for leaf in leaves)
-    token_L, position_L = np.zeros(length, np.int64), np.zeros(length, np.int64)
-    seen_QL = np.zeros((length - shared, length), np.bool_)
-    token_L[: len(trunk)], position_L[: len(trunk)] = trunk, positions
-    seen_QL[:, :shared] = True
-    for trail in trails:
-        own = trail[shared:]
-        seen_QL[own[:, None] - shared, own] = np.tri(len(own), dtype=np.bool_)
-    start, at_QN = len(trunk), list[Ints]()
-    for prompt, trail, leaf in zip(prompts, trails, leaves, strict=True):
-        stop = start + len(leaf.token_T)
-        token_L[start:stop], token_L[start], position_L[start:stop] = (
-            leaf.token_T,
-            prompt[-1],
-            leaf.depth_T + len(trail),
-        )
-        seen_QL[start - shared : stop - shared, start:stop] = leaf.seen_TT
-        seen_QL[start - shared : stop - shared, trail[shared:]] = True
-        at_QN.append(leaf.at_N + (start - shared))
-        start = stop
-    return Row(trunk[:shared], token_L[shared:], position_L[shared:], seen_QL, at_QN, length - len(trunk))
+def _start(order: Path, number: int, count: int) -> _Worker:
+    """Start a worker; on a CPU it has its part of the cores."""
+    cores = max((len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // count, 1)
+    threads = min(cores, int(os.environ.get("OMP_NUM_THREADS") or cores))
+    env = {**os.environ, PARENT: str(os.getpid()), OPENING: str(order), "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, *WORKER, str(order), str(number)]
+    return _Worker(number, subprocess.Popen(command, stdout=subprocess.PIPE, env=env))
 
 
-def _trunk(prompts: Sequence[Ints]) -> tuple[Ints, Ints, list[Ints]]:
-    """Merge prompts from their beginnings; return tokens, their positions, and where each prompt's tokens stand."""
-    order = sorted(range(len(prompts)), key=lambda i: prompts[i].tolist())
-    parts, positions, trails = list[Ints](), list[Ints](), {}
-    last, trail, start = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
-    for i in order:
-        prompt = prompts[i]
-        shared = _shared(last, prompt)
-        new = np.arange(start, start + len(prompt) - shared)
-        trail = np.concatenate([trail[:shared], new])
-        parts.append(prompt[shared:])
-        positions.append(np.arange(shared, len(prompt)))
-        trails[i], last, start = trail, prompt, start + len(new)
-    return np.concatenate(parts), np.concatenate(positions), [trails[i] for i in range(len(prompts))]
+def _rows(workers: Sequence[_Worker]) -> Iterator[int]:
+    """Yield what workers say until all have ended."""
+    asked = False
+    with selectors.DefaultSelector() as selector:
+        for worker in workers:
+            selector.register(worker.lines, selectors.EVENT_READ, worker)
+        while selector.get_map():
+            if not asked and stop_asked():
+                asked = True
+                for worker in workers:
+                    worker.process.send_signal(signal.SIGTERM)
+            for key, _ in selector.select(_LOOK_S):
+                worker: _Worker = key.data
+                if said := os.read(worker.lines.fileno(), 1 << 16):  # whole lines: a short write to a pipe is one
+                    yield sum(map(int, said.split()))
+                else:
+                    selector.unregister(key.fileobj)
+                    worker.process.wait()
 
 
-def _shared(a: Ints, b: Ints) -> int:
-    """Return how many tokens two prompts have in common at their beginnings."""
-    size = min(len(a), len(b))
-    differ = np.flatnonzero(a[:size] != b[:size])
-    return int(differ[0]) if len(differ) else size
+def _end(workers: Sequence[_Worker]) -> None:
+    """See to it that no worker is left: first they may commit what they are asking."""
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.terminate()
+    deadline = time.monotonic() + _GRACE_S
+    for worker in workers:
+        try:
+            worker.process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+        worker.lines.close()
 
 
-@lru_cache(maxsize=256)
-def _inner(tree: tuple[tuple[int, ...], ...]) -> Leaves:
-    """Return the tokens that lead to nodes, given by their tokens."""
-    places: dict[tuple[int, ...], int] = {(): 0}
-    for tokens in tree:
-        for length in range(1, len(tokens) + 1):
-            places.setdefault(tokens[:length], len(places))
-    seen_TT = np.zeros((len(places), len(places)), np.bool_)
-    for tokens, place in places.items():
-        seen_TT[place, [places[tokens[:length]] for length in range(len(tokens) + 1)]] = True
-    token_T = np.array([tokens[-1] if tokens else 0 for tokens in places])
-    depth_T = np.array([len(tokens) for tokens in places])
-    return Leaves(token_T, depth_T, seen_TT, np.array([places[tokens] for tokens in tree]))
-
-
-def tree_leaves(tree: ScoreTree) -> Leaves:
-    """Return what a score tree hangs behind a prompt: the tokens that lead to the places where answers part."""
-    return _inner(tuple(node.tokens for node in tree.nodes))
-
-
-def node_logprobs(model: Any, queries: Sequence[Query], pad_id: int) -> list[Logprobs]:
-    """Return logprob_E of each query's tree: natural logs at temperature 1, over the whole vocabulary.
-
-    Queries that stand side by side and begin alike are read together.
-    """
-    import torch
-
-    families = list(_families(queries))
-    rows = [pack([q.prompt for q in family], [tree_leaves(q.tree) for q in family]) for family in families]
-    check_window(model, max((int(row.position_Q.max()) for row in rows), default=0))
-    cells = _GPU_CELLS if model.device.type == "cuda" else _CPU_CELLS
-    found: dict[int, list[Logprobs]] = {}
-    with torch.inference_mode():
-        for batch in _batches([row.seen_QL.shape[1] for row in rows], cells):
-            read = read_rows(model, [rows[i] for i in batch], pad_id)
-            for i, logits_WV in zip(batch, read.logits_BWV, strict=True):
-                found[i] = _read(logits_WV, rows[i], families[i])
-    return [logprob_E for i in range(len(families)) for logprob_E in found[i]]
-
-
-_FAMILY = 16  # queries; more would make a row of many samples' reasoning, most of it hidden from most of it
-
-
-def _families(queries: Sequence[Query]) -> Iterator[list[Query]]:
-    """Put neighbours together that share at least half of the first one's prompt."""
-    family: list[Query] = []
-    for query in queries:
-        if family:
-            first = family[0].prompt
-            half = (len(first) + 1) // 2
-            if len(family) == _FAMILY or list(query.prompt[:half]) != list(first[:half]):
-                yield family
-                family = []
-        family.append(query)
-    if family:
-        yield family
-
-
-# Row length squared, summed over the rows of a pass, as attention and mask grow. A core is quickest with a row or two
-# at a time; a GPU wants some tens of thousands of tokens.
-_CPU_CELLS, _GPU_CELLS = 2**20, 2**26
-
-
-def _batches(lengths: Sequence[int], cells: int) -> Iterator[list[int]]:
-    """Put rows of similar length together, as many as a pass has cells for, one at least."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[i] ** 2 > cells:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Rows that a model has read: the logits of their last W tokens, and the cache of C columns that comes of it.
-
-    `seen_BQC` says which columns each of a row's last Q tokens sees.
-    """
-
-    logits_BWV: torch.Tensor
-    cache: Any
-    seen_BQC: Bools
-
-
-def read_rows(model: Any, rows: Sequence[Row], pad_id: int) -> Read:
-    """Read rows: what their prompts share by a causal pass, then the rest, padded before."""
-    import torch
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    width = max(len(row.shared_S) for row in rows)
-    if width:  # padded behind: what comes later changes nothing in a causal pass, which so needs no mask
-        shared_BS = np.stack(
-            [np.pad(row.shared_S, (0, width - len(row.shared_S)), constant_values=pad_id) for row in rows]
-        )
-        model(input_ids=torch.from_numpy(shared_BS).to(model.device), past_key_values=cache, logits_to_keep=1)
-    wide = max(len(row.token_Q) for row in rows)
-    token_BQ, position_BQ = np.full((len(rows), wide), pad_id), np.zeros((len(rows), wide), np.int64)
-    seen_BQL = np.zeros((len(rows), wide, width + wide), np.bool_)
-    for i, row in enumerate(rows):
-        first, shared = wide - len(row.token_Q), len(row.shared_S)
-        token_BQ[i, first:], position_BQ[i, first:] = row.token_Q, row.position_Q
-        seen_BQL[i, first:, :shared] = row.seen_QL[:, :shared]
-        seen_BQL[i, first:, width + first :] = row.seen_QL[:, shared:]
-        seen_BQL[i, range(first), range(width, width + first)] = True  # what sees nothing has no attention to give
-    output = model(
-        input_ids=torch.from_numpy(token_BQ).to(model.device),
-        attention_mask=additive(torch.from_numpy(seen_BQL).to(model.device), model.dtype)[:, None],
-        position_ids=torch.from_numpy(position_BQ).to(model.device),
-        past_key_values=cache,
-        logits_to_keep=max(row.n_leaves for row in rows),
-    )
-    return Read(output.logits, cache, seen_BQL)
-
-
-def check_window(model: Any, longest: int) -> None:
-    """Refuse a model whose layers do not all see `longest` tokens: what a row here sees is the same for all."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or [])
-    window = getattr(config, "sliding_window", None)
-    slides = window is not None and longest >= window and (not kinds or "sliding_attention" in kinds)
-    if slides or kinds - {"full_attention", "sliding_attention"}:
-        what = f"layers that see {window} tokens" if slides else f"{', '.join(sorted(kinds))} layers"
-        raise ConfigError(f"{config.model_type}: a model with {what} needs engine vllm for prompts of {longest} tokens")
-
-
-def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a mask to add to attention's logits, which every attention takes."""
-    import torch
-
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
-
-
-def _read(logits_WV: torch.Tensor, row: Row, family: Sequence[Query]) -> list[Logprobs]:
-    """Return each query's logprob_E from the logits of a row's last tokens."""
-    import torch
-
-    first = len(row.token_Q) - len(logits_WV)
-    found: list[Logprobs] = []
-    for at_N, query in zip(row.at_QN, family, strict=True):
-        logits_NV = logits_WV[torch.from_numpy(at_N - first).to(logits_WV.device)].float()
-        logprob_NV = torch.log_softmax(logits_NV, -1).cpu().numpy()
-        found.append(
-            np.concatenate([logprob_NV[n, node.children] for n, node in enumerate(query.tree.nodes)], dtype=np.float64)
-        )
-    return found
+@contextmanager
+def one_at_a_time() -> Generator[None]:
+    """Let the workers of a device load one after another: each measures what is free while nobody else takes of it."""
+    path = os.environ.get(OPENING)
+    if path is None:
+        yield
+        return
+    with Path(path).open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks: then as they come
+            _LOG.info("workers load side by side (%s)", error)
+        yield
+        fcntl.flock(file, fcntl.LOCK_UN)

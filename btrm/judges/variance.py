@@ -8,6 +8,7 @@ from typing import Any
 
 from btrm.judges.cell_grid import CELLS, CellGrid, Subject, halved, make_grid
 from btrm.judges.checkpoints import find_checkpoints
+from btrm.judges.packed import share_packed
 from btrm.judges.variance_config import VarianceConfig, cell_label
 from btrm.judges.variance_text import Board, variance_text, write_table
 from btrm.metrics.judged import read_cells
@@ -38,13 +39,17 @@ def share_variance(
 
     Of a pool, rows of other shares that nobody has begun come after the own ones.
     """
-    yield from _grid(config, run).share(units, pool)
+    if config.cells_per_gpu > 1:
+        yield from share_packed("variance", config, run, units, pool)
+    else:
+        yield from _grid(config, run).share(units, pool)
 
 
 def run_variance(config: VarianceConfig, run: StageRun) -> StageResult:
     """Judge what is missing, then write the tables that compare the prompts."""
     grid = _grid(config, run)
-    asked, rows = grid.finish("variance")
+    units = grid.missing()
+    asked, rows = grid.finish("variance", units, share_variance(config, run, units))
     outputs: dict[str, int | None] = {"judgements.parquet": rows, "pairs.parquet": grid.write_pairs(), CELLS: None}
     boards = read_boards(config, run.dir / "judgements.parquet", run.dir / "pairs.parquet")
     outputs |= _publish(run, boards)

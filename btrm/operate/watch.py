@@ -20,6 +20,7 @@ from btrm.runs import RunPaths, StageError, read_manifest
 
 _LOG = logging.getLogger(__name__)
 _LOOKS = 3  # that a trainer must be gone for: between two attempts it is for a moment
+_LOOK_S = 2.0
 Members = dict[str, str]
 
 
@@ -35,7 +36,6 @@ class Watch:
     members: Mapping[str, str]
     judge: Callable[[Members], int]
     interval_s: float
-    looks_s: float = 2.0
     last: Members = field(default_factory=dict[str, str])
 
     def run(self) -> int:
@@ -103,7 +103,7 @@ class Watch:
         for _ in range(_LOOKS - 1):
             if state.state != "ended":
                 break
-            time.sleep(self.looks_s)
+            time.sleep(_LOOK_S)
             state = trainer_state(self.root, name)
         return state
 

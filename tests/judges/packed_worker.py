@@ -1,0 +1,31 @@
+"""A worker with a rule in the engine's place; the one named in BTRM_TEST_KILL dies in its second batch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from judge_stage import RuleEngine, use_rule_engine
+
+from btrm.judges.base import JudgeAnswer, JudgeRequest
+from btrm.judges.worker import main
+
+_ask = RuleEngine.ask
+
+
+def ask(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
+    folder = Path(os.environ["BTRM_TEST_SEEN"])
+    with (folder / f"worker.{sys.argv[2]}").open("a") as file:
+        file.write(f"{os.getpid()} {len(requests)}\n")
+    time.sleep(float(os.environ.get("BTRM_TEST_SLEEP", "0.02")))
+    return _ask(engine, requests)
+
+
+if __name__ == "__main__":
+    use_rule_engine()
+    RuleEngine.kill_after = 2 if os.environ.get("BTRM_TEST_KILL") == sys.argv[2] else None
+    RuleEngine.ask = ask
+    sys.exit(main(sys.argv[1:]))
