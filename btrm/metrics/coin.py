@@ -32,11 +32,13 @@ class Gains:
 
     def interval(self, name: str, value: float, linear: Interval) -> Interval:
         """Return the interval of a loss, from the one of its resamples at temperatures that stay as they are."""
-        gain = self.gain[name]
+        gain, most = self.gain[name], self.most_of_nothing[name]
         if not gain > 0:
-            return Interval(value - self.most_of_nothing[name], value)
-        low, high = (_squared(gain, value - limit) for limit in (linear.low, linear.high))
-        return Interval(value + gain - low, value + gain - high)
+            return Interval(value - most, value)
+        high, low = (_squared(gain, value - limit) for limit in (linear.low, linear.high))
+        # a step far longer than the root tells nothing: where the gain is next to none, the margins bound it
+        high = min(high, 4 * max(gain, most), COINS[name])
+        return Interval(value + gain - high, value + gain - low)
 
 
 def _squared(gain: float, distance: float) -> float:

@@ -8,6 +8,8 @@ import pytest
 from btrm.metrics.bootstrap import Interval
 from btrm.metrics.coin import COINS, Gains, gains
 from btrm.metrics.crossfit import cross_fit
+from btrm.metrics.intervals import intervals
+from tests.metrics.made_cells import from_margins, measured
 
 
 def test_gains_are_those_of_the_fit_to_all_pairs() -> None:
@@ -24,7 +26,7 @@ def test_a_large_gain_changes_its_interval_little_and_a_small_one_much() -> None
     linear = Interval(0.48, 0.52)
     large = Gains({"brier": 0.2}, {"brier": 0.0}).interval("brier", 0.5, linear)
     assert (large.low, large.high) == pytest.approx((0.48, 0.52), abs=6e-4)
-    small = Gains({"brier": 0.005}, {"brier": 0.0}).interval("brier", 0.5, linear)
+    small = Gains({"brier": 0.005}, {"brier": 0.02}).interval("brier", 0.5, linear)
     assert small.low == pytest.approx(0.48 - 0.02**2 / 0.02)
     assert small.high == pytest.approx(0.505)  # a coin, and no worse
 
@@ -53,3 +55,23 @@ def test_ties_alone_and_wrong_margins_have_an_interval() -> None:
         found = gains(cross_fit(margin, np.arange(20) % 4), np.arange(20))
         for name, coin in COINS.items():
             assert found.interval(name, coin, Interval(coin, coin)) == Interval(coin, coin)
+
+
+def test_next_to_no_gain_is_bounded_by_the_margins() -> None:
+    value = math.log(2)
+    found = Gains({"fitted_log_loss": 1e-20}, {"fitted_log_loss": 0.01})
+    interval = found.interval("fitted_log_loss", value, Interval(value - 2e-4, value + 2e-4))
+    assert (interval.low, interval.high) == pytest.approx((value - 0.04, value))
+
+
+@pytest.mark.parametrize(("clusters", "size"), [(10, 40), (400, 1)])
+def test_intervals_of_judges_hardly_better_than_a_coin_are_losses_that_there_are(clusters: int, size: int) -> None:
+    rng = np.random.default_rng(3)
+    cluster_P = np.repeat(np.arange(clusters), size)
+    for number in range(25):
+        of_context = 0.5 * rng.standard_normal(clusters)[cluster_P] if size > 1 else 0.0
+        margin_P = np.rint(15 * (0.03 + of_context + 0.8 * rng.standard_normal(len(cluster_P))))
+        cell = measured(from_margins(margin_P), cluster_P=cluster_P)
+        (found,) = intervals([cell], 100, number)
+        for name in COINS:
+            assert 0 <= found[name].low <= cell.value(name) + 1e-9 <= found[name].high + 2e-9 < 2
