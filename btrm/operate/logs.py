@@ -125,10 +125,11 @@ def _elements_of(cell: str, step: PlannedStep, submission: Submission) -> list[i
     if step.elements is None or not split.exists():
         return []
     units = read_units(split)
-    if cell not in {unit.name for unit in units}:
+    wanted = {unit.name for unit in units if cell in (unit.name, unit.name.partition("@")[0])}  # on any data set
+    if not wanted:
         raise ConfigError(f"--cell {cell}: no such cell in {step.name}{nearest(cell, [u.name for u in units])}")
     shares = ((element, share(units, element, step.elements)) for element in range(step.elements))
-    return [element for element, mine in shares if any(unit.name == cell for unit in mine)]
+    return [element for element, mine in shares if any(unit.name in wanted for unit in mine)]
 
 
 def _rank(state: ElementState) -> tuple[int, float]:

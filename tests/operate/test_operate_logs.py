@@ -64,6 +64,13 @@ def test_a_cells_name_finds_the_elements_that_share_it(run: Submission, tmp_path
     assert find_log(Question(tmp_path, "judge", "sft_seed0")).path.name == "3_1_0_log.out"
 
 
+def test_a_cell_is_found_on_any_data_set(run: Submission, tmp_path: Path) -> None:
+    units(run, {"sft_seed0@rb": 100, "sft_seed1@test": 100})
+    for cell in ("sft_seed1@test", "sft_seed1"):
+        assert find_log(Question(tmp_path, "judge", cell)).path == find_log(Question(tmp_path, "judge", "3")).path
+    assert find_log(Question(tmp_path, "judge", "sft_seed0")).path.name == "3_1_0_log.out"
+
+
 @pytest.mark.usefixtures("run")
 def test_a_trainers_own_log_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "grpo" / "logs" / "trainer.log"
