@@ -37,7 +37,7 @@ def run_experiment(name: str, seed: int, root: Path) -> Learnt:
     subprocess.run([*command, *(word for s in seeds for word in ("--set", s))], check=True)
     seconds = time.monotonic() - started
     with (root / "summary.csv").open() as file:
-        rows = {row["checkpoint"]: row for row in csv.DictReader(file) if row["split"] == "test"}
+        rows = {row["checkpoint"]: row for row in csv.DictReader(file) if row["dataset"] == "test"}
     steps = [label for label in rows if label.startswith("checkpoint-")]
     sft, last = rows["sft"], rows[max(steps, key=lambda label: int(label.rpartition("-")[2]))]
     accuracies = (float(sft["accuracy"]), float(last["accuracy"]))

@@ -65,6 +65,8 @@ def _experiment(name: str, summary: str, sampler: Literal["pair", "stock"]) -> E
     )
     judge = JudgeConfig(
         checkpoints={"base": "@toy_model/model", "sft": "@merge/model", "grpo": "@grpo/checkpoints/checkpoint-*"},
+        # The best checkpoint is selected on the one and told by the other.
+        pairs={"validation": "@pairs/validation.pairs.parquet", "test": "@pairs/test.pairs.parquet"},
         n_pairs=None,
         max_new_tokens=9,
         max_length=256,

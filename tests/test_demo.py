@@ -44,11 +44,15 @@ def test_the_demo_is_killed_goes_on_and_has_learnt(tmp_path: Path) -> None:
     assert "merge      complete, skipped" in done.stderr and "grpo       resumes" in done.stderr
     assert (root / "merge/manifest.json").read_bytes() == merged
     assert verify(root) == []
-    rows = {row["checkpoint"]: row for row in read_summary(root / "summary.csv")}
+    table = read_summary(root / "summary.csv")
+    rows = {row["checkpoint"]: row for row in table if row["dataset"] == "test"}
     assert list(rows) == ["base", "sft", *(f"checkpoint-{step}" for step in (50, 100, 150, 200, 250))]
-    assert {row["dataset"] for row in rows.values()} == {"test"} and {row["n_seeds"] for row in rows.values()} == {"3"}
+    assert {row["n_seeds"] for row in table} == {"3"} and len(table) == 2 * len(rows)
+    assert "selected by the highest accuracy of 7 on validation" in done.stdout
+    assert not any("optimistic" in row["selected"] for row in rows.values())
     sft, last = rows["sft"], rows["checkpoint-250"]
     assert float(last["accuracy"]) >= 0.85  # well learnt; the target itself is for bench_learning, on several seeds
     assert float(last["accuracy"]) - float(sft["accuracy"]) >= 0.25
     assert float(last["accuracy_low"]) > float(sft["accuracy_high"])
     assert "after   checkpoint-250" in done.stdout and (root / "learning_curve.png").stat().st_size > 10_000
+    assert (root / "report.html").stat().st_size > 100_000

@@ -22,7 +22,7 @@ def closing(root: Path) -> str:
         baselines = {row["baseline"] for row in mine}
         before = next((row for row in mine if row["checkpoint"] in baselines), mine[0])
         last = max(reversed(mine), key=lambda row: int(row["step"] or -1))
-        lines.append(f"accuracy on {dataset}, 95 % intervals over pairs:")
+        lines.append(f"accuracy on {dataset}, 95 % intervals over contexts:")
         lines.append(f"  before  {_accuracy(before)}")
         if last is not before:
             lines.append(f"  after   {_accuracy(last)}{_difference(last)}")

@@ -18,6 +18,7 @@ _SETTINGS = (
     "grpo.cpu_processes=1",
     "grpo.per_device_batch_size=32",
     "grpo.generation_batch_size=32",
+    "judge.pairs=test=@pairs/test.pairs.parquet",
     "judge.seeds=0,1,2,3,4,5",
     "judge.part_pairs=6",
 )
