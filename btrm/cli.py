@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("data", help="what files of preferences hold, and their pairs for another trainer")
     run = _command(commands, "show", _show, "what a run holds, and how far it is")
     run.add_argument("run", type=Path)
+    run = _command(commands, "best", _best, "which checkpoint of a run is the best, and how sure that is")
+    run.add_argument("run", type=Path)
     run = _command(commands, "verify", _verify, "rehash everything that a run's manifests claim")
     run.add_argument("run", type=Path)
     runs = _command(commands, "summarize", _summarize, "one table of all evaluated runs below some folders")
@@ -132,6 +134,19 @@ def _show(args: argparse.Namespace) -> int:
     from btrm.show import show
 
     print(show(args.run))
+    return 0
+
+
+def _best(args: argparse.Namespace) -> int:
+    from btrm.config import ConfigError
+    from btrm.runs import read_manifest
+
+    manifest = read_manifest(args.run / "summarize")
+    if manifest is None:
+        raise ConfigError(f"{args.run}: no summary; first: python -m btrm.submit eval --run {args.run}")
+    if "best" not in manifest.results:
+        raise ConfigError(f"{args.run}: none is called the best: one checkpoint alone, or no data set to select on")
+    print(manifest.results["best"])
     return 0
 
 

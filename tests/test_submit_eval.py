@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from judged_run import SkilledEngine, add_checkpoint, begin_trainer, complete_trainer, drop_checkpoint, make_run
 
+from btrm.cli import main as btrm
 from btrm.judges import grid
 from btrm.runs import exclusive, read_manifest, read_request, verify
 from btrm.submit import main
@@ -92,6 +93,8 @@ def test_all_that_is_no_checkpoint_is_told_with_what_there_is(
 def test_best_goes_with_judge_too(trained: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["judge", *trained, "--best", "--checkpoints", "checkpoint-*"]) == 0
     assert "best: checkpoint-10" in capsys.readouterr().out
+    assert btrm(["best", trained[-1]]) == 0 and "checkpoint-10: 1.000" in capsys.readouterr().out
+    assert btrm(["best", "nowhere"]) == 2 and "no summary" in capsys.readouterr().err
 
 
 def test_a_judge_before_its_trainer_is_complete_is_refused(
