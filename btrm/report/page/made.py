@@ -18,6 +18,13 @@ _RULES = {
     "drop": "Pairs with a side that has no score are left out: these accuracies are of the other pairs only, and must "
     "be read beside the unparsed rate.",
 }
+_INTERVALS = (
+    "Intervals are 95 % expanded percentile bootstrap intervals over contexts: all pairs of one context, and all "
+    "labels of one pair, are drawn together; where the texts are not known, over pairs. A rate of 0 or 1 has the exact one "
+    "(Clopper and Pearson).",
+    "Seeds are replicates of a pair: they are averaged within it, and are not counted as more data. Intervals of other "
+    "metrics than accuracies and their differences are the means of the seeds' own.",
+)
 
 
 def how_it_was_made(tables: ReportInput) -> list[str]:
@@ -25,10 +32,7 @@ def how_it_was_made(tables: ReportInput) -> list[str]:
     return [
         *(_data_set(name, rows) for name, rows in _by_data_set(tables.evals).items()),
         *_scoring(tables.evals),
-        "Intervals are 95 % percentile bootstrap intervals over contexts: all pairs of one context, and all labels of "
-        "one pair, are drawn together; where the texts are not known, over pairs. Seeds are replicates of a pair: they "
-        "are averaged within it, and are not counted as more data. Intervals of other metrics than accuracies and "
-        "their differences are the means of the seeds' own.",
+        *_INTERVALS,
         *_losses(tables.evals),
         *_comparisons(tables.comparisons),
         *_selection(tables),
