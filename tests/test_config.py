@@ -69,3 +69,12 @@ def test_env_file(tmp_path: Path) -> None:
     path.write_text("A=1\nnot a line\n")
     with pytest.raises(ConfigError, match=r"a\.env:2"):
         read_env_file(path)
+
+
+def test_a_setting_that_came_later_leaves_identity_alone_at_its_default() -> None:
+    class Grown(Config):
+        first: int = setting(1)
+        second: str | None = setting(None, later=True)
+
+    assert Grown().identity() == {"first": 1}
+    assert Grown(second="x").identity() == {"first": 1, "second": "x"} == Grown(second="x").by_role("setting")
