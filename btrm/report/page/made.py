@@ -20,8 +20,8 @@ _RULES = {
 }
 _INTERVALS = (
     "Intervals are 95 % expanded percentile bootstrap intervals over contexts: all pairs of one context, and all "
-    "labels of one pair, are drawn together; where the texts are not known, over pairs. A rate of 0 or 1 has the exact one "
-    "(Clopper and Pearson).",
+    "labels of one pair, are drawn together; where the texts are not known, over pairs. A rate of 0 or 1 has the "
+    "exact one (Clopper and Pearson).",
     "Seeds are replicates of a pair: they are averaged within it, and are not counted as more data. Intervals of other "
     "metrics than accuracies and their differences are the means of the seeds' own.",
 )
