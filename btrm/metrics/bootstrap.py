@@ -74,6 +74,27 @@ def expanded_tail(tail: float, n_drawn: int) -> float:
     return NormalDist().cdf(-math.sqrt(n_drawn / (n_drawn - 1)) * student_quantile(1 - tail, n_drawn - 1))
 
 
+def told_tail(share: float, n_drawn: int) -> float:
+    """Return the tail that `share` of the resamples tells of: expanded_tail's inverse, from share 0 (out) to 1/2."""
+    if n_drawn < 2:
+        return math.nan
+    return student_tail(-math.sqrt((n_drawn - 1) / n_drawn) * NormalDist().inv_cdf(share), n_drawn - 1)
+
+
+def student_tail(t: float, degrees: int) -> float:
+    """Return the chance of more than t >= 0 in Student's distribution, right to nine digits up to 5,000 degrees.
+
+    With t = root(degrees) tan(angle) the density is cos(angle)**(degrees - 1), up to a constant: it is integrated up to
+    the right angle by Gauss and Legendre.
+    """
+    node_N, weight_N = np.polynomial.legendre.leggauss(64)
+    angle = math.atan(t / math.sqrt(degrees))
+    half = (math.pi / 2 - angle) / 2
+    density_N = np.cos(angle + half * (node_N + 1)) ** (degrees - 1)
+    constant = math.exp(math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2)) / math.sqrt(math.pi)
+    return constant * half * float(weight_N @ density_N)
+
+
 def student_quantile(chance: float, degrees: int) -> float:
     """Return a quantile of Student's t, by its expansion around the normal's (Abramowitz and Stegun 1964, 26.7.5).
 

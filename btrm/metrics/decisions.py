@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval
+from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, student_tail, told_tail
 from btrm.metrics.pairwise import Floats, Ints
 from btrm.metrics.panel import Panel
 from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds
@@ -124,15 +124,16 @@ def _variance(total: float, a: tuple[float, int], b: tuple[float, int]) -> tuple
 
 
 def _p_value(value: float, difference_B: Floats, variance: float, n_clusters: int) -> float:
-    """Return the two-sided p: twice the share of resamples on the other side of zero.
+    """Return the two-sided p: twice the share of resamples on the other side of zero, by Student's t.
 
-    Where fewer lie there than can be counted, the normal tail tells how far below. Never less than a test that flips
-    the signs of the clusters could give: with few clusters a bootstrap is too sure.
+    So it is below 0.05 where the interval holds no zero. Where fewer resamples lie there than can be counted, the
+    standard error tells how far below. Never less than a test that flips the signs of the clusters could give.
     """
     told_B = difference_B[~np.isnan(difference_B)]
     if n_clusters < 2 or not len(told_B):
         return math.nan
-    counted = 2 * (1 + min(int(np.sum(told_B <= 0)), int(np.sum(told_B >= 0)))) / (len(told_B) + 1)
-    if counted <= 2 / (len(told_B) + 1) and variance > 0:
-        counted = min(counted, math.erfc(abs(value) / math.sqrt(2 * variance)))
-    return min(1.0, max(counted, 2.0 ** (1 - n_clusters)))
+    share = (1 + min(int(np.sum(told_B <= 0)), int(np.sum(told_B >= 0)))) / (len(told_B) + 1)
+    tail = told_tail(min(share, 0.5), n_clusters)
+    if share <= 1 / (len(told_B) + 1) and variance > 0:
+        tail = min(tail, student_tail(abs(value) / math.sqrt(variance), n_clusters - 1))
+    return min(1.0, max(2 * tail, 2.0 ** (1 - n_clusters)))

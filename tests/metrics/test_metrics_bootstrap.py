@@ -12,6 +12,8 @@ from btrm.metrics.bootstrap import (
     percentile_interval,
     resampled_sums,
     student_quantile,
+    student_tail,
+    told_tail,
 )
 
 
@@ -73,6 +75,19 @@ def test_nothing_defined_gives_no_interval() -> None:
 @pytest.mark.parametrize(("degrees", "within"), [(2, 1e-2), (5, 1e-3), (10, 1e-4), (100, 1e-7), (8000, 1e-9)])
 def test_students_quantile_is_that_of_scipy(degrees: int, within: float) -> None:
     assert student_quantile(0.975, degrees) == pytest.approx(student_t.ppf(0.975, degrees), rel=within)
+
+
+@pytest.mark.parametrize("degrees", [1, 4, 9, 50, 5000])
+def test_students_tail_is_that_of_scipy(degrees: int) -> None:
+    for t in (0.0, 0.1, 2.0, 8.0):
+        assert student_tail(t, degrees) == pytest.approx(student_t.sf(t, degrees), rel=1e-8)
+
+
+@pytest.mark.parametrize("n_drawn", [5, 10, 400])
+def test_the_tail_that_an_interval_leaves_out_is_told_again(n_drawn: int) -> None:
+    assert told_tail(expanded_tail(0.025, n_drawn), n_drawn) == pytest.approx(0.025, rel=1e-2)
+    assert told_tail(0.5, n_drawn) == pytest.approx(0.5)
+    assert np.isnan(told_tail(0.1, 1))
 
 
 def test_few_draws_widen_an_interval_and_many_do_not() -> None:

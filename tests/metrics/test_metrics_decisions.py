@@ -116,6 +116,18 @@ def test_few_clusters_are_never_surer_than_their_signs() -> None:
     assert math.isnan(compare(a_PS, b_PS, np.zeros(40, dtype=np.int64)).p_bootstrap)
 
 
+def test_with_few_clusters_equal_judges_are_told_apart_no_oftener_than_it_says() -> None:
+    rng = np.random.default_rng(5)
+    cluster_P = np.repeat(np.arange(10), 6)
+    found = 0
+    for number in range(60):
+        lead_P1 = (rng.standard_normal(10)[cluster_P] + rng.standard_normal(60))[:, None]
+        compared = compare(0.5 + 0.5 * np.sign(lead_P1), np.full((60, 1), 0.5), cluster_P, 500, number)
+        assert (compared.p_bootstrap < 0.049) <= (not compared.low <= 0 <= compared.high)
+        found += compared.p_bootstrap < 0.05
+    assert found <= 6
+
+
 def test_the_p_value_is_the_normal_ones_near_and_far() -> None:
     rng = np.random.default_rng(0)
     for lead in (0.02, 0.05, 0.25):
