@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -34,6 +34,7 @@ from btrm.judges.expected import expected_judge
 from btrm.judges.transformers import open_transformers
 from btrm.judges.vllm import engine_arguments, open_vllm, vllm_process
 
+T = TypeVar("T")
 N_SAMPLES, NEW_TOKENS = 4, 64
 SEEDS, CHECKPOINTS = (0, 1, 2), 4
 SAMPLING = Sampling(temperature=0.7, top_p=0.9, top_k=50, max_new_tokens=NEW_TOKENS)
@@ -193,14 +194,20 @@ def gpu_report(model: Path, requests: Sequence[JudgeRequest], seconds: float) ->
     return {"vllm judge on GPU": describe(read_model(model), spans, seconds)}
 
 
+def tell(name: str, seconds: T) -> T:
+    """Say what was measured as soon as it is: the whole takes minutes."""
+    print(name, seconds, file=sys.stderr, flush=True)
+    return seconds
+
+
 def measure(model: Path, folder: Path, pairs: int, cell_pairs: int) -> dict[str, Any]:
     """Run everything; return seconds and ratios."""
     requests = make_requests(pairs, N_SAMPLES)
-    naive = naive_generate(model, requests)
-    plain, plain_expected = our_judges(open_transformers, model, requests)
-    bare = bare_vllm(model, requests)
-    judge, judge_expected = our_judges(open_vllm, model, requests)
-    grid = grid_seconds(model, folder, cell_pairs)
+    naive = tell("naive", naive_generate(model, requests))
+    plain, plain_expected = tell("transformers", our_judges(open_transformers, model, requests))
+    bare = tell("bare vLLM", bare_vllm(model, requests))
+    judge, judge_expected = tell("vllm", our_judges(open_vllm, model, requests))
+    grid = tell("grid", grid_seconds(model, folder, cell_pairs))
     return {
         "seconds": {
             "naive generate": naive,
