@@ -70,9 +70,9 @@ def compare_all(
     return [comparison(panel, a, b) for a, b in wanted]
 
 
-def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons with p_holm over all of them."""
-    adjusted_p = holm([comparison.p_bootstrap for comparison in comparisons])
+def adjusted(comparisons: Sequence[Comparison], unseen: int = 0) -> list[Comparison]:
+    """Return the comparisons with p_holm over all of them, and over `unseen` ones with larger p-values."""
+    adjusted_p = holm([*(comparison.p_bootstrap for comparison in comparisons), *[1.0] * unseen])[: len(comparisons)]
     return [replace(c, p_holm=p) for c, p in zip(comparisons, adjusted_p, strict=True)]
 
 

@@ -44,9 +44,17 @@ class Told:
 
 
 def compare_boards(
-    boards: Sequence[Board], baseline: str | None, best: JudgeKey | None, n_bootstrap: int, seed: int
+    boards: Sequence[Board],
+    baseline: str | None,
+    best: JudgeKey | None,
+    n_bootstrap: int,
+    seed: int,
+    selected_on: str | None = None,
 ) -> Told:
-    """Compare all judges of each board; Holm's adjustment is over comparisons of one kind on all data sets together."""
+    """Compare all judges of each board; Holm's adjustment is over comparisons of one kind on all data sets together.
+
+    The best of `selected_on` was found by looking at all its judges, so there any two of them count as compared.
+    """
     found: list[Compared] = []
     accuracies: dict[str, dict[JudgeKey, Interval]] = {}
     for board in boards:
@@ -61,13 +69,15 @@ def compare_boards(
             Compared(board.dataset, kind, a, b, names[a], names[b], results[place[a], place[b]])
             for kind, a, b in wanted
         ]
-    return Told(_adjusted(found), accuracies)
+    judges = sum(len(board.keys) for board in boards if board.dataset == selected_on and best in board.keys)
+    return Told(_adjusted(found, max(0, (judges - 1) * (judges - 2) // 2)), accuracies)
 
 
-def _adjusted(found: list[Compared]) -> list[Compared]:
+def _adjusted(found: list[Compared], unseen: int) -> list[Compared]:
     for kind in ("baseline", "previous", "best"):
         family = [i for i, compared in enumerate(found) if compared.kind == kind]
-        for i, result in zip(family, adjusted([found[i].result for i in family]), strict=True):
+        others = unseen if kind == "best" else 0
+        for i, result in zip(family, adjusted([found[i].result for i in family], others), strict=True):
             found[i] = replace(found[i], result=result)
     return found
 

@@ -83,7 +83,7 @@ def summarize(config: SummarizeConfig, run: StageRun) -> Summary:
     pairs = run.input(config.pairs) if config.pairs is not None else None
     boards = read_boards(evals, read_cells(run.input(config.judgements), pairs))
     selected = next((choose_judge(board) for board in boards if board.dataset == selected_on), None)
-    told = compare_boards(boards, config.baseline, selected, config.n_bootstrap, config.seed)
+    told = compare_boards(boards, config.baseline, selected, config.n_bootstrap, config.seed, selected_on)
     rows = [replace(row, selected=mark(row, selected, selected_on)) for row in _rows(boards, told)]
     return Summary(evals, rows, told.comparisons, best(rows, told.comparisons, selected_on) if selected_on else None)
 

@@ -143,3 +143,5 @@ def test_holm_is_over_all_that_are_given() -> None:
     found = compare(a_PS, b_PS)
     three = adjusted([replace(found, p_bootstrap=p) for p in (0.01, 0.03, math.nan)])
     assert [c.p_holm for c in three[:2]] == pytest.approx([0.02, 0.03]) and math.isnan(three[2].p_holm)
+    looked_at = adjusted([replace(found, p_bootstrap=p) for p in (0.01, 0.03)], unseen=3)
+    assert [c.p_holm for c in looked_at] == pytest.approx([0.05, 0.12])
