@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 WORKER = ("-m", "btrm.judges.worker")
 PARENT, OPENING = "BTRM_PACK_PARENT", "BTRM_PACK_OPENING"
 _LOOK_S = 1.0
+_TOLD = 4000  # characters of a worker's traceback: its cause is at the end
 _GRACE_S = 600.0  # for what is being asked when a stop is wanted: it is committed yet
 
 
@@ -68,7 +69,8 @@ def share_packed(
     for worker in failed:
         _LOG.warning("worker %d ended with %d, see above", worker.number, worker.process.returncode)
     if len(failed) == len(workers):
-        raise StageError(f"all {len(workers)} workers of this element have failed; what they said stands above")
+        told = [path.read_text()[-_TOLD:] for path in sorted(order.parent.glob("failed.*"))]
+        raise StageError("\n".join([*told, f"all {len(workers)} workers of this element have failed"]))
 
 
 def _order(stage: str, config: GridConfig, run: StageRun, pool: Pool) -> dict[str, object]:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def main(argv: Sequence[str]) -> int:
             rows.write(f"{done}\n")
     except Stopped:
         return STOPPED_CODE
+    except Exception:
+        Path(argv[0]).with_name(f"failed.{number}").write_text(traceback.format_exc())  # the element classifies it
+        raise
     return 0
 
 

@@ -62,7 +62,8 @@ class Watch:
     def _round(self, now: Members) -> int:
         """Do a round; what was deleted before it could be judged is told and left out of the next."""
         new = [label for label in now if label not in self.last]
-        _LOG.info("judging %s", ", ".join(new) or "them all, as they were asked for")
+        final = dict(now) == dict(self.members)
+        _LOG.info("judging %s", "all that training has left" if final else ", ".join(new) or "what is left")
         try:
             status = self.judge(now)
         except (ConfigError, StageError, OSError) as error:

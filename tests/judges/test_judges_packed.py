@@ -76,9 +76,9 @@ def test_what_a_dead_worker_leaves_the_other_does(
 
 @pytest.mark.slow
 def test_workers_that_all_fail_are_an_error(tmp_path: Path, two: JudgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "WORKER", ("-c", "raise SystemExit(3)"))
+    monkeypatch.setenv("BTRM_TEST_SEEN", str(tmp_path / "nowhere"))
     run = stage_run(tmp_path / "run")
-    with pytest.raises(StageError, match="all 2 workers"):
+    with pytest.raises(StageError, match=r"(?s)FileNotFoundError.*all 2 workers"):
         list(share_judge(two, run, work_judge(two, run)))
 
 
@@ -123,6 +123,20 @@ def alive(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.slow
+def test_two_real_models_on_one_cpu(
+    tmp_path: Path, pairs_file: Path, tiny_model: Path, adapters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "WORKER", ("-m", "btrm.judges.worker"))
+    checkpoints = {"base": str(tiny_model), "late": str(adapters / "checkpoint-10")}
+    values = {"pairs": str(pairs_file), "base": str(tiny_model), "checkpoints": checkpoints, "seeds": [0]}
+    sizes = {"max_new_tokens": 4, "max_length": 512, "part_pairs": 3, "cells_per_gpu": 2, "dtype": "float32"}
+    done = run_stage("judge", JudgeConfig.build({**values, **sizes}), tmp_path / "run")
+    assert done.results["asked_now"] == 24
+    keys = {(r["judge"], r["label_id"], r["side"], r["sample"]) for r in rows(tmp_path / "run")}
+    assert len(keys) == len(rows(tmp_path / "run")) == 2 * 12 * 2 * 2
 
 
 def test_how_many_share_a_device_changes_no_identity(two: JudgeConfig) -> None:
