@@ -23,7 +23,7 @@ _SHOWN = {
     "accuracy": "a tie counts half",
     "strict_accuracy": "a tie counts nothing",
     "nontie_accuracy": "without ties",
-    "tie_rate": "",
+    "tie_rate": "equal scores, or none on a side where that counts as a tie",
     "longer_wins": "accuracy of preferring the longer response",
     "length_correlation": "of score and length, within pairs",
     "coverage": "pairs with a score on both sides",

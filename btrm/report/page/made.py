@@ -121,7 +121,8 @@ def _comparisons(rows: Sequence[Row]) -> list[str]:
     return [
         "Checkpoints are compared on the same pairs, two-sided: paired bootstrap over contexts, and McNemar's mid-p. "
         "Holm's adjustment is over all comparisons of one kind (with the baseline, with the one before, with the best) "
-        f"on all data sets; {len(rows):,} in all."
+        "on all data sets; where the best was selected, any two checkpoints count as compared. "
+        f"{len(rows):,} comparisons in all."
     ]
 
 
