@@ -16,7 +16,7 @@ class JudgeConfig(GridConfig):
 
     checkpoints: dict[str, str] = members(
         default={"sft": "@merge/model", "grpo": "@grpo/checkpoints/checkpoint-*"},
-        help="{label: model or LoRA folder}; a glob gives one checkpoint a folder, by its name",
+        help="NAME=model or LoRA folder, or bare: checkpoint-*, base, a path; a glob gives one checkpoint a folder",
     )
     base: str | None = source("@merge/model", "the model that the LoRA checkpoints stand on (none: no LoRA here)")
     prompt: str = setting("toy_score100", "the prompt; its parser reads the answers", published="EVAL_PROMPT")
