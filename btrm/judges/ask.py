@@ -75,7 +75,7 @@ class Asking:
         places = _places(chunks)
         requests = [self._request(chunks[place.chunk], place) for place in places]
         rows: list[list[Judgement]] = [[] for _ in chunks]
-        for place, request, answer in zip(places, requests, judge.ask(requests), strict=True):
+        for place, request, answer in zip(places, requests, _ask_once(judge, requests), strict=True):
             rows[place.chunk] += _records(chunks[place.chunk].cell, request, answer)
         for chunk, judged in zip(chunks, rows, strict=True):
             write_judgements(scratch, judged)
@@ -108,6 +108,14 @@ def _places(chunks: Sequence[Chunk]) -> list[_Place]:
         for number in chunk.numbers
         for side in (0, 1)
     )
+
+
+def _ask_once(judge: Judge, requests: Sequence[JudgeRequest]) -> Iterator[JudgeAnswer]:
+    """Yield an answer a request; equal questions are asked once: a benchmark's response stands in several pairs."""
+    keys = [(request.seed, *(message["content"] for message in request.messages)) for request in requests]
+    distinct = {key: request for key, request in zip(keys, requests, strict=True)}
+    answers = dict(zip(distinct, judge.ask(list(distinct.values())), strict=True))
+    return (answers[key] for key in keys)
 
 
 def _chunks(cell: Cell, missing: Ranges, size: int) -> Iterator[Chunk]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from btrm.prompts import Message, PromptSpec
-from btrm.records import PreferencePair
+from btrm.records import PreferencePair, stable_hash
 
 FinishReason = Literal["stop", "length", "prompt_too_long"]
 MAX_SAMPLES = 1024
@@ -94,9 +94,14 @@ def request_seed(cell_seed: int, label_id: str, side: int, n_samples: int) -> in
 
 
 def make_request(pair: PreferencePair, side: int, prompt: PromptSpec, n_samples: int, cell_seed: int) -> JudgeRequest:
-    """Return the request for one side of a pair."""
+    """Return the request for one side of a pair.
+
+    Its seed comes from what is judged: a response that stands in several pairs of one context (a benchmark's group,
+    several people's labels) is one question, and has one answer wherever it is asked.
+    """
     messages = prompt.messages(pair.context, pair.responses[side])
-    return JudgeRequest(pair, side, messages, n_samples, request_seed(cell_seed, pair.label_id, side, n_samples))
+    what = stable_hash(pair.context, pair.responses[side])
+    return JudgeRequest(pair, side, messages, n_samples, request_seed(cell_seed, what, 0, n_samples))
 
 
 def too_long(n_samples: int, prompt_tokens: int) -> JudgeAnswer:

@@ -22,10 +22,11 @@ from test_judges_grid import config, fake_adapter, fake_model
 
 from btrm.data.toy import toy_pairs
 from btrm.judges import grid
-from btrm.judges.base import JudgeAnswer, JudgeRequest, request_seed
+from btrm.judges.base import JudgeAnswer, JudgeRequest, make_request
 from btrm.judges.chunk_claims import Claims
 from btrm.judges.grid import JudgeConfig, halve_batch, share_judge, work_judge
-from btrm.records import write_pairs
+from btrm.prompts import get_prompt
+from btrm.records import PreferencePair, read_judgements, write_pairs
 from btrm.stopping import Stopped, ask_to_stop, forget
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.stage import share_teacher, work_teacher
@@ -233,7 +234,7 @@ def test_a_stop_is_answered_after_the_next_commit(
 
 
 def test_small_cells_are_asked_together(rule_engine: type[RuleEngine], tmp_path: Path, pairs_file: Path) -> None:
-    write_pairs(tmp_path / "few.parquet", toy_pairs("test", 2))
+    write_pairs(tmp_path / "few.parquet", toy_pairs("train", 2))
     both = {"few": str(tmp_path / "few.parquet"), "test": str(pairs_file)}
     values = config(tmp_path, pairs_file, n_pairs=4, seeds=list(range(9)), part_pairs=4)
     many = JudgeConfig.build({**values, "pairs": both})
@@ -256,10 +257,37 @@ def test_both_sides_and_all_seeds_of_a_pair_stand_side_by_side(
     values = config(tmp_path, pairs_file, n_pairs=4, seeds=[5, 6, 7], part_pairs=2)
     one = JudgeConfig.build({**values, "checkpoints": {"base": values["base"]}})
     run_stage("judge", one, tmp_path / "run")
-    pairs = [pair.label_id for pair in toy_pairs("test", 4)]
-    assert asked == [
-        (label, side, request_seed(seed, label, side, 2)) for label in pairs for side in (0, 1) for seed in (5, 6, 7)
+    requests = [
+        make_request(pair, side, get_prompt("toy_score100"), 2, seed)
+        for pair in toy_pairs("test", 4)
+        for side in (0, 1)
+        for seed in (5, 6, 7)
     ]
+    assert asked == [(request.pair.label_id, request.side, request.seed) for request in requests]
+
+
+def test_a_response_of_several_pairs_is_asked_about_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answer = list[JudgeRequest](), RuleEngine.ask
+
+    def noted(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
+        asked.extend(requests)
+        return answer(engine, requests)
+
+    monkeypatch.setattr(RuleEngine, "ask", noted)
+    group = [PreferencePair.make("c", ("best", other), 0, source="s", split="test") for other in "xyz"]
+    labels = [PreferencePair.make("c", ("best", "x"), 1, source="s", split="test", label=str(n)) for n in (1, 2)]
+    write_pairs(tmp_path / "group.parquet", [*group, *labels])
+    base = fake_model(tmp_path / "model")
+    values = config(tmp_path, tmp_path / "group.parquet", n_pairs=None, seeds=[5, 6], part_pairs=9)
+    run_stage(
+        "judge", JudgeConfig.build({**values, "base": str(base), "checkpoints": {"m": str(base)}}), tmp_path / "r"
+    )
+    responses = [request.pair.responses[request.side] for request in asked]
+    assert sorted(responses) == sorted(2 * ["best", "x", "y", "z"])  # once for each seed
+    rows = read_judgements(tmp_path / "r/judge/judgements.parquet").to_pylist()
+    assert len(rows) == 5 * 2 * 2 * 2
+    best = {(row["seed"], row["sample"], row["score"]) for row in rows if row["side"] == 0}
+    assert len(best) == 4  # one answer a seed and sample, whichever pair it stands in
 
 
 def test_shares_meet_the_checkpoints_of_one_model_together(

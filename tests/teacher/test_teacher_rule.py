@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 from hostile_responses import FORMS, HOSTILE, LAYOUTS, answered, by_label, calls_of, pair_of, settings
 
 from btrm.data.toy import toy_pairs
-from btrm.judges.base import Sampling, make_request
+from btrm.judges.base import Sampling, make_request, request_seed
 from btrm.judges.cells import Cell
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.prompts import get_prompt
@@ -48,7 +49,8 @@ def test_a_rule_teaches_what_it_judges(rule: str, layout: str, form: str, prompt
     expected: dict[RowKey, str] = {}
     for pair in pairs.values():
         for side in (0, 1):
-            (answer,) = judge.ask([make_request(pair, side, get_prompt(prompt), 3, 11)])
+            asked = make_request(pair, side, get_prompt(prompt), 3, 11)
+            (answer,) = judge.ask([replace(asked, seed=request_seed(11, pair.label_id, side, 3))])
             expected |= {(pair.label_id, side, j): one.text for j, one in enumerate(answer.completions)}
     assert taught(config, pairs) == expected
 
