@@ -113,7 +113,7 @@ def _places(chunks: Sequence[Chunk]) -> list[_Place]:
 def _ask_once(judge: Judge, requests: Sequence[JudgeRequest]) -> Iterator[JudgeAnswer]:
     """Yield an answer a request; equal questions are asked once: a benchmark's response stands in several pairs."""
     keys = [(request.seed, *(message["content"] for message in request.messages)) for request in requests]
-    distinct = {key: request for key, request in zip(keys, requests, strict=True)}
+    distinct = dict(zip(keys, requests, strict=True))
     answers = dict(zip(distinct, judge.ask(list(distinct.values())), strict=True))
     return (answers[key] for key in keys)
 
