@@ -165,9 +165,9 @@ def _families(queries: Sequence[Query]) -> Iterator[list[Query]]:
         yield family
 
 
-# Row length squared, summed over the rows of a pass, as attention and mask grow. A core is quickest with a row or two
+# Row length squared, summed over the rows of a pass, as attention and mask grow. A core is quickest with some rows
 # at a time; a GPU wants some tens of thousands of tokens.
-_CPU_CELLS, _GPU_CELLS = 2**20, 2**26
+_CPU_CELLS, _GPU_CELLS = 2**22, 2**26
 
 
 def _batches(lengths: Sequence[int], cells: int) -> Iterator[list[int]]:
