@@ -35,12 +35,17 @@ def closing(root: Path) -> str:
 
 
 def _accuracy(row: Mapping[str, str]) -> str:
-    low, high = float(row["accuracy_low"]), float(row["accuracy_high"])
-    return f"{row['checkpoint']:<16}{float(row['accuracy']):.3f}  [{low:.3f}, {high:.3f}]"
+    value = f"{float(row['accuracy']):.3f}" if row["accuracy"] else "not defined"
+    return f"{row['checkpoint']:<16}{value}{_interval(row, 'accuracy', '')}"
 
 
 def _difference(row: Mapping[str, str]) -> str:
     if not row["difference"]:
         return ""
-    low, high = float(row["difference_low"]), float(row["difference_high"])
-    return f"   difference {float(row['difference']):+.3f}  [{low:+.3f}, {high:+.3f}]"
+    return f"   difference {float(row['difference']):+.3f}{_interval(row, 'difference', '+')}"
+
+
+def _interval(row: Mapping[str, str], metric: str, sign: str) -> str:
+    """Write an interval; nothing where it is not defined: no pair has a credit, or all lie in one context."""
+    ends = [row[f"{metric}_{end}"] for end in ("low", "high")]
+    return f"  [{', '.join(f'{float(end):{sign}.3f}' for end in ends)}]" if all(ends) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def _panel(axes: Any, rows: Sequence[SummaryRow], title: str) -> None:
         axes.axhspan(row.accuracy.low, row.accuracy.high, color=color, alpha=0.08, lw=0)
     axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
     axes.set(xlabel="training step", ylabel="accuracy", title=f"Accuracy on {title}", ylim=(0.4, 1.02))
-    lowest = min((row.accuracy.low for row in rows), default=0.5)
+    lowest = min((row.accuracy.low for row in rows if not math.isnan(row.accuracy.low)), default=0.5)
     if lowest < 0.42:
         axes.set_ylim(max(0.0, lowest - 0.05), 1.02)
     if not steps:
