@@ -168,7 +168,7 @@ def make_grid(config: GridConfig, run: StageRun, subjects: Sequence[Subject]) ->
 
     Raises ConfigError for a data set without pairs.
     """
-    sets = PairSets({name: _pairs(reference, config, run) for name, reference in config.pairs.items()})
+    sets = PairSets(find_pairs(config, run))
     cells = [
         _cell(config, subject, dataset, seed)
         for subject in subjects
@@ -201,6 +201,20 @@ def _cell(config: GridConfig, subject: Subject, dataset: str, seed: int) -> Cell
         dataset=dataset,
         expected="expected" if config.method == "expected" else None,
     )
+
+
+def find_pairs(config: GridConfig, run: StageRun) -> dict[str | None, Pairs]:
+    """Return the pairs of each data set; raise ConfigError for all that have none."""
+    found: dict[str | None, Pairs] = {}
+    problems: list[str] = []
+    for name, reference in config.pairs.items():
+        try:
+            found[name] = _pairs(reference, config, run)
+        except ConfigError as error:
+            problems.append(f"pairs: {name}: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return found
 
 
 def _pairs(reference: str, config: GridConfig, run: StageRun) -> Pairs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from btrm.judges.cell_grid import CELLS, ENGINES, CellGrid, Subject, halved, make_grid
+from btrm.judges.cell_grid import CELLS, ENGINES, CellGrid, Subject, find_pairs, halved, make_grid
 from btrm.judges.checkpoints import find_checkpoints
 from btrm.judges.judge_config import JudgeConfig
 from btrm.judges.packed import share_packed
@@ -15,8 +15,9 @@ __all__ = ["ENGINES", "JudgeConfig", "check_judge", "halve_batch", "run_judge", 
 
 
 def check_judge(config: JudgeConfig, run: StageRun) -> None:
-    """Refuse checkpoints that cannot be what they are said to be."""
+    """Refuse checkpoints and pairs that cannot be what they are said to be."""
     find_checkpoints(run, config.checkpoints, config.base)
+    find_pairs(config, run)
 
 
 def work_judge(config: JudgeConfig, run: StageRun) -> list[Unit]:

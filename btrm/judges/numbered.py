@@ -8,12 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from btrm.config import ConfigError
 from btrm.judges.cells import Cell, Part, digest, read_part
-from btrm.records import PreferencePair, read_judgements, read_pairs
+from btrm.records import PreferencePair, pair_schema, read_judgements, read_pairs
 from btrm.work import Ranges
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_HOW = "of a data set's own file, the pairs stage or btrm data convert FILE --to btrm makes one"
 
 
 class Pairs:
@@ -95,9 +98,18 @@ def read_numbered(path: Path, asked: Iterable[Ranges], skip: int = 0) -> dict[in
 
 
 def read_labels(path: Path, skip: int = 0) -> list[str]:
-    """Return the label of each pair of a pairs.parquet."""
+    """Return the label of each pair of a pairs.parquet; raise ConfigError for another file."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
-        table = cast("pa.Table", file.read(columns=["label_id"]))
+    if path.is_dir():
+        raise ConfigError(f"{path}: a folder, no pairs.parquet; {_HOW}")
+    try:
+        with pq.ParquetFile(path) as file:
+            missing = sorted(set(pair_schema().names) - set(file.schema_arrow.names))
+            if missing:
+                raise ConfigError(f"{path}: no pairs.parquet, columns {', '.join(missing)} are missing; {_HOW}")
+            table = cast("pa.Table", file.read(columns=["label_id"]))
+    except pa.ArrowInvalid:
+        raise ConfigError(f"{path}: no pairs.parquet; {_HOW}") from None
     return cast("list[str]", table["label_id"].to_pylist())[skip:]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from btrm.judges.cell_grid import CELLS, CellGrid, Subject, halved, make_grid
+from btrm.judges.cell_grid import CELLS, CellGrid, Subject, find_pairs, halved, make_grid
 from btrm.judges.checkpoints import find_checkpoints
 from btrm.judges.packed import share_packed
 from btrm.judges.variance_config import VarianceConfig, cell_label
@@ -23,8 +23,9 @@ _LABEL = "model"
 
 
 def check_variance(config: VarianceConfig, run: StageRun) -> None:
-    """Refuse a model that cannot be what it is said to be."""
+    """Refuse a model and pairs that cannot be what they are said to be."""
     find_checkpoints(run, {_LABEL: config.model}, config.base)
+    find_pairs(config, run)
 
 
 def work_variance(config: VarianceConfig, run: StageRun) -> list[Unit]:

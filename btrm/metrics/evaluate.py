@@ -39,8 +39,8 @@ class EvaluateConfig(StageConfig):
     )
     unparsed: UnparsedAs = setting(
         "tie",
-        "a pair with a side without a score: half the credit; no credit, and any answer without a score counts as the "
-        "one that hurts most; or the pair left out",
+        "a pair with a side without a score: wrong, as any answer without a score counts as the one that hurts most; "
+        "a tie, half the credit; or left out",
     )
     folds: int = setting(10, "parts of the pairs; the temperature of each is fitted to all others", ge=2)
     n_bootstrap: int = setting(2000, "resamples of the contexts for the 95 % intervals", ge=100)

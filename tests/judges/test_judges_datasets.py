@@ -173,3 +173,17 @@ def test_flags_name_data_sets() -> None:
     assert JudgeConfig().override(given).pairs == {"test": "@pairs/test.pairs.parquet", "rb": "/data/rb.parquet"}
     assert set(JudgeConfig().override(["pairs.rb=/data/rb.parquet"]).pairs) == {"test", "rb"}
     assert RunPaths(Path("r")).resolve(JudgeConfig().pairs["test"]) == Path("r/pairs/test.pairs.parquet")
+
+
+def test_a_file_without_pairs_is_refused_before_a_finished_run_is_touched(tmp_path: Path, other_file: Path) -> None:
+    judge(tmp_path, {"one": str(other_file)})
+    text, columns = tmp_path / "data.json", tmp_path / "rows.parquet"
+    text.write_text('{"chosen": "a"}\n')
+    pq.write_table(pa.table({"label_id": ["1"]}), columns)
+    wrong = {"text": str(text), "folder": str(tmp_path), "columns": str(columns)}
+    with pytest.raises(ConfigError) as found:
+        judge(tmp_path, {"one": str(other_file), **wrong})
+    lines = str(found.value).splitlines()
+    assert [line.split(": ")[1] for line in lines] == list(wrong)
+    assert all("convert FILE --to btrm" in line for line in lines) and "response_0" in lines[2]
+    assert (tmp_path / "run/judge/manifest.json").exists()
