@@ -2,7 +2,7 @@
 
 A judge's credit for a pair is 1 (right), 1/2 (a tie) or 0, one column a judging seed. Seeds are replicates of a pair:
 they are averaged within it, and pairs are drawn, in whole clusters (all pairs of one prompt). The judge's own sampling
-is counted by that: its draws are independent from pair to pair, so what they add shows as spread between pairs.
+is counted by that: its draws are independent from cluster to cluster, so what they add shows as spread between them.
 Drawing seeds as well would count it twice (Owen 2007 on the pigeonhole bootstrap).
 """
 
@@ -19,6 +19,8 @@ from btrm.metrics.pairwise import Floats, Ints
 from btrm.metrics.panel import Panel
 from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds
 from btrm.metrics.significance import holm, mcnemar
+
+_PRACTICAL = 1_000_000  # pairs that nobody labels for one question
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,25 @@ def comparison(panel: Panel, a: int, b: int) -> Comparison:
         pairs_needed=0.0 if found else more_pairs(value, variance.total, n_pairs),
         seeds_needed=0.0 if found else more_seeds(value, variance, min(seeds)),
     )
+
+
+def rough(needed: float) -> str:
+    """Write how many more would be needed with the two digits that such an estimate has at best.
+
+    "none" stands for more than a million: no practical number. Nothing where it is not defined.
+    """
+    if math.isnan(needed) or needed <= 0:
+        return "" if math.isnan(needed) else "0"
+    return "none" if needed > _PRACTICAL else f"{round(needed, 1 - math.floor(math.log10(needed))):,.0f}"
+
+
+def more_in_words(pairs_needed: float) -> str:
+    """Say how many more pairs might tell two judges apart; nothing where that is not known, or none are needed."""
+    if math.isnan(pairs_needed) or pairs_needed <= 0:
+        return ""
+    if pairs_needed > _PRACTICAL:
+        return "no practical number of pairs would"
+    return f"about {rough(pairs_needed)} more pairs of new contexts might"
 
 
 def _interval(value: float, difference_B: Floats, variance: float, n_clusters: int) -> Interval:

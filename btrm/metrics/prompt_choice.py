@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from btrm.config import ConfigError
-from btrm.metrics.decisions import Comparison, adjusted, compare_all
+from btrm.metrics.decisions import Comparison, adjusted, compare_all, more_in_words
 from btrm.metrics.variance import (
     Answers,
     Histogram,
@@ -123,9 +123,7 @@ def _doubt(best: Mapping[str, Any], found: Sequence[Contrast]) -> list[str]:
         return ["It is better than each of the others."] if mine else []
     others = ", ".join(c.b if c.a == best["prompt"] else c.a for c in alike)
     needed = max(contrast.result.pairs_needed for contrast in alike)
-    more = (
-        f"{math.ceil(needed)} more pairs might" if math.isfinite(needed) and needed > 0 else "more pairs would hardly"
-    )
+    more = more_in_words(needed) or "more pairs would hardly"
     return [f"It is not told apart from {others}; {more} tell."]
 
 

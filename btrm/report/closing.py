@@ -10,6 +10,7 @@ from btrm.report.tables import read_summary
 from btrm.runs import read_manifest
 
 _FILES = ("report.html", "summary.csv", "summary.md", "summary_long.csv", "comparisons.csv", "learning_curve.png")
+_NO_BEST = "none is named: one checkpoint alone, or several data sets and none to select on (--select-on NAME)"
 
 
 def closing(root: Path) -> str:
@@ -26,8 +27,8 @@ def closing(root: Path) -> str:
         lines.append(f"  before  {_accuracy(before)}")
         if last is not before:
             lines.append(f"  after   {_accuracy(last)}{_difference(last)}")
-    if manifest is not None and (best := manifest.results.get("best")):
-        lines += ["", f"best: {best}"]
+    if manifest is not None:
+        lines += ["", f"best: {manifest.results.get('best', _NO_BEST)}"]
     lines += ["", *(f"{root / name}" for name in _FILES if (root / name).exists())]
     return "\n".join(
         [*lines, f"every judgement: {root / 'judge/judgements.parquet'}; check it all: btrm verify {root}"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from btrm.config import ConfigError, nearest
+from btrm.metrics.decisions import rough
 from btrm.report.aligned import aligned
 from btrm.report.rows import SummaryRow, seeds_interval
 
@@ -78,8 +79,10 @@ COLUMNS = (
     Column("p_value", _compared("p_bootstrap"), "the same for this row alone", 4, wide=True),
     Column("p_mcnemar", _compared("p_mcnemar"), "McNemar's mid-p, over groups of pairs with one context", 4, wide=True),
     Column("mde", _compared("mde"), "the least difference that is found with 80 % power", wide=True),
-    Column("pairs_needed", _compared("pairs_needed"), "pairs more that would find a difference like it", 0, wide=True),
-    Column("seeds_needed", _compared("seeds_needed"), "seeds more that would (inf: no number of them)", 0, wide=True),
+    Column(
+        "pairs_needed", _compared("pairs_needed"), "pairs of new contexts more that might find it (rough)", 0, wide=True
+    ),
+    Column("seeds_needed", _compared("seeds_needed"), "seeds more that might (inf: no number of them)", 0, wide=True),
     *_metric("strict_accuracy", "the same where a tie counts 0", wide=True, ends=True),
     *_metric("tie_rate", "share of pairs that count as a tie: equal scores, or (unparsed: tie) none"),
     *_metric("nontie_accuracy", "accuracy over the other pairs", wide=True),
@@ -162,6 +165,8 @@ def _cell(record: Record, column: Column) -> str:
     if column.decimals is None:
         return str(value)
     number = float(value)
+    if column.name.endswith("_needed"):
+        return rough(number)
     if column.name.startswith("p_") and 0 <= number < 10**-column.decimals:
         return f"<{10**-column.decimals:g}"
     return "" if math.isnan(number) else f"{number:.{column.decimals}f}"

@@ -8,18 +8,21 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from btrm.metrics.bootstrap import Interval
-from btrm.metrics.decisions import Comparison, adjusted, comparison
+from btrm.metrics.decisions import Comparison, adjusted, comparison, rough
 from btrm.metrics.panel import Panel
 from btrm.report.aligned import aligned
 from btrm.report.boards import Board
-from btrm.report.rows import JudgeKey, choose_baseline, judge_names
+from btrm.report.rows import OPTIMISTIC, JudgeKey, choose_baseline, how_selected, judge_names
 
 Kind = Literal["baseline", "previous", "best"]
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Judge a less judge b on a data set; `kind` tells what b (for best: a) is to the other."""
+    """Judge a less judge b on a data set; `kind` tells what b (for best: a) is to the other.
+
+    `selected` tells by which data the best was selected, where it is one of the two.
+    """
 
     dataset: str
     kind: Kind
@@ -28,11 +31,12 @@ class Compared:
     name_a: str
     name_b: str
     result: Comparison
+    selected: str = ""
 
     def record(self) -> dict[str, Any]:
         """Return the row of comparisons.csv."""
         whose = {"dataset": self.dataset, "kind": self.kind, "a": self.name_a, "b": self.name_b}
-        return {**whose, **asdict(self.result)}
+        return {**whose, **asdict(self.result), "selected": self.selected}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,12 @@ def compare_boards(
         accuracies[board.dataset] = {key: panel.accuracy_interval(i) for key, i in place.items()}
         results = {pair: comparison(panel, *pair) for pair in pairs}
         names = judge_names(board.keys)
+        how = how_selected(board.dataset, selected_on)
         found += [
-            Compared(board.dataset, kind, a, b, names[a], names[b], results[place[a], place[b]])
+            Compared(
+                *(board.dataset, kind, a, b, names[a], names[b], results[place[a], place[b]]),
+                selected=how if best in (a, b) else "",
+            )
             for kind, a, b in wanted
         ]
     judges = sum(len(board.keys) for board in boards if board.dataset == selected_on and best in board.keys)
@@ -119,6 +127,8 @@ def _families(keys: Sequence[JudgeKey]) -> list[list[JudgeKey]]:
 
 _HEADER = ("dataset", "a", "b", "a - b", "95 % interval", "p (Holm)", "detectable", "pairs needed", "seeds needed")
 
+_BEWARE = f" *: {OPTIMISTIC}."
+
 
 def comparisons_text(found: Sequence[Compared]) -> str:
     """Return the comparisons with baselines and with the best as text for people; empty where there are none."""
@@ -129,7 +139,8 @@ def comparisons_text(found: Sequence[Compared]) -> str:
     table = aligned(_HEADER, body, [True] * 3 + [False] * 6)
     return (
         "## Comparisons\n\nAccuracy of a less that of b on the same pairs. Detectable: the least difference that is "
-        "found with 80 % power; needed: how many more would find a difference like this one (inf: none would).\n\n"
+        "found with 80 % power; needed: about how many more (pairs: of new contexts) might find a difference like this "
+        f"one (none: no practical number).{_BEWARE if any(c.selected == OPTIMISTIC for c in told.values()) else ''}\n\n"
         f"{table}\n"
     )
 
@@ -138,6 +149,7 @@ def _cells(compared: Compared) -> list[str]:
     result = compared.result
     interval = f"[{result.low:+.3f}, {result.high:+.3f}]"
     p_holm = "<0.0001" if result.p_holm < 1e-4 else f"{result.p_holm:.4f}"
-    needed = [f"{n:,.0f}" for n in (result.pairs_needed, result.seeds_needed)]
+    needed = [rough(n) for n in (result.pairs_needed, result.seeds_needed)]
     numbers = [f"{result.difference:+.3f}", interval, p_holm, f"{result.mde:.3f}", *needed]
-    return [compared.dataset, compared.name_a, compared.name_b, *("" if "nan" in cell else cell for cell in numbers)]
+    dataset = f"{compared.dataset} *" if compared.selected == OPTIMISTIC else compared.dataset
+    return [dataset, compared.name_a, compared.name_b, *("" if "nan" in cell else cell for cell in numbers)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from btrm.report.rows import SummaryRow
+from btrm.report.rows import OPTIMISTIC, SummaryRow
 
 _ACROSS = 3  # panels in a line
 _STYLES = ("--", ":", "-.")
@@ -41,15 +41,21 @@ def _panels(rows: Sequence[SummaryRow]) -> dict[str, list[SummaryRow]]:
     return panels
 
 
+def _name(row: SummaryRow) -> str:
+    return f"{row.checkpoint} ({row.selected})" if row.selected == OPTIMISTIC else row.checkpoint
+
+
 def _panel(axes: Any, rows: Sequence[SummaryRow], title: str) -> None:
     steps = [row for row in rows if row.step is not None]
     if steps:
         x = [row.step for row in steps]
         axes.fill_between(x, [r.accuracy.low for r in steps], [r.accuracy.high for r in steps], alpha=0.25, lw=0)
         axes.plot(x, [row.mean("accuracy") for row in steps], marker="o", label="checkpoints (95 % interval)")
+        for row in (row for row in steps if row.selected == OPTIMISTIC):
+            axes.plot(row.step, row.mean("accuracy"), "*", ms=14, color="C0", mec="k", label=_name(row))
     for number, row in enumerate(row for row in rows if row.step is None):
         color = f"C{number + 1}"
-        axes.axhline(row.mean("accuracy"), ls=_STYLES[number % 3], color=color, label=row.checkpoint)
+        axes.axhline(row.mean("accuracy"), ls=_STYLES[number % 3], color=color, label=_name(row))
         axes.axhspan(row.accuracy.low, row.accuracy.high, color=color, alpha=0.08, lw=0)
     axes.axhline(0.5, color="0.6", lw=0.8, zorder=0)
     axes.set(xlabel="training step", ylabel="accuracy", title=f"Accuracy on {title}", ylim=(0.4, 1.02))

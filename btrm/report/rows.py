@@ -14,6 +14,7 @@ from btrm.metrics.decisions import Comparison
 from btrm.metrics.pairwise import Floats
 
 EvalRow = Mapping[str, Any]
+OPTIMISTIC = "optimistic: selected on these data"
 _FIRST = {"base": 0, "sft": 1}  # the natural order begins where training does
 _STEP = re.compile(r"(?:^|[-_])(\d+)\Z")
 
@@ -108,6 +109,11 @@ def judge_names(keys: Iterable[JudgeKey]) -> dict[JudgeKey, str]:
 def choose_baseline(checkpoints: Sequence[str], wanted: str | None) -> str | None:
     """Return the checkpoint to compare with: the wanted one, else sft, else base, else none."""
     return next((name for name in (wanted, "sft", "base") if name in checkpoints), None)
+
+
+def how_selected(dataset: str, selected_on: str | None) -> str:
+    """Return what is said of the best's numbers on a data set: that they are optimistic, or by which data it was."""
+    return OPTIMISTIC if dataset == selected_on else f"on {selected_on}"
 
 
 def seeds_interval(evals: Sequence[EvalRow], metric: str) -> Interval:

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from btrm.config import ConfigError, nearest
+from btrm.metrics.decisions import more_in_words
 from btrm.report.boards import Board
 from btrm.report.comparisons import Compared
-from btrm.report.rows import JudgeKey, SummaryRow, judge_names
+from btrm.report.rows import OPTIMISTIC, JudgeKey, SummaryRow, how_selected, judge_names
 
 _VALIDATION = ("validation", "val", "valid", "valid1", "dev")
-OPTIMISTIC = "optimistic: selected on these data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,7 @@ def best(rows: Sequence[SummaryRow], comparisons: Sequence[Compared], selected_o
 
 def mark(row: SummaryRow, selected: JudgeKey | None, selected_on: str | None) -> str:
     """Return what `selected` says of a row: nothing, by which data it was selected, or that it is optimistic."""
-    if selected is None or row.key != selected:
-        return ""
-    return OPTIMISTIC if row.dataset == selected_on else f"on {selected_on}"
+    return "" if selected is None or row.key != selected else how_selected(row.dataset, selected_on)
 
 
 def sentence(found: Best) -> str:
@@ -123,9 +121,8 @@ def _runner_up(found: Best) -> str:
     lead = f"It leads {found.runner_up} by {found.difference:.3f} [{low:+.3f}, {high:+.3f}] on {found.selected_on}"
     if found.p_holm < 0.05:
         return f"{lead} (p {found.p_holm:.2g} after Holm)."
-    enough = math.isfinite(found.pairs_needed) and found.pairs_needed > 0
-    more = f"; about {found.pairs_needed:,.0f} more pairs would" if enough else ""
-    return f"{lead}, which does not tell them apart{more}."
+    more = more_in_words(found.pairs_needed)
+    return f"{lead}, which does not tell them apart{f'; {more}' if more else ''}."
 
 
 def _told_on(rows: Sequence[SummaryRow], selected_on: str) -> SummaryRow:

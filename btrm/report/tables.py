@@ -14,7 +14,7 @@ from btrm.metrics.decisions import Comparison
 from btrm.report.columns import chosen_columns, format_table
 from btrm.report.rows import EvalRow
 
-COMPARED = ("dataset", "kind", "a", "b", *(field.name for field in fields(Comparison)))
+COMPARED = ("dataset", "kind", "a", "b", *(field.name for field in fields(Comparison)), "selected")
 LONG = ("checkpoint", "dataset", "seed", "metric", "value", "prompt", "method")
 
 

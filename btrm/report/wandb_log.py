@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from btrm.report.selection import is_optimistic
 from btrm.runs import OWNER
 
 _LOG = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def _log_curves(tracked: Any, records: Sequence[Mapping[str, Any]]) -> None:
     for record in records:
         if record["step"] is not None:
             told = {name: _plain(record[name]) for name in ("step", "accuracy", "accuracy_low", "accuracy_high")}
+            told["optimistic"] = int(is_optimistic(record))  # 1: selected on these data
             tracked.log({f"{record['dataset']}/{name}": value for name, value in told.items()})
 
 

@@ -120,6 +120,11 @@ def test_selected_on_its_own_test_set_it_is_marked_everywhere(tmp_path: Path) ->
     assert "optimistic" in rows["checkpoint-100", "test"]["selected"]
     assert rows["checkpoint-100", "validation"]["selected"] == "on test"
     assert manifest.results["selected"]["dataset"] == "validation"  # another's number is honest
+    page = (tmp_path / "report.html").read_text()
+    assert ">best (optimistic)<" in page and ">best<" in page  # the curves of test, and of validation
+    with (tmp_path / "comparisons.csv").open() as file:
+        compared = [row for row in csv.DictReader(file) if "checkpoint-100" in (row["a"], row["b"])]
+    assert all(("optimistic" in row["selected"]) == (row["dataset"] == "test") for row in compared)
     with pytest.raises(ConfigError, match=r"select_on 'tset': no such data set; did you mean test\?"):
         summarized(tmp_path / "other", two_data_sets(tmp_path / "other"), select_on="tset")
 
@@ -140,7 +145,10 @@ def test_comparisons_hold_every_pair_and_their_adjustment(run: Path) -> None:
         p_value = float(row["p_bootstrap"])
         assert p_value <= float(row["p_holm"]) <= min(1, family * p_value) + 1e-9
     summary = {(row["checkpoint"], row["dataset"]): row for row in read_summary(run / "summary.csv")}
-    assert "| test       | checkpoint-100 | sft " in (run / "summary.md").read_text()
+    text = (run / "summary.md").read_text()
+    assert "| test         | checkpoint-100 | sft " in text and "| validation * | checkpoint-100 | sft " in text
+    marked = {(row["dataset"], row["selected"]) for row in found if row["kind"] == "best"}
+    assert marked == {("validation", "optimistic: selected on these data"), ("test", "on validation")}
     mine = next(r for r in found if (r["dataset"], r["kind"], r["a"]) == ("test", "baseline", "checkpoint-50"))
     assert summary["checkpoint-50", "test"]["p_holm"] == mine["p_holm"]
 

@@ -80,8 +80,9 @@ def test_the_sentence_tells_where_a_number_is_from() -> None:
     assert sentence(BEST) == (
         "checkpoint-150: 0.722 [0.690, 0.750] on test, selected by the highest accuracy of 5 on validation. "
         "It leads checkpoint-200 by 0.012 [-0.004, +0.028] on validation, which does not tell them apart; "
-        "about 1,234 more pairs would."
+        "about 1,200 more pairs of new contexts might."
     )
+    assert sentence(replace(BEST, pairs_needed=2_924_152.0)).endswith("apart; no practical number of pairs would.")
     own = replace(BEST, selected_on="test", own_test_set=True, p_holm=0.01)
     assert "optimistic, since it was selected on these data" in sentence(own) and "(p 0.01 after Holm)" in sentence(own)
     assert sentence(replace(BEST, difference=math.nan)).endswith("on validation.")

@@ -12,6 +12,7 @@ import pytest
 from components import missing
 
 from btrm.report.columns import COLUMNS
+from btrm.report.rows import OPTIMISTIC
 from btrm.report.wandb_log import Logged, log_summary, mode
 
 KEY, TOKEN = "k3y" * 13 + "c", "hf_canary"
@@ -41,6 +42,7 @@ def what(tmp_path: Path) -> Logged:
         {**told, "checkpoint": f"checkpoint-{s}", "dataset": "test", "step": s, "accuracy": s / 100} for s in (50, 90)
     ]
     rows[0]["ece"] = float("nan")
+    rows[1]["selected"] = OPTIMISTIC
     return Logged("hh study", rows, folder, "checkpoint-90 is it", tmp_path / "manifest.json")
 
 
@@ -105,7 +107,14 @@ def test_a_job_keeps_table_picture_and_artifact_for_a_later_sync(
     assert told["data"][0][told["columns"].index("ece")] is None
     assert len(list(kept.rglob("learning_curve*.png"))) == 1
     (log,) = kept.glob("*.wandb")
-    for name in (b"hh study", b"hh-study-summary", b"summary.csv", b"judgements.manifest.json", b"checkpoint-90 is it"):
+    for name in (
+        b"hh study",
+        b"hh-study-summary",
+        b"summary.csv",
+        b"judgements.manifest.json",
+        b"checkpoint-90 is it",
+        b"test/optimistic",
+    ):
         assert name in log.read_bytes()
     for file in (path for path in tmp_path.rglob("*") if path.is_file()):
         assert KEY.encode() not in file.read_bytes() and TOKEN.encode() not in file.read_bytes(), file

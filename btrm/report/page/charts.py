@@ -43,7 +43,10 @@ def learning_curve(found: Sequence[Spot], metric: Metric, best: str | None, size
     levels = [spot for spot in found if math.isnan(spot.step)]
     levels = levels if len(levels) <= _LEVELS else []
     drawn = [spot for family in families for spot in family]
-    labels = [_Label(spot.mean, f"{spot.checkpoint} {spot.mean:.3f}") for spot in levels]
+    labels = [
+        _Label(spot.mean, f"{spot.checkpoint} {spot.mean:.3f}{' (optimistic)' if spot.optimistic else ''}")
+        for spot in levels
+    ]
     if len(families) > 1:
         labels += [_Label(family[-1].mean, family[-1].family) for family in families]
     frame = _frame(drawn, levels, metric, size, max((label.width for label in labels), default=14.0))
@@ -111,12 +114,12 @@ def _family(plot: Plot, family: Sequence[Spot], best: str | None, look: str) -> 
         plot.dot(spot.step, spot.mean, "own best" if spot.checkpoint == best else look, radius, _tip(spot))
         if spot.checkpoint == best:
             top = max(value for value in (spot.mean, spot.high, *spot.seeds.values()) if math.isfinite(value))
-            plot.note(spot.step, top, "best", "middle", "note strong", -6)
+            plot.note(spot.step, top, "best (optimistic)" if spot.optimistic else "best", "middle", "note strong", -6)
 
 
 def _tip(spot: Spot) -> str:
     interval = f" [{spot.low:.3f}, {spot.high:.3f}]" if math.isfinite(spot.low) else ""
-    return f"{spot.checkpoint}: {spot.mean:.3f}{interval}"
+    return f"{spot.checkpoint}: {spot.mean:.3f}{interval}{', optimistic: selected on it' if spot.optimistic else ''}"
 
 
 def _reference(plot: Plot, levels: Sequence[Spot], metric: Metric) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from btrm.metrics.decisions import more_in_words, rough
 from btrm.report.page.minis import forest, forest_range
 from btrm.report.page.tables import Cell, Head, Line, Table, interval_text, number_cell, p_cell, text_cell
 from btrm.report.page.values import number
 from btrm.report.report_input import Row
+from btrm.report.selection import is_optimistic
 
 _COMPARED = (
     Head("data\u00a0set", "which pairs", ""),
@@ -50,9 +52,11 @@ def verdict(row: Row) -> str:
     if math.isnan(p) or math.isnan(difference):
         return "no pairs in common"
     if p < 0.05:
-        return f"{row['a' if difference > 0 else 'b']} is better"
+        said = f"{row['a' if difference > 0 else 'b']} is better"
+        return f"{said} (optimistic: selected on these data)" if is_optimistic(row) else said
     if number(row.get("p_bootstrap")) < 0.05:
         return "told apart by itself, not after Holm"
-    needs = [(number(row.get("pairs_needed")), "pairs"), (number(row.get("seeds_needed")), "seeds")]
-    more = [f"{n:,.0f} more {what}" for n, what in needs if math.isfinite(n) and n > 0]
-    return "not told apart" + (f"; {' or '.join(more)} might" if more else "")
+    seeds = number(row.get("seeds_needed"))
+    more = [more_in_words(number(row.get("pairs_needed")))]
+    more += [f"{rough(seeds)} more seeds might" if math.isfinite(seeds) and seeds > 0 else ""]
+    return "; ".join(["not told apart", *filter(None, more)])

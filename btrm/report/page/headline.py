@@ -45,19 +45,25 @@ def tiles(tables: ReportInput) -> list[Tile]:
         found.insert(
             1,
             Tile(
-                f"less {record.get('baseline') or 'the baseline'}'s, {record['dataset']}", minus(f"{gain:+.3f}"), ends
+                f"less {record.get('baseline') or 'the baseline'}'s, {record['dataset']}",
+                minus(f"{gain:+.3f}"),
+                f"{ends}{_beware(record)}",
             ),
         )
     loss = next((m for m in ("fitted_log_loss", "bt_log_loss") if math.isfinite(number(record.get(m)))), None)
     if loss is not None:
         under = "nats, " + ("cross-fitted temperature" if loss == "fitted_log_loss" else "given temperature")
-        found.append(Tile("log-loss (a coin: 0.693)", f"{number(record[loss]):.3f}", under))
+        found.append(Tile("log-loss (a coin: 0.693)", f"{number(record[loss]):.3f}", under + _beware(record)))
     if math.isfinite(rate := number(record.get("unparsed_rate"))):
         found.append(Tile("answers without a score", f"{rate:.2%}", str(record["dataset"])))
     return found
 
 
+def _beware(record: Row) -> str:
+    return " optimistic: selected on it" if is_optimistic(record) else ""
+
+
 def _accuracy_tile(record: Row) -> Tile:
     ends = interval_text(record.get("accuracy_low"), record.get("accuracy_high"))
-    under = f"{ends} optimistic: selected on it" if is_optimistic(record) else f"{ends} 95 %"
+    under = f"{ends}{_beware(record) or ' 95 %'}"
     return Tile(f"accuracy, {record['dataset']}", number_cell(record.get("accuracy")).text, under.strip())

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from btrm.report.page.values import number
 from btrm.report.report_input import Row
+from btrm.report.selection import is_optimistic
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
     """A checkpoint on a curve: the mean over seeds, its interval (NaN: none), and each seed's own value.
 
-    Checkpoints of one `family` (asked by one prompt, by one method) make one line.
+    Checkpoints of one `family` (asked by one prompt, by one method) make one line. `optimistic`: it was selected on
+    these very data.
     """
 
     checkpoint: str
@@ -24,6 +26,7 @@ class Spot:
     low: float
     high: float
     seeds: Mapping[int, float]
+    optimistic: bool = False
 
 
 def spots(records: Sequence[Row], evals: Sequence[Row], dataset: str, metric: str) -> list[Spot]:
@@ -40,5 +43,6 @@ def spots(records: Sequence[Row], evals: Sequence[Row], dataset: str, metric: st
             continue
         low, high, step = (number(record.get(key)) for key in (f"{metric}_low", f"{metric}_high", "step"))
         family = f"{record.get('prompt', '')} {record.get('method', '')}".strip()
-        found.append(Spot(str(record["checkpoint"]), family, step, sum(known) / len(known), low, high, seeds))
+        whose, mean = str(record["checkpoint"]), sum(known) / len(known)
+        found.append(Spot(whose, family, step, mean, low, high, seeds, is_optimistic(record)))
     return found

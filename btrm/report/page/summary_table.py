@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from btrm.metrics.decisions import rough
 from btrm.report.columns import Column, chosen_columns
 from btrm.report.page.minis import forest, forest_range
 from btrm.report.page.tables import Cell, Head, Line, Table, interval_text, number_cell, p_cell, text_cell
@@ -47,6 +48,8 @@ def _value_cell(column: Column, row: Row) -> Cell:
         return text_cell(value)
     if column.name.startswith("p_"):
         return p_cell(value)
+    if column.name.endswith("_needed"):
+        return Cell(rough(number(value)), number_cell(value).key)
     return number_cell(value, column.decimals, "+" if column.name == "difference" else "")
 
 
