@@ -16,7 +16,7 @@ from btrm.report.old_logs import read_logs
 from btrm.report.own_summary import Own, read_own
 from btrm.report.rows import EvalRow, JudgeKey, SummaryRow, key_of, key_order, missing_cells, seeds_interval
 from btrm.report.run_files import EVAL, find_runs, run_name
-from btrm.report.selection import choose_data_set, mark
+from btrm.report.selection import choose_data_set, choose_row, mark
 from btrm.runs import MANIFEST
 
 _READERS = 8  # files at a time: a cluster's file system answers slowly, and many at once
@@ -98,11 +98,8 @@ def _run_rows(run: RunCells, select_on: str | None) -> list[SummaryRow]:
         for dataset, board in sorted(boards.items())
         for key, evals, missing in _with_missing(board)
     ]
-    ranked = [row for row in rows if row.dataset == selected_on and row.evals[0]["accuracy"] is not None]
-    if len(ranked) < 2:
-        return rows
-    selected = max(ranked, key=lambda row: row.mean("accuracy")).key
-    return [replace(row, selected=mark(row, selected, selected_on)) for row in rows]
+    chosen = choose_row([row for row in rows if row.dataset == selected_on])
+    return rows if chosen is None else [replace(row, selected=mark(row, chosen.key, selected_on)) for row in rows]
 
 
 def _row_of(

@@ -30,6 +30,14 @@ class Board:
         """The judges."""
         return list(self.evals)
 
+    @property
+    def missing(self) -> dict[JudgeKey, tuple[str, ...]]:
+        """What each judge lacks of the cells that there are."""
+        evals = [row for rows in self.evals.values() for row in rows]
+        seeds = sorted({int(row["seed"]) for row in evals})
+        n_pairs = max(int(row["n_pairs"]) for row in evals)
+        return {key: missing_cells(own, seeds, n_pairs) for key, own in self.evals.items()}
+
     def accuracy(self, key: JudgeKey) -> float:
         """Return a judge's accuracy, the mean over its seeds; -inf where no pair defines it."""
         told = [row["accuracy"] for row in self.evals[key] if row.get("accuracy") is not None]
@@ -46,11 +54,8 @@ def read_boards(evals: Sequence[EvalRow], cells: Sequence[JudgedCell]) -> list[B
 
 def board_rows(board: Board, intervals: Mapping[JudgeKey, Interval]) -> list[SummaryRow]:
     """Return the rows of a board's judges, not compared yet; `intervals` are of their accuracies."""
-    evals = [row for rows in board.evals.values() for row in rows]
-    seeds = sorted({int(row["seed"]) for row in evals})
-    n_pairs = max(int(row["n_pairs"]) for row in evals)
     return [
-        SummaryRow(key, board.dataset, own, intervals[key], missing=missing_cells(own, seeds, n_pairs))
+        SummaryRow(key, board.dataset, own, intervals[key], missing=board.missing[key])
         for key, own in board.evals.items()
     ]
 

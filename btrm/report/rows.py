@@ -15,6 +15,7 @@ from btrm.metrics.pairwise import Floats
 
 EvalRow = Mapping[str, Any]
 OPTIMISTIC = "optimistic: selected on these data"
+_DATA_SET = "data set "
 _FIRST = {"base": 0, "sft": 1}  # the natural order begins where training does
 _STEP = re.compile(r"(?:^|[-_])(\d+)\Z")
 
@@ -54,6 +55,11 @@ class SummaryRow:
     def step(self) -> int | None:
         """The training step that the checkpoint's name tells, if it does."""
         return step_of(self.checkpoint)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has all cells of this data set, so that its mean is over the same seeds and pairs as others'."""
+        return all(lacking.startswith(_DATA_SET) for lacking in self.missing)
 
     def mean(self, metric: str) -> float:
         """Return the mean of a metric over the seeds that define it, NaN where none does."""
@@ -125,8 +131,24 @@ def seeds_interval(evals: Sequence[EvalRow], metric: str) -> Interval:
 
 
 def missing_cells(evals: Sequence[EvalRow], seeds: Sequence[int], n_pairs: int) -> tuple[str, ...]:
-    """Name the cells that other judges of the data set have and this one has not, or not whole."""
-    pairs = {int(row["seed"]): int(row["n_pairs"]) for row in evals}
-    absent = [f"seed {seed}" for seed in seeds if seed not in pairs]
-    short = [f"seed {seed}: {n} of {n_pairs} pairs" for seed, n in sorted(pairs.items()) if n < n_pairs]
-    return (*absent, *short)
+    """Name the cells that other judges of the data set have and this one has not, or not whole.
+
+    A cell is whole with all pairs, and as many answers as two sides of each take with the most samples of any.
+    """
+    found = {int(row["seed"]): row for row in evals}
+    absent = [f"seed {seed}" for seed in seeds if seed not in found]
+    return (*absent, *(f"seed {seed}: {short}" for seed in sorted(found) if (short := _short(found[seed], n_pairs))))
+
+
+def _short(row: EvalRow, n_pairs: int) -> str:
+    """Return what a cell lacks; logs of other programs may not tell how many answers there are."""
+    own, samples, answers = int(row["n_pairs"] or 0), row.get("n_samples"), row.get("n_judgements")
+    short = [f"{own} of {n_pairs} pairs"] if own < n_pairs else []
+    if samples and answers is not None and answers < 2 * own * samples:
+        short.append(f"{answers:.0f} of {2 * own * samples:.0f} answers")
+    return ", ".join(short)
+
+
+def absent_data_set(name: str) -> str:
+    """Return what `missing` says of a data set that others were judged on."""
+    return f"{_DATA_SET}{name}"

@@ -27,6 +27,8 @@ class Best:
 
     The difference is to the runner-up on `selected_on` (95 % interval, p after Holm), and `pairs_needed` there; NaN
     without one. `own_test_set`: the number told is from the data that it was selected on.
+    `left_out` names those that could not be selected, since cells of theirs are missing; `incomplete` those that could
+    all the same, since fewer than two have all their cells.
     """
 
     checkpoint: str
@@ -43,6 +45,8 @@ class Best:
     p_holm: float
     pairs_needed: float
     own_test_set: bool
+    left_out: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()
 
 
 def choose_data_set(datasets: Iterable[str], wanted: str | None = None) -> str | None:
@@ -61,16 +65,42 @@ def choose_data_set(datasets: Iterable[str], wanted: str | None = None) -> str |
 
 def choose_judge(board: Board) -> JudgeKey | None:
     """Return the judge with the highest accuracy, the earliest of equal ones; None where there is no choice."""
-    return max(board.keys, key=board.accuracy) if len(board.keys) > 1 else None
+    told = [key for key in board.keys if board.accuracy(key) > -math.inf]
+    whole = {key for key in told if not board.missing[key]}
+    return max(_eligible(told, whole), key=board.accuracy) if len(told) > 1 else None
+
+
+def choose_row(rows: Sequence[SummaryRow]) -> SummaryRow | None:
+    """Return the row with the highest accuracy of a data set's rows, by the same rules."""
+    ranked = _ranked(rows)
+    return ranked[0] if len(_told(rows)) > 1 else None
+
+
+def _told(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    return [row for row in rows if not math.isnan(row.mean("accuracy"))]
+
+
+def _ranked(rows: Sequence[SummaryRow]) -> list[SummaryRow]:
+    told = _told(rows)
+    keys = set(_eligible([row.key for row in told], {row.key for row in told if row.whole}))
+    return sorted((row for row in told if row.key in keys), key=lambda row: -row.mean("accuracy"))
+
+
+def _eligible(keys: Sequence[JudgeKey], whole: set[JudgeKey]) -> list[JudgeKey]:
+    """Return who may be selected: those with all their cells, for a mean over fewer seeds or pairs is another number.
+
+    Where fewer than two are whole there is nothing to choose from, and all may be.
+    """
+    return [key for key in keys if key in whole or len(whole) < 2]
 
 
 def best(rows: Sequence[SummaryRow], comparisons: Sequence[Compared], selected_on: str | None = None) -> Best | None:
     """Return the best checkpoint; None where there is only one, or no data set to select on."""
     data_set = choose_data_set((row.dataset for row in rows), selected_on)
-    mine = [row for row in rows if row.dataset == data_set and not math.isnan(row.mean("accuracy"))]
+    mine = _told([row for row in rows if row.dataset == data_set])
     if data_set is None or len(mine) < 2:
         return None
-    ranked = sorted(mine, key=lambda row: -row.mean("accuracy"))
+    ranked = _ranked(mine)
     first, second = ranked[:2]
     told = _told_on([row for row in rows if row.key == first.key], data_set)
     lead = next((c.result for c in comparisons if _is_lead(c, data_set, first.key, second.key)), None)
@@ -79,7 +109,7 @@ def best(rows: Sequence[SummaryRow], comparisons: Sequence[Compared], selected_o
         checkpoint=names[first.key],
         dataset=told.dataset,
         selected_on=data_set,
-        candidates=len(mine),
+        candidates=len(ranked),
         accuracy=told.mean("accuracy"),
         low=told.accuracy.low,
         high=told.accuracy.high,
@@ -90,6 +120,8 @@ def best(rows: Sequence[SummaryRow], comparisons: Sequence[Compared], selected_o
         p_holm=lead.p_holm if lead else math.nan,
         pairs_needed=lead.pairs_needed if lead else math.nan,
         own_test_set=told.dataset == data_set,
+        left_out=tuple(_lacking(row, names) for row in mine if row not in ranked),
+        incomplete=tuple(_lacking(row, names) for row in ranked if not row.whole),
     )
 
 
@@ -100,13 +132,26 @@ def mark(row: SummaryRow, selected: JudgeKey | None, selected_on: str | None) ->
 
 def sentence(found: Best) -> str:
     """Return the best checkpoint in words: its number, where from, and how sure the choice is."""
-    number = f"{found.accuracy:.3f} [{found.low:.3f}, {found.high:.3f}] on {found.dataset}"
+    interval = "" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
+    number = f"{found.accuracy:.3f}{interval} on {found.dataset}"
     how = f"the highest accuracy of {found.candidates} on {found.selected_on}"
     if found.own_test_set:
         head = f"{found.checkpoint}: {number}; optimistic, since it was selected on these data ({how})"
     else:
         head = f"{found.checkpoint}: {number}, selected by {how}"
-    return f"{head}. {_runner_up(found)}" if not math.isnan(found.difference) else f"{head}."
+    lead = [] if math.isnan(found.difference) else [_runner_up(found)]
+    return " ".join([f"{head}.", *lead, *_incomplete(found)])
+
+
+def _incomplete(found: Best) -> list[str]:
+    if found.left_out:
+        return [f"Left out, since cells are missing: {'; '.join(found.left_out)}."]
+    lacking = "; ".join(found.incomplete)
+    return [f"It rests on missing cells, and may change with them: {lacking}."] if lacking else []
+
+
+def _lacking(row: SummaryRow, names: Mapping[JudgeKey, str]) -> str:
+    return f"{names[row.key]} ({', '.join(row.missing)})"
 
 
 def as_json(found: Best) -> dict[str, Any]:
@@ -118,7 +163,8 @@ def _runner_up(found: Best) -> str:
     low, high = found.difference_low, found.difference_high
     if found.difference == 0:
         return f"On {found.selected_on} {found.runner_up} is as good; the earlier one is named."
-    lead = f"It leads {found.runner_up} by {found.difference:.3f} [{low:+.3f}, {high:+.3f}] on {found.selected_on}"
+    interval = "" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]"
+    lead = f"It leads {found.runner_up} by {found.difference:.3f}{interval} on {found.selected_on}"
     if found.p_holm < 0.05:
         return f"{lead} (p {found.p_holm:.2g} after Holm)."
     more = more_in_words(found.pairs_needed)

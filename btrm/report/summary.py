@@ -17,7 +17,7 @@ from btrm.report.comparisons import Compared, Told, compare_boards, comparisons_
 from btrm.report.curve import draw_curve
 from btrm.report.html import write_report
 from btrm.report.report_input import ReportInput, WorstPair
-from btrm.report.rows import SummaryRow, judge_names
+from btrm.report.rows import SummaryRow, absent_data_set, judge_names
 from btrm.report.selection import Best, as_json, best, choose_data_set, choose_judge, mark, sentence
 from btrm.report.tables import COMPARED, summary_text, write_long, write_records
 from btrm.report.wandb_log import Logged, log_summary
@@ -94,7 +94,7 @@ def _rows(boards: Sequence[Board], told: Told) -> list[SummaryRow]:
     found: list[SummaryRow] = []
     for board in boards:
         for row in board_rows(board, told.accuracies[board.dataset]):
-            lacking = tuple(f"data set {other.dataset}" for other in boards if row.key not in other.evals)
+            lacking = tuple(absent_data_set(other.dataset) for other in boards if row.key not in other.evals)
             row = replace(row, missing=(*row.missing, *lacking))
             if (compared := to_baseline.get((board.dataset, row.key))) is not None:
                 row = replace(row, baseline=compared.name_b, comparison=compared.result)

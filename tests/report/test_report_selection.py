@@ -8,7 +8,7 @@ from summary_rows import eval_row
 
 from btrm.config import ConfigError
 from btrm.metrics.bootstrap import Interval
-from btrm.report.rows import SummaryRow, key_of
+from btrm.report.rows import SummaryRow, key_of, missing_cells
 from btrm.report.selection import Best, as_json, best, choose_data_set, sentence
 
 BEST = Best(
@@ -74,6 +74,30 @@ def test_of_equal_ones_the_earliest_is_taken_and_one_alone_is_no_choice() -> Non
     assert found is not None and found.checkpoint == "a-1"
     assert best([row("a-1", 0.7, "test")], []) is None
     assert best([row("a-1", 0.7, "x"), row("a-2", 0.7, "y")], []) is None
+
+
+def test_who_lacks_cells_is_not_selected_and_is_named() -> None:
+    rows = [row(f"a-{n}", 0.6 + n / 100, "test") for n in range(4)]
+    lacking = [*rows[:3], replace(rows[3], missing=("seed 2",))]
+    found = best(lacking, [])
+    assert found is not None and (found.checkpoint, found.candidates) == ("a-2", 3)
+    assert sentence(found).endswith("Left out, since cells are missing: a-3 (seed 2).")
+    elsewhere = best([*rows[:3], replace(rows[3], missing=("data set other",))], [])
+    assert elsewhere is not None and elsewhere.checkpoint == "a-3" and "missing" not in sentence(elsewhere)
+
+
+def test_where_fewer_than_two_are_whole_the_choice_says_what_it_rests_on() -> None:
+    rows = [replace(row(f"a-{n}", 0.6 + n / 100, "test"), missing=(f"seed {n}",)) for n in range(2)]
+    found = best(rows, [])
+    assert found is not None and found.checkpoint == "a-1"
+    assert "rests on missing cells, and may change with them: a-1 (seed 1); a-0 (seed 0)" in sentence(found)
+
+
+def test_half_judged_cells_are_missing() -> None:
+    told = eval_row("a-1", 0.6, n_judgements=790, n_samples=2)
+    assert missing_cells([told], [0, 1], 200) == ("seed 1", "seed 0: 790 of 800 answers")
+    assert missing_cells([{**told, "n_judgements": 800}], [0], 210) == ("seed 0: 200 of 210 pairs",)
+    assert missing_cells([eval_row("a-1", 0.6)], [0], 200) == ()
 
 
 def test_the_sentence_tells_where_a_number_is_from() -> None:

@@ -38,3 +38,8 @@ def test_one_context_alone_is_told(tmp_path: Path) -> None:
     rows = read_summary(tmp_path / "summary.csv")
     assert all(row["accuracy"] for row in rows)
     assert "checkpoint-50" in closing(tmp_path)
+
+
+def test_no_best_is_told_too(tmp_path: Path) -> None:
+    summarized(tmp_path, write_judged(tmp_path / "made", judged("sft", 0.8, "test", [0]), ("test",)))
+    assert "best: none is named" in closing(tmp_path)
