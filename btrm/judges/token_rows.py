@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btrm.config import ConfigError
+from btrm.judges.only_keys import only_keys
 from btrm.judges.score_tree import Logprobs, Query, ScoreTree
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ def read_rows(model: Any, rows: Sequence[Row], pad_id: int) -> Read:
         shared_BS = np.stack(
             [np.pad(row.shared_S, (0, width - len(row.shared_S)), constant_values=pad_id) for row in rows]
         )
-        model(input_ids=torch.from_numpy(shared_BS).to(model.device), past_key_values=cache, logits_to_keep=1)
+        with only_keys(model, cache):
+            model(input_ids=torch.from_numpy(shared_BS).to(model.device), past_key_values=cache, logits_to_keep=1)
     wide = max(len(row.token_Q) for row in rows)
     token_BQ, position_BQ = np.full((len(rows), wide), pad_id), np.zeros((len(rows), wide), np.int64)
     seen_BQL = np.zeros((len(rows), wide, width + wide), np.bool_)
@@ -215,12 +217,23 @@ def read_rows(model: Any, rows: Sequence[Row], pad_id: int) -> Read:
         seen_BQL[i, first:, :shared] = row.seen_QL[:, :shared]
         seen_BQL[i, first:, width + first :] = row.seen_QL[:, shared:]
         seen_BQL[i, range(first), range(width, width + first)] = True  # what sees nothing has no attention to give
+    ids, positions = torch.from_numpy(token_BQ).to(model.device), torch.from_numpy(position_BQ).to(model.device)
+    mask = additive(torch.from_numpy(seen_BQL).to(model.device), model.dtype)[:, None]
+    first = wide - max(row.n_leaves for row in rows)  # no token before it sees one from it on
+    if first:
+        with only_keys(model, cache):
+            model(
+                input_ids=ids[:, :first],
+                attention_mask=mask[:, :, :first, : width + first],
+                position_ids=positions[:, :first],
+                past_key_values=cache,
+                logits_to_keep=1,
+            )
     output = model(
-        input_ids=torch.from_numpy(token_BQ).to(model.device),
-        attention_mask=additive(torch.from_numpy(seen_BQL).to(model.device), model.dtype)[:, None],
-        position_ids=torch.from_numpy(position_BQ).to(model.device),
+        input_ids=ids[:, first:],
+        attention_mask=mask[:, :, first:],
+        position_ids=positions[:, first:],
         past_key_values=cache,
-        logits_to_keep=max(row.n_leaves for row in rows),
     )
     return Read(output.logits, cache, seen_BQL)
 
