@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
@@ -297,7 +297,7 @@ def verify_run(directory: Path) -> list[str]:
         assert manifest is not None
         try:
             config = get_stage(manifest.stage).config.build(manifest.config, str(path))
-            now_there, _ = _inputs(config, RunPaths(path.parent.parent))
+            now_there, _ = _inputs(config, RunPaths(path.parent.parent), manifest.inputs)
         except ConfigError as error:
             problems.append(f"{path}: {error}")
             continue
@@ -361,13 +361,20 @@ def _execute(stage: Stage, config: StageConfig, prepared: Prepared, staging: Sta
     return manifest
 
 
-def _inputs(config: StageConfig, paths: RunPaths) -> tuple[dict[str, str], dict[str, str]]:
-    """Return ({reference: sha256}, {field: lineage}) of a config's sources; raise ConfigError for what is missing."""
+def _inputs(
+    config: StageConfig, paths: RunPaths, among: Container[str] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return ({reference: sha256}, {field: lineage}) of a config's sources; raise ConfigError for what is missing.
+
+    References that are not `among` those given are left out: an older btrm did not have that input.
+    """
     inputs: dict[str, str] = {}
     lineage: dict[str, str] = {}
     problems: list[str] = []
     known = flat_fields(type(config))
     for name, reference in references(config):
+        if among is not None and reference not in among:
+            continue
         try:
             inputs[reference], origin = _input(reference, paths)
             if role(known[name]) == "source":

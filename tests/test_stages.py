@@ -132,6 +132,16 @@ def test_verify_sees_an_input_that_changed_since(tmp_path: Path) -> None:
     assert "has changed since" in stages.verify_run(tmp_path / "run")[0]
 
 
+def test_verify_asks_for_no_input_that_an_older_btrm_did_not_have(tmp_path: Path) -> None:
+    data, manifest = tmp_path / "data.txt", tmp_path / "run/counting" / MANIFEST
+    data.write_text("1")
+    run(tmp_path / "run", base=str(data))
+    data.unlink()
+    assert "no such file" in stages.verify_run(tmp_path / "run")[0]
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "inputs": {}}))
+    assert stages.verify_run(tmp_path / "run") == []
+
+
 def test_every_stage_has_its_config_and_function() -> None:
     for stage in [s for s in stages.STAGES.values() if s.module != "counting_stage"]:
         assert stage.config.model_fields and callable(stage.run)

@@ -10,7 +10,7 @@ from btrm.report.tables import read_summary
 from btrm.runs import read_manifest
 
 _FILES = ("report.html", "summary.csv", "summary.md", "summary_long.csv", "comparisons.csv", "learning_curve.png")
-_NO_BEST = "none is named: one checkpoint with an accuracy alone, or several data sets and none to select on (--select-on NAME)"
+_NO_BEST = "none is named: fewer than two checkpoints have an accuracy, or --select-on NAME must tell the data set"
 
 
 def closing(root: Path) -> str:

@@ -41,5 +41,5 @@ def test_one_context_alone_is_told(tmp_path: Path) -> None:
 
 
 def test_no_best_is_told_too(tmp_path: Path) -> None:
-    summarized(tmp_path, write_judged(tmp_path / "made", judged("sft", 0.8, "test", [0]), ("test",)))
+    summarized(tmp_path, write_judged(tmp_path / "made", list(judged("sft", 0.8, "test", [0])), ("test",)))
     assert "best: none is named" in closing(tmp_path)
