@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +72,13 @@ class SummaryRow:
         """Return the sample standard deviation (ddof=1) over seeds, NaN for fewer than two."""
         values = self._values(metric)
         return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+    @property
+    def fitted_temp(self) -> float:
+        """The median over seeds; a seed with a fitted loss and no temperature has an infinite one, null on disk."""
+        fitted = [row for row in self.evals if row.get("fitted_log_loss") is not None]
+        told = [math.inf if row.get("fitted_temp") is None else float(row["fitted_temp"]) for row in fitted]
+        return median(told) if told else math.nan
 
     def text(self, name: str) -> str:
         """Return what the seeds say under a name, the first that says anything; empty where none does."""

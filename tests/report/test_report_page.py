@@ -14,6 +14,7 @@ from report_world import HOSTILE, World, report_input
 from btrm.report.page.cells import choose
 from btrm.report.page.charts import ACCURACY, learning_curve
 from btrm.report.page.comparison_table import verdict
+from btrm.report.page.made import few_contexts
 from btrm.report.page.parts import page_parts
 from btrm.report.page.pooled import pool
 from btrm.report.page.reading import prose, visible
@@ -133,6 +134,14 @@ def test_an_empty_bin_is_no_point() -> None:
 )
 def test_verdicts(row: dict[str, Any], said: str) -> None:
     assert verdict({"a": "x", "b": "y", **row}) == said
+
+
+def test_few_contexts_are_told() -> None:
+    rows = [{"dataset": name, "n_contexts": n} for name, n in (("a", 10), ("b", 400), ("c", None), ("d", 1))]
+    assert few_contexts(rows) == [
+        "Few contexts: intervals and p-values are rough (a has 10 contexts, d has 1 context)."
+    ]
+    assert few_contexts(rows[1:3]) == []
 
 
 def test_numbers_are_written_for_people_and_sorted_by_value() -> None:

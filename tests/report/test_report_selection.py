@@ -93,6 +93,13 @@ def test_where_fewer_than_two_are_whole_the_choice_says_what_it_rests_on() -> No
     assert "rests on missing cells, and may change with them: a-1 (seed 1); a-0 (seed 0)" in sentence(found)
 
 
+def test_a_fitted_temperature_is_the_median_with_infinite_ones() -> None:
+    told = [eval_row("a", 0.5, seed=s, fitted_temp=t, fitted_log_loss=0.69) for s, t in enumerate((2827.0, None, None))]
+    one = replace(row("a", 0.5, "test"), evals=tuple(told))
+    assert one.fitted_temp == math.inf and replace(one, evals=tuple(told[:1])).fitted_temp == 2827.0
+    assert math.isnan(row("a", 0.5, "test").fitted_temp)
+
+
 def test_half_judged_cells_are_missing() -> None:
     told = eval_row("a-1", 0.6, n_judgements=790, n_samples=2)
     assert missing_cells([told], [0, 1], 200) == ("seed 1", "seed 0: 790 of 800 answers")

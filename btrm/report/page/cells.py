@@ -72,4 +72,4 @@ def _stands_alone(column: Column, record: Row) -> bool:
     name = column.name
     if column.decimals is None or not column.wide or name in _ELSEWHERE or name.endswith(("_low", "_high", "_std")):
         return False
-    return math.isfinite(number(record.get(name)))
+    return not math.isnan(number(record.get(name)))

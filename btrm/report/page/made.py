@@ -26,6 +26,8 @@ _INTERVALS = (
     "metrics than accuracies and their differences are the means of the seeds' own.",
 )
 
+_FEW_CONTEXTS = 20  # draws below which bootstrap intervals are too narrow more often than they say
+
 
 def how_it_was_made(tables: ReportInput) -> list[str]:
     """Return the sentences, in the order in which a reviewer asks."""
@@ -37,6 +39,7 @@ def how_it_was_made(tables: ReportInput) -> list[str]:
         *_comparisons(tables.comparisons),
         *_selection(tables),
         *_missing(tables.records),
+        *few_contexts(tables.evals),
         *tables.notes,
         f"Every number can be made again from judgements.parquet, without a GPU (btrm {btrm.__version__}).",
     ]
@@ -135,6 +138,17 @@ def _selection(tables: ReportInput) -> list[str]:
             "noisy numbers is too high on average: judge it again on data that had no part in the choice."
         ]
     return [f"{tables.best_checkpoint} was selected on other data than its number is reported on."]
+
+
+def few_contexts(evals: Sequence[Row]) -> list[str]:
+    """Say where intervals hang on so few draws that their 95 % is not to be taken at its word."""
+    few = {
+        str(row["dataset"]): contexts
+        for row in evals
+        if math.isfinite(contexts := number(row.get("n_contexts"))) and contexts < _FEW_CONTEXTS
+    }
+    named = ", ".join(f"{name} has {_count(round(n), 'context')}" for name, n in few.items())
+    return [f"Few contexts: intervals and p-values are rough ({named})."] if few else []
 
 
 def _missing(records: Sequence[Row]) -> list[str]:

@@ -11,7 +11,7 @@ from btrm.report.page.cells import cell_view, choose
 from btrm.report.page.comparison_table import comparison_table
 from btrm.report.page.curves import curves_of
 from btrm.report.page.headline import sentence_of, tiles
-from btrm.report.page.made import how_it_was_made
+from btrm.report.page.made import few_contexts, how_it_was_made
 from btrm.report.page.outcome_table import outcome_table
 from btrm.report.page.part_tables import part_tables
 from btrm.report.page.pooled import Pooled, pool
@@ -49,6 +49,7 @@ def page_parts(tables: ReportInput) -> dict[str, Any]:
     parts_for = {
         "best": sentence_of(tables),
         "own_test_set": tables.own_test_set,
+        "few_contexts": few_contexts(tables.evals),
         "counts": _counts(tables, datasets),
         "tiles": tiles(tables),
         "summary": summary,
