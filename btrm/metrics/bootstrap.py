@@ -57,10 +57,11 @@ def _weights(n_rows: int, n_bootstrap: int, seed: int) -> Iterator[Floats]:
 def percentile_interval(value_B: Floats, level: float = 0.95, n_drawn: int | None = None) -> Interval:
     """Return the central interval that holds `level` of the resamples (those that are defined).
 
-    With `n_drawn`, the number of pairs or clusters that a resample draws, it is the expanded percentile interval.
+    With `n_drawn`, the number of pairs or clusters that a resample draws, it is the expanded percentile interval;
+    undefined for fewer than two, of which all resamples are one.
     """
     defined = value_B[~np.isnan(value_B)]
-    if not len(defined):
+    if not len(defined) or (n_drawn is not None and n_drawn < 2):
         return Interval(float("nan"), float("nan"))
     tail = (1 - level) / 2 if n_drawn is None else expanded_tail((1 - level) / 2, n_drawn)
     low, high = np.quantile(defined, [tail, 1 - tail])
@@ -98,8 +99,10 @@ def student_tail(t: float, degrees: int) -> float:
 def student_quantile(chance: float, degrees: int) -> float:
     """Return a quantile of Student's t, by its expansion around the normal's (Abramowitz and Stegun 1964, 26.7.5).
 
-    At 0.975 it is right to 1 % from two degrees on, and to 0.01 % from ten.
+    At 0.975 it is right to 1 % from two degrees on, and to 0.01 % from ten; with one degree it is exact (Cauchy's).
     """
+    if degrees == 1:
+        return math.tan(math.pi * (chance - 0.5))
     z = NormalDist().inv_cdf(chance)
     terms = (
         (z**3 + z) / 4,
@@ -111,9 +114,10 @@ def student_quantile(chance: float, degrees: int) -> float:
 
 
 def edge_interval(value: float, n_drawn: int, level: float = 0.95) -> Interval:
-    """Return the interval of a rate that is 0 or 1 in all of n draws, where no resample differs from another.
+    """Return the interval of a rate that is the same in all of n draws, where no resample differs from another.
 
-    It is exact (Clopper and Pearson 1934): from (tail)^(1/n) to 1, or the mirror of that.
+    From 1 it goes down to (tail)^(1/n), from 0 up to the mirror of that, which is exact (Clopper and Pearson 1934): a
+    share of draws that none of n shows may be so large. From a value between, it goes as far to both sides.
     """
-    bound = ((1 - level) / 2) ** (1 / n_drawn)
-    return Interval(bound, 1.0) if value == 1 else Interval(0.0, 1 - bound)
+    left_open = 1 - ((1 - level) / 2) ** (1 / n_drawn)
+    return Interval(max(0.0, value - left_open), min(1.0, value + left_open))

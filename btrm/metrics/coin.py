@@ -25,15 +25,20 @@ _OF_NOTHING = {"fitted_log_loss": 0.5, "brier": 0.25}  # gain over mean(margin)*
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """What is gained on a coin, by metric. `most_of_nothing` bounds it where the fitted temperature is infinite."""
+    """What is gained on a coin, by metric. `most_of_nothing` bounds it where the fitted temperature is infinite.
+
+    That is NaN where there is no telling: with one context, and where all pairs are ties.
+    """
 
     gain: dict[str, float]
     most_of_nothing: dict[str, float]
 
     def interval(self, name: str, value: float, linear: Interval) -> Interval:
-        """Return the interval of a loss, from the one of its resamples at temperatures that stay as they are."""
+        """Return the interval of a loss, from the one at temperatures that stay as they are (undefined: it is, too)."""
         gain, most = self.gain[name], self.most_of_nothing[name]
-        if not gain > 0:
+        if math.isnan(most):
+            return Interval(math.nan, math.nan)
+        if math.isnan(linear.low) or not gain > 0:  # losses that are all alike: their temperatures are infinite
             return Interval(value - most, value)
         high, low = (_squared(gain, value - limit) for limit in (linear.low, linear.high))
         # a step far longer than the root tells nothing: where the gain is next to none, the margins bound it
@@ -59,12 +64,15 @@ def gains(fitted: Fitted, cluster_P: Ints) -> Gains:
 
 
 def _largest_mean(margin_N: Floats, cluster_N: Ints, level: float = 0.95) -> float:
-    """Return the upper end of the interval of mean(margin) / root mean square, at least 0; whole clusters are drawn."""
+    """Return the upper end of the interval of mean(margin) / root mean square, at least 0 (NaN: untold).
+
+    Whole clusters are drawn.
+    """
     sums, counts = np.bincount(cluster_N, margin_N), np.bincount(cluster_N)
     clusters = int(np.count_nonzero(counts))
     square = float(margin_N @ margin_N) / max(len(margin_N), 1)
     if clusters < 2 or square == 0:
-        return 0.0
+        return math.nan
     residuals = sums - float(margin_N.mean()) * counts
     error = math.sqrt(clusters / (clusters - 1) * float(residuals @ residuals)) / len(margin_N)
     reach = float(margin_N.mean()) + student_quantile((1 + level) / 2, clusters - 1) * error

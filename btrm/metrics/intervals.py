@@ -6,22 +6,23 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, resampled_sums
-from btrm.metrics.coin import COINS, gains
+from btrm.metrics.bootstrap import Interval, resampled_sums
+from btrm.metrics.coin import COINS, Gains, gains
+from btrm.metrics.few_contexts import linear_interval, loss_interval, ratio_error, share_interval, with_upper_tail
 from btrm.metrics.measured import SUBSET, Column, Measured
 from btrm.metrics.pairwise import Floats, ratio
 
 WITH_INTERVAL = ("accuracy", "strict_accuracy", "nontie_accuracy", "bt_log_loss", *COINS)
-_RATES = frozenset({"accuracy", "strict_accuracy"})
+_LOSSES = frozenset({"bt_log_loss"})
 _CELLS_AT_ONCE = 64
 
 
 def intervals(cells: Sequence[Measured], n_bootstrap: int, seed: int) -> list[dict[str, Interval]]:
     """Return the 95 % intervals of each cell's ratios; whole clusters (pairs of one context) are drawn.
 
-    Cells about the same pairs see the same resamples, so that they are drawn once for many cells. A rate that is 0 or 1
-    everywhere has its exact interval (bootstrap.edge_interval), and losses at fitted temperatures have theirs by the
-    root of what they gain on a coin (coin.Gains).
+    Cells about the same pairs see the same resamples, so that they are drawn once for many cells. Few contexts, and
+    those that are all alike, have intervals of their own (few_contexts; undefined with one); losses at fitted
+    temperatures have theirs by the root of what they gain on a coin (coin.Gains).
     """
     alike: dict[bytes, list[int]] = {}
     for number, cell in enumerate(cells):
@@ -55,19 +56,26 @@ def _intervals(cells: Sequence[Measured], n_bootstrap: int, seed: int) -> Iterat
     sums_BM = resampled_sums(np.stack(sums, 1), n_bootstrap, seed)
     for cell, of_cell in zip(cells, asked, strict=True):
         found = {
-            name: _interval(name, cell.value(name), ratio(sums_BM[:, top], sums_BM[:, bottom]), sums[bottom])
+            name: _interval(name, sums[top], sums[bottom], ratio(sums_BM[:, top], sums_BM[:, bottom]))
             for name, (top, bottom) in of_cell.items()
         }
         gained = gains(cell.fitted, cluster_P)
-        yield found | {name: gained.interval(name, cell.value(name), found[name]) for name in COINS}
+        yield found | {
+            name: _of_coin(name, gained, sums[of_cell[name][0]], sums[of_cell[name][1]], found[name]) for name in COINS
+        }
+
+
+def _of_coin(name: str, gained: Gains, top_C: Floats, bottom_C: Floats, linear: Interval) -> Interval:
+    value, error = float(ratio(top_C.sum(), bottom_C.sum())), ratio_error(top_C, bottom_C)
+    found = gained.interval(name, value, linear)
+    return with_upper_tail(found, value, error, int(np.count_nonzero(bottom_C)), COINS[name])
 
 
 def _with_interval(cell: Measured) -> dict[str, Column]:
     return {n: column for n, column in cell.columns.items() if n in WITH_INTERVAL or n.startswith(SUBSET)}
 
 
-def _interval(name: str, value: float, value_B: Floats, counts: Floats) -> Interval:
-    n_drawn = int(np.count_nonzero(counts))
-    if value in (0.0, 1.0) and (name in _RATES or name.startswith(SUBSET)):
-        return edge_interval(value, n_drawn)
-    return percentile_interval(value_B, n_drawn=n_drawn)
+def _interval(name: str, top_C: Floats, bottom_C: Floats, value_B: Floats) -> Interval:
+    of_kind = linear_interval if name in COINS else loss_interval if name in _LOSSES else share_interval
+    value, error = float(ratio(top_C.sum(), bottom_C.sum())), ratio_error(top_C, bottom_C)
+    return of_kind(value, error, value_B, int(np.count_nonzero(bottom_C)))

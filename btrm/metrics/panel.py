@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, resampled_sums
+from btrm.metrics.bootstrap import Interval, resampled_sums
+from btrm.metrics.few_contexts import share_interval
 from btrm.metrics.pairwise import Floats, Ints, ratio
 from btrm.metrics.power import seed_variance
 
@@ -79,7 +80,7 @@ class Panel:
         numbers_P = np.arange(n_pairs) if cluster_P is None else np.unique(cluster_P, return_inverse=True)[1].ravel()
         self.judges = [PairMean.of(mean_P, numbers_P) for mean_P in means]
         self.differences = {(a, b): PairMean.of(means[a] - means[b], numbers_P) for a, b in wanted}
-        self._seed_variances = [seed_variance(credit_PS) for credit_PS in credits]
+        self._seed_variances = [seed_variance(credit_PS, numbers_P) for credit_PS in credits]
         self._columns = _Columns()
         for mean in (*self.judges, *(self.differences[ab] for ab in self.differences if not self._alike(*ab))):
             self._columns.add(mean)
@@ -96,11 +97,9 @@ class Panel:
         return self._columns.ratio(self.judges[a]) - self._columns.ratio(self.judges[b])
 
     def accuracy_interval(self, judge: int) -> Interval:
-        """Return the 95 % interval of a judge's mean credit."""
+        """Return the 95 % interval of a judge's mean credit; NaN, NaN where all pairs lie in one cluster."""
         mean = self.judges[judge]
-        if mean.n_pairs and mean.value in (0.0, 1.0):
-            return edge_interval(mean.value, mean.n_clusters)
-        return percentile_interval(self._columns.ratio(mean), n_drawn=mean.n_clusters)
+        return share_interval(mean.value, mean.variance() ** 0.5, self._columns.ratio(mean), mean.n_clusters)
 
     def _alike(self, a: int, b: int) -> bool:
         """Whether two judges have credits for the same pairs: then their difference needs no columns of its own."""

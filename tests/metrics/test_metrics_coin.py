@@ -50,11 +50,13 @@ def test_the_gain_of_small_means_is_what_is_assumed_where_there_is_none() -> Non
     assert found.gain["brier"] == pytest.approx(share / 4, rel=0.02)
 
 
-def test_ties_alone_and_wrong_margins_have_an_interval() -> None:
-    for margin in (np.zeros(20), np.full(20, -5.0)):
-        found = gains(cross_fit(margin, np.arange(20) % 4), np.arange(20))
-        for name, coin in COINS.items():
-            assert found.interval(name, coin, Interval(coin, coin)) == Interval(coin, coin)
+def test_margins_that_are_all_wrong_have_an_interval_and_ties_alone_have_none() -> None:
+    wrong, ties = (
+        gains(cross_fit(margin, np.arange(20) % 4), np.arange(20)) for margin in (np.full(20, -5.0), np.zeros(20))
+    )
+    for name, coin in COINS.items():
+        assert wrong.interval(name, coin, Interval(coin, coin)) == Interval(coin, coin)
+        assert math.isnan(ties.interval(name, coin, Interval(coin, coin)).low)
 
 
 def test_next_to_no_gain_is_bounded_by_the_margins() -> None:

@@ -77,6 +77,23 @@ def test_intervals_hold_the_truth(design: str) -> None:
     assert all(0.89 <= share <= 0.99 for share in shares.values()), shares
 
 
+@pytest.mark.parametrize("clusters", [10, 20])
+@pytest.mark.parametrize("design", ["contexts", "weak"])
+def test_intervals_over_few_contexts_hold_the_truth(design: str, clusters: int) -> None:
+    shares = share_that_hold(design, 150, clusters)
+    assert all(share >= 0.88 for share in shares.values()), shares
+
+
+def test_one_context_has_no_interval_and_pairs_without_scores_a_wide_one() -> None:
+    margin = world("pairs", 60, np.random.default_rng(0))[0]
+    (one,) = intervals([measured(from_margins(margin), cluster_P=np.zeros(60, dtype=np.int64))], 200, 0)
+    assert all(np.isnan([found.low, found.high]).all() for found in one.values())
+    (none,) = intervals([measured(np.full((10, 2, 1), np.nan))], 200, 0)
+    bound = 1 - 0.025**0.1
+    assert (none["accuracy"].low, none["accuracy"].high) == pytest.approx((0.5 - bound, 0.5 + bound))
+    assert np.isnan(none["bt_log_loss"].low) and np.isnan(none["brier"].low)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("clusters", [100, 400])
 @pytest.mark.parametrize("design", DESIGNS)

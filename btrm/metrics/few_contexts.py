@@ -1,0 +1,83 @@
+"""95 % intervals of means over contexts, also where there are few contexts, one, or all are alike.
+
+With many contexts they are the bootstrap's percentiles. With few, a resample's spread says little of how skewed the
+mean's own distribution is: there it is Student's t with C - 1 degrees on a scale on which a mean has no bound, the
+logit of a share and the logarithm of a loss, with the cluster-robust error (a ratio of sums, linearised: Cochran 1977,
+ch. 6; by the delta method on that scale). One context tells nothing of how contexts differ: no interval is defined.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, student_quantile
+from btrm.metrics.pairwise import Floats
+
+FEW = 20  # with fewer contexts, intervals are rough whatever the method
+_PERCENTILES_FROM = 40
+_ALIKE = 1e-9  # an error below that is a float's
+_UPPER = 0.975
+UNDEFINED = Interval(math.nan, math.nan)
+
+
+def ratio_error(top_C: Floats, bottom_C: Floats) -> float:
+    """Return the standard error of sum(top) / sum(bottom) over contexts; NaN with fewer than two."""
+    n = int(np.count_nonzero(bottom_C))
+    if n < 2:
+        return math.nan
+    residual_C = top_C - top_C.sum() / bottom_C.sum() * bottom_C
+    return math.sqrt(n / (n - 1) * float(residual_C @ residual_C)) / float(bottom_C.sum())
+
+
+def share_interval(value: float, error: float, value_B: Floats, n_contexts: int) -> Interval:
+    """Return the interval of a mean of values in [0, 1].
+
+    Where all contexts are alike (all right, or no answer with a score), no resample differs from another: it is what so
+    many of them leave open (bootstrap.edge_interval).
+    """
+    if math.isnan(value) or n_contexts < 2:
+        return UNDEFINED
+    if error < _ALIKE:
+        return edge_interval(value, n_contexts)
+    if n_contexts >= _PERCENTILES_FROM:
+        return percentile_interval(value_B, n_drawn=n_contexts)
+    middle, reach = math.log(value / (1 - value)), _reach(error, n_contexts) / (value * (1 - value))
+    low, high = ((1 + math.tanh((middle + sign * reach) / 2)) / 2 for sign in (-1, 1))
+    return Interval(low, high)
+
+
+def loss_interval(value: float, error: float, value_B: Floats, n_contexts: int) -> Interval:
+    """Return the interval of a mean of losses, which have no upper bound: undefined where all contexts are alike."""
+    if n_contexts < 2 or not error >= _ALIKE:
+        return UNDEFINED
+    if n_contexts >= _PERCENTILES_FROM:
+        return percentile_interval(value_B, n_drawn=n_contexts)
+    reach = _reach(error, n_contexts) / value
+    return Interval(value * math.exp(-reach), value * math.exp(min(reach, 700.0)))
+
+
+def linear_interval(value: float, error: float, value_B: Floats, n_contexts: int) -> Interval:
+    """Return the interval of a mean as it is, with few contexts value -+ t error: for what is transformed later on."""
+    if n_contexts < 2 or not error >= _ALIKE:
+        return UNDEFINED
+    if n_contexts >= _PERCENTILES_FROM:
+        return percentile_interval(value_B, n_drawn=n_contexts)
+    reach = _reach(error, n_contexts)
+    return Interval(value - reach, value + reach)
+
+
+def with_upper_tail(interval: Interval, value: float, error: float, n_contexts: int, most: float) -> Interval:
+    """Return the interval of a loss, with few contexts up to loss_interval's end, at most to `most`.
+
+    A good judge's loss lies in a few bad contexts, of which few contexts may hold none.
+    """
+    own = loss_interval(value, error, np.empty(0), n_contexts) if n_contexts < _PERCENTILES_FROM else UNDEFINED
+    if math.isnan(own.high) or math.isnan(interval.high):
+        return interval
+    return Interval(interval.low, max(interval.high, min(most, own.high)))
+
+
+def _reach(error: float, n_contexts: int) -> float:
+    return student_quantile(_UPPER, n_contexts - 1) * error
