@@ -17,7 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from btrm.metrics.pairwise import Floats
+from btrm.metrics.pairwise import Floats, Ints
 
 ALPHA, POWER = 0.05, 0.8
 
@@ -65,15 +65,20 @@ def more_seeds(difference: float, variance: Variance, n_seeds: int) -> float:
     return max(0.0, math.ceil(variance.one_seed / room - 1e-9) - n_seeds) if room > 0 else math.inf
 
 
-def seed_variance(credit_PS: Floats) -> tuple[float, int]:
+def seed_variance(credit_PS: Floats, cluster_P: Ints | None = None) -> tuple[float, int]:
     """Return (the variance that one seed adds to a judge's mean, the most seeds of a pair).
 
-    Draws of different pairs are independent, so the mean's variance is the sum of the pairs' sample variances (ddof=1)
-    over P^2, P the pairs with a credit. Pairs with one seed take the mean of the others; NaN where no pair has two.
+    Draws of different clusters (0..C-1; none: each pair is one) are independent, those of one are not: an answer about
+    one response serves all pairs in which it stands. So the mean's variance is the sum over clusters of the sample
+    variance (ddof=1) of the cluster's summed credits over P^2, P the pairs with a credit. Pairs with one seed take the
+    mean of the others; NaN where no pair has two.
     """
     n_P = np.sum(~np.isnan(credit_PS), axis=1)
     several = n_P > 1
     if not several.any():
         return math.nan, int(n_P.max(initial=0))
-    spread = float(np.nanvar(credit_PS[several], axis=1, ddof=1).mean())
-    return spread / int(np.count_nonzero(n_P)), int(n_P.max())
+    credit_QS, n_Q = credit_PS[several], n_P[several]
+    away_QS = np.nan_to_num((credit_QS - np.nanmean(credit_QS, axis=1, keepdims=True)) / np.sqrt(n_Q - 1)[:, None])
+    cluster_Q = np.flatnonzero(several) if cluster_P is None else cluster_P[several]
+    away_SC = np.stack([np.bincount(cluster_Q, away_Q) for away_Q in away_QS.T])
+    return float(np.sum(away_SC**2)) / len(n_Q) / int(np.count_nonzero(n_P)), int(n_P.max())

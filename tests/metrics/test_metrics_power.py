@@ -46,6 +46,19 @@ def test_a_judges_sampling_is_told_from_what_pairs_differ_in() -> None:
     assert math.isnan(seed_variance(credit_PS[:, :1])[0])
 
 
+def test_answers_that_serve_all_pairs_of_a_context_are_one_draw() -> None:
+    """The truth: the variance of the mean over many seeds, where six pairs of a context share each answer."""
+    rng = np.random.default_rng(2)
+    credit_CS = (rng.random((300, 400)) < rng.beta(4, 2, 300)[:, None]).astype(float)
+    cluster_P = np.repeat(np.arange(300), 6)
+    credit_PS = credit_CS[cluster_P]
+    known = credit_PS.mean(0).var(ddof=1)
+    assert seed_variance(credit_PS[:, :50], cluster_P)[0] == pytest.approx(known, rel=0.15)
+    assert seed_variance(credit_PS[:, :50])[0] == pytest.approx(known / 6, rel=0.15)
+    alone = np.arange(len(credit_PS))
+    assert seed_variance(credit_PS[:, :3], alone)[0] == pytest.approx(seed_variance(credit_PS[:, :3])[0])
+
+
 def test_seeds_needed_are_enough_and_one_less_is_not() -> None:
     variance = Variance(total=4e-4, one_seed=6e-4, sampling=3e-4)
     difference = reach() * math.sqrt(2.2e-4)
