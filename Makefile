@@ -30,7 +30,7 @@ lint: $(STAMP)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/pyright --pythonpath $(PY)
 
 check: lint
-	@$(PY) -m pytest -q -m "not slow and not soak"
+	@$(PY) -m pytest -q -n auto -m "not slow and not soak"
 
 test: $(STAMP)
 	@setup/system.sh
