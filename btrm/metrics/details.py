@@ -19,17 +19,19 @@ _MARGIN_BINS = 40
 def details(measured: Measured, found: Mapping[str, Interval]) -> dict[str, Any]:
     """Return a cell's details; NaN is undefined."""
     cell, curves = measured.cell, measured.more_samples
+    several = cell.is_repeated  # else a curve over k would be one point, or flat
     return {
         "checkpoint": cell.judge,
         "dataset": cell.dataset,
         "seed": cell.seed,
         "prompt": cell.prompt,
+        "method": cell.method,
         "reliability": [asdict(row) for row in measured.reliability],
         "risk_coverage": [asdict(row) for row in risk_coverage(measured.risk_N)],
         "score_histogram": _score_histogram(measured),
         "margin_histogram": _margin_histogram(measured),
-        "mean_at_k": [asdict(row) for row in curves.mean_at],
-        "majority_at_k": [asdict(row) for row in curves.majority_at],
+        "mean_at_k": [asdict(row) for row in curves.mean_at] if several else [],
+        "majority_at_k": [asdict(row) for row in curves.majority_at] if several else [],
         "subsets": _subsets(measured, found),
         "official": [asdict(score) for score in measured.official],
     }

@@ -156,7 +156,11 @@ def _worst(config: SummarizeConfig, run: StageRun, summary: Summary) -> list[Wor
     rows = {row.dataset: row for row in summary.rows if wanted is None or names[row.key] == wanted}
     each = max(2, _WORST // max(len(rows), 1))
     judgements = run.input(config.judgements)
-    return [w for row in rows.values() for w in worst_pairs(judgements, pairs, row.checkpoint, row.dataset, each)]
+    return [
+        replace(pair, checkpoint=names[row.key])
+        for row in rows.values()
+        for pair in worst_pairs(judgements, pairs, row.key, row.dataset, each)
+    ]
 
 
 def _logged(run: StageRun, summary: Summary, records: list[dict[str, Any]]) -> Logged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,19 +14,20 @@ from numpy.typing import NDArray
 
 from btrm.records import read_judgements
 from btrm.report.report_input import Answer, Trouble, WorstPair
+from btrm.report.rows import JudgeKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Floats = NDArray[np.float64]
-_SCORED = ("label_id", "judge", "dataset", "split", "side", "score", "preferred_side")
+_SCORED = ("label_id", "judge", "prompt", "method", "dataset", "split", "side", "score", "preferred_side")
 _ANSWERED = ("label_id", "side", "seed", "sample", "score", "outcome", "completion")
 _BATCH = 16_384  # rows whose completions are in memory at once
 _TEXTS = ("label_id", "context", "response_0", "response_1", "source")
 
 
-def worst_pairs(judgements: Path, pairs: Path | None, checkpoint: str, dataset: str, each: int = 8) -> list[WorstPair]:
-    """Return up to `each` pairs of every kind of trouble for a checkpoint on a data set, the worst first.
+def worst_pairs(judgements: Path, pairs: Path | None, judge: JudgeKey, dataset: str, each: int = 8) -> list[WorstPair]:
+    """Return up to `each` pairs of every kind of trouble for a judge on a data set, the worst first.
 
     "wrong": the margin of the mean scores is the most negative. "disagreement": single answers give the most different
     margins, among the other pairs with two scores a side. All seeds and samples count together. Without pairs.parquet
@@ -33,17 +35,17 @@ def worst_pairs(judgements: Path, pairs: Path | None, checkpoint: str, dataset: 
     """
     if pairs is None:
         return []
-    judged = _judged(judgements, checkpoint, dataset)
+    judged = _judged(judgements, judge, dataset)
     wrong = _largest(-judged.margin_P, each)
     torn = [place for place in _largest(judged.spread_P, each + len(wrong)) if place not in wrong][:each]
     chosen: dict[int, Trouble] = {**dict.fromkeys(wrong, "wrong"), **dict.fromkeys(torn, "disagreement")}
     labels = [judged.label_P[place] for place in chosen]
     texts = _texts(pairs, labels)
-    answers = _answers(judgements, checkpoint, dataset, labels)
+    answers = _answers(judgements, judge, dataset, labels)
     return [
         WorstPair(
             trouble=trouble,
-            checkpoint=checkpoint,
+            checkpoint=judge.checkpoint,
             dataset=dataset,
             label_id=label,
             context=texts[label]["context"],
@@ -71,9 +73,9 @@ class _Judged:
     spread_P: Floats
 
 
-def _judged(path: Path, checkpoint: str, dataset: str) -> _Judged:
-    """Read what a checkpoint said about the labelled pairs of a data set, all seeds together."""
-    table = _of(read_judgements(path, _SCORED), checkpoint, dataset)
+def _judged(path: Path, judge: JudgeKey, dataset: str) -> _Judged:
+    """Read what a judge said about the labelled pairs of a data set, all seeds together."""
+    table = _of(read_judgements(path, _SCORED), judge, dataset)
     table = table.filter(table["preferred_side"].is_valid())
     coded = cast("Any", table["label_id"].combine_chunks().dictionary_encode())
     label_P, pair_R = cast("list[str]", coded.dictionary.to_pylist()), coded.indices.to_numpy().astype(np.int64)
@@ -86,13 +88,15 @@ def _judged(path: Path, checkpoint: str, dataset: str) -> _Judged:
     return _Judged(label_P, preferred_P, mean_P2, margin_P, np.sqrt(variance_P2.sum(axis=1)))
 
 
-def _of(table: pa.Table, checkpoint: str, dataset: str) -> pa.Table:
-    """Keep what a checkpoint said about a data set; where none is named it is the split."""
+def _of(table: pa.Table, judge: JudgeKey, dataset: str) -> pa.Table:
+    """Keep what a judge said about a data set; where none is named it is the split."""
     import pyarrow.compute
 
     compute: Any = pyarrow.compute
     named = compute.coalesce(table["dataset"], table["split"]) if "dataset" in table.column_names else table["split"]
-    return table.filter(compute.and_(compute.equal(table["judge"], checkpoint), compute.equal(named, dataset)))
+    wanted = zip(("judge", "prompt", "method"), judge, strict=True)
+    same = [compute.equal(table[name], value) for name, value in wanted if value]
+    return table.filter(reduce(compute.and_, same, compute.equal(named, dataset)))
 
 
 def _ints(table: pa.Table, name: str) -> NDArray[np.int64]:
@@ -128,7 +132,7 @@ def _texts(pairs: Path, labels: Sequence[str]) -> dict[str, Mapping[str, str]]:
     return {} if rows is None else {row["label_id"]: row for row in rows.to_pylist()}
 
 
-def _answers(path: Path, checkpoint: str, dataset: str, labels: Sequence[str]) -> dict[str, list[Answer]]:
+def _answers(path: Path, judge: JudgeKey, dataset: str, labels: Sequence[str]) -> dict[str, list[Answer]]:
     """Return the answers about some pairs, by label, in the order of side, seed and sample."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -139,7 +143,7 @@ def _answers(path: Path, checkpoint: str, dataset: str, labels: Sequence[str]) -
         names = [name for name in file.schema_arrow.names if name in {*_SCORED, *_ANSWERED}]
         for batch in file.iter_batches(_BATCH, columns=names) if labels else ():  # completions are large: never all
             told = pa.Table.from_batches([batch]).filter(_is_in(batch["label_id"], wanted))
-            rows += cast("list[dict[str, Any]]", _of(told, checkpoint, dataset).select(list(_ANSWERED)).to_pylist())
+            rows += cast("list[dict[str, Any]]", _of(told, judge, dataset).select(list(_ANSWERED)).to_pylist())
     found: dict[str, list[Answer]] = {}
     for row in sorted(rows, key=lambda row: (row["side"], row["seed"], row["sample"])):
         found.setdefault(str(row.pop("label_id")), []).append(Answer(**row))

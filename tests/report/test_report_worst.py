@@ -11,6 +11,7 @@ import pytest
 
 from btrm.records import Judgement, PreferencePair, write_judgements, write_pairs
 from btrm.report.report_input import WorstPair
+from btrm.report.rows import JudgeKey
 from btrm.report.worst import worst_pairs
 
 # scores of the preferred and of the other side, two samples each (None: unparsed)
@@ -76,7 +77,7 @@ def named(found: list[WorstPair]) -> list[tuple[str, str]]:
 
 
 def test_the_most_confident_wrong_ones_and_the_loudest_disagreements(files: tuple[Path, Path]) -> None:
-    found = worst_pairs(*files, "m", "test")
+    found = worst_pairs(*files, JudgeKey("m", "", ""), "test")
     assert named(found) == [
         ("wrong", "very wrong"),
         ("wrong", "wrong"),
@@ -94,29 +95,32 @@ def test_the_most_confident_wrong_ones_and_the_loudest_disagreements(files: tupl
 
 
 def test_only_as_many_of_each_kind_as_asked(files: tuple[Path, Path]) -> None:
-    assert named(worst_pairs(*files, "m", "test", each=1)) == [("wrong", "very wrong"), ("disagreement", "torn")]
+    assert named(worst_pairs(*files, JudgeKey("m", "", ""), "test", each=1)) == [
+        ("wrong", "very wrong"),
+        ("disagreement", "torn"),
+    ]
 
 
 def test_another_data_set_and_judge_stay_apart(files: tuple[Path, Path]) -> None:
-    (only,) = worst_pairs(*files, "m", "other")
+    (only,) = worst_pairs(*files, JudgeKey("m", "", ""), "other")
     assert (only.dataset, only.checkpoint, len(only.answers)) == ("other", "m", 4)
-    (only,) = worst_pairs(*files, "another", "test")
+    (only,) = worst_pairs(*files, JudgeKey("another", "", ""), "test")
     assert (only.checkpoint, len(only.answers)) == ("another", 4)
-    assert worst_pairs(*files, "nobody", "test") == []
+    assert worst_pairs(*files, JudgeKey("nobody", "", ""), "test") == []
 
 
 def test_without_texts_there_is_nothing_to_read(files: tuple[Path, Path]) -> None:
-    assert worst_pairs(files[0], None, "m", "test") == []
+    assert worst_pairs(files[0], None, JudgeKey("m", "", ""), "test") == []
 
 
 def test_judgements_of_an_older_btrm_go_by_their_split(files: tuple[Path, Path]) -> None:
     table = pq.read_table(files[0]).drop_columns(["dataset"])
     pq.write_table(table, files[0])
-    assert [pair.context for pair in worst_pairs(*files, "another", "test")] == ["very wrong"]
+    assert [pair.context for pair in worst_pairs(*files, JudgeKey("another", "", ""), "test")] == ["very wrong"]
 
 
 def test_a_pair_whose_label_is_a_tie_is_never_wrong(tmp_path: Path) -> None:
     rows = [replace(row, preferred_side=None) for row in make("very wrong", None)]
     write_judgements(tmp_path / "j.parquet", rows)
     write_pairs(tmp_path / "p.parquet", [pair_of("very wrong", None)])
-    assert worst_pairs(tmp_path / "j.parquet", tmp_path / "p.parquet", "m", "test") == []
+    assert worst_pairs(tmp_path / "j.parquet", tmp_path / "p.parquet", JudgeKey("m", "", ""), "test") == []

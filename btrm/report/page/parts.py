@@ -68,10 +68,11 @@ def page_parts(tables: ReportInput) -> dict[str, Any]:
 
 def named(tables: ReportInput) -> ReportInput:
     """Return the tables with the names that judges go by: a checkpoint's, with prompt and method where these differ."""
-    names = {key[:2]: name for key, name in judge_names(dict.fromkeys(key_of(row) for row in tables.evals)).items()}
+    names = judge_names(dict.fromkeys(key_of(row) for row in tables.evals))
+    names = {part: name for key, name in names.items() for part in ((key.checkpoint, key.prompt, ""), key)}
 
     def rename(rows: Sequence[Row]) -> list[Row]:
-        return [{**row, "checkpoint": names.get(key_of(row)[:2], str(row["checkpoint"]))} for row in rows]
+        return [{**row, "checkpoint": names.get(key_of(row), str(row["checkpoint"]))} for row in rows]
 
     return replace(tables, records=rename(tables.records), evals=rename(tables.evals), details=rename(tables.details))
 
