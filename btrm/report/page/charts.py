@@ -11,7 +11,7 @@ from btrm.report.page.svg import Frame, Plot, Svg, nice_ticks
 
 _LEVELS = 4  # lines across for checkpoints without a step; with more of them the table's forest says it better
 _FAMILIES = 4  # lines over steps
-_LABEL = 22  # characters of a name beside a line
+_LABEL = 24  # characters of a name beside a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def learning_curve(found: Sequence[Spot], metric: Metric, best: str | None, size
     levels = levels if len(levels) <= _LEVELS else []
     drawn = [spot for family in families for spot in family]
     labels = [
-        _Label(spot.mean, f"{spot.checkpoint} {spot.mean:.3f}{' (optimistic)' if spot.optimistic else ''}")
+        _Label(spot.mean, _level_name(spot))
         for spot in levels
     ]
     if len(families) > 1:
@@ -57,6 +57,11 @@ def learning_curve(found: Sequence[Spot], metric: Metric, best: str | None, size
         _family(plot, family, best, "own" if place == 0 else f"family{place - 1}")
     _write_labels(plot, labels)
     return plot.svg("plot large" if size.width > 400 else "plot")
+
+
+def _level_name(spot: Spot) -> str:
+    """Name a line across; the note comes first, for long names are cut at their end."""
+    return f"{'optimistic: ' if spot.optimistic else ''}{spot.checkpoint} {spot.mean:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
