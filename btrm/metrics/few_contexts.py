@@ -2,8 +2,8 @@
 
 With many contexts they are the bootstrap's percentiles. With few, a resample's spread says little of how skewed the
 mean's own distribution is: there it is Student's t with C - 1 degrees on a scale on which a mean has no bound, the
-logit of a share and the logarithm of a loss, with the cluster-robust error (a ratio of sums, linearised: Cochran 1977,
-ch. 6; by the delta method on that scale). One context tells nothing of how contexts differ: no interval is defined.
+logit of a share and the logarithm of a loss, with the error that the jackknife over contexts tells, by
+the delta method on that scale. One context tells nothing of how contexts differ: no interval is defined.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ UNDEFINED = Interval(math.nan, math.nan)
 
 
 def ratio_error(top_C: Floats, bottom_C: Floats) -> float:
-    """Return the standard error of sum(top) / sum(bottom) over contexts; NaN with fewer than two."""
+    """Return the jackknife's standard error of sum(top) / sum(bottom) over contexts; NaN with fewer than two.
+
+    Leaving each context out makes up for how far a large one draws the ratio to itself (MacKinnon and White 1985).
+    """
     n = int(np.count_nonzero(bottom_C))
     if n < 2:
         return math.nan
-    residual_C = top_C - top_C.sum() / bottom_C.sum() * bottom_C
-    return math.sqrt(n / (n - 1) * float(residual_C @ residual_C)) / float(bottom_C.sum())
+    total = float(bottom_C.sum())
+    moved_C = (top_C - top_C.sum() / total * bottom_C) / (total - bottom_C)
+    return math.sqrt((n - 1) / n * float(moved_C @ moved_C))
 
 
 def share_interval(value: float, error: float, value_B: Floats, n_contexts: int) -> Interval:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btrm.metrics.bootstrap import Interval, resampled_sums
-from btrm.metrics.few_contexts import share_interval
+from btrm.metrics.few_contexts import ratio_error, share_interval
 from btrm.metrics.pairwise import Floats, Ints, ratio
 from btrm.metrics.power import seed_variance
 
@@ -99,7 +99,8 @@ class Panel:
     def accuracy_interval(self, judge: int) -> Interval:
         """Return the 95 % interval of a judge's mean credit; NaN, NaN where all pairs lie in one cluster."""
         mean = self.judges[judge]
-        return share_interval(mean.value, mean.variance() ** 0.5, self._columns.ratio(mean), mean.n_clusters)
+        error = ratio_error(mean.sums, mean.counts)
+        return share_interval(mean.value, error, self._columns.ratio(mean), mean.n_clusters)
 
     def _alike(self, a: int, b: int) -> bool:
         """Whether two judges have credits for the same pairs: then their difference needs no columns of its own."""
