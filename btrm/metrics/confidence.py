@@ -34,13 +34,15 @@ class RiskAt:
     risk: float
 
 
-def reliability(fitted: Fitted, credit_P: Floats, bins: int = _BINS) -> list[ReliabilityBin]:
+def reliability(fitted: Fitted, outcomes: PairOutcomes, bins: int = _BINS) -> list[ReliabilityBin]:
     """Return equal bins of the confidence sigma(|margin| / T) over [1/2, 1]; NaN where a bin is empty.
 
     The confidence of the preferred side, not the chance of side 0, so that it does not depend on which side is which.
+    Pairs with a score on both sides alone: ties that stand for missing answers are right half the time at confidence
+    1/2, and a judge would look the better calibrated the more of its answers fail.
     """
-    told_P = ~np.isnan(fitted.confidence_P)
-    confidence_N, credit_N = fitted.confidence_P[told_P], credit_P[told_P]
+    told_P = ~np.isnan(fitted.confidence_P) & ~outcomes.unparsed_P
+    confidence_N, credit_N = fitted.confidence_P[told_P], outcomes.credit_P[told_P]
     place_N = np.clip(((confidence_N - 0.5) * 2 * bins).astype(np.int64), 0, bins - 1)
     summed = (np.ones(len(place_N)), confidence_N, credit_N)
     count_B, chance_B, right_B = (np.bincount(place_N, values_N, bins) for values_N in summed)

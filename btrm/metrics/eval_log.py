@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from btrm.metrics.few_contexts import FEW
+
 Row = Mapping[str, Any]
 _SHOWN = {
     "prompt": "",
@@ -18,11 +20,12 @@ _SHOWN = {
     "n_pairs": "pairs with a label",
     "n_contexts": "contexts that they share",
     "n_label_ties": "pairs left out, since their label is a tie",
+    "n_half_judged": "pairs of which a side was not asked about: without a score, but in no unparsed_rate",
     "n_judgements": "answers",
     "n_samples": "answers a side",
     "accuracy": "a tie counts half",
     "strict_accuracy": "a tie counts nothing",
-    "nontie_accuracy": "without ties",
+    "nontie_accuracy": "without ties, and without pairs that lack a score where these are ties",
     "tie_rate": "equal scores, or none on a side where that counts as a tie",
     "longer_wins": "accuracy of preferring the longer response",
     "length_correlation": "of score and length, within pairs",
@@ -36,7 +39,7 @@ _SHOWN = {
     "fitted_log_loss": "nats, at temperatures fitted to other folds",
     "log_loss_baseline": "a coin",
     "brier": "a coin has 1/4",
-    "ece": "expected calibration error",
+    "ece": "expected calibration error, over pairs with a score on both sides",
     "auc_margin": "a larger margin tells a right pair from a wrong one",
     "aurc": "area under risk and coverage",
     "allpairs_accuracy": "of one answer a side, all against all",
@@ -88,7 +91,15 @@ def _lines(row: Row, shown: Mapping[str, str]) -> Iterator[str]:
         if text:
             low, high = _text(row.get(f"{name}_low")), _text(row.get(f"{name}_high"))
             interval = f" [{low}, {high}]" if low and high else ""
-            yield f"{name}: {text}{interval}" + (f"  ({meaning})" if meaning else "")
+            notes = "; ".join(filter(None, [_few(name, row), meaning]))
+            yield f"{name}: {text}{interval}" + (f"  ({notes})" if notes else "")
+
+
+def _few(name: str, row: Row) -> str:
+    """Warn of few contexts, where they are counted."""
+    if name != "n_contexts" or row[name] >= FEW:
+        return ""
+    return "few: intervals are rough" if row[name] > 1 else "one alone: no interval is defined"
 
 
 def _listed(row: Row, detail: Row) -> Iterator[str]:
@@ -103,10 +114,14 @@ def _listed(row: Row, detail: Row) -> Iterator[str]:
         for at in detail[curve][1:]:
             yield f"{curve.removesuffix('k')}{at['k']}: {_text(at['accuracy'])}"
     for subset in detail["subsets"]:
-        interval = f"[{_text(subset['low'])}, {_text(subset['high'])}]"
-        yield f"subset {subset['name']}: {_text(subset['accuracy'])} {interval}  ({subset['n']} pairs)"
+        yield f"subset {subset['name']}: {_text(subset['accuracy'])}{_interval(subset)}  ({subset['n']} pairs)"
     for score in detail["official"]:
-        yield f"official {score['name']}: {_text(score['value'])}"
+        yield f"official {score['name']}: {_text(score['value'])}{_interval(score)}"
+
+
+def _interval(row: Row) -> str:
+    low, high = _text(row["low"]), _text(row["high"])
+    return f" [{low}, {high}]" if low and high else ""
 
 
 def _margins(row: Row) -> Iterator[str]:

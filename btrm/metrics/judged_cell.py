@@ -69,6 +69,13 @@ class JudgedCell:
         """Compare the sides of each pair; `scale` is the (lowest, highest) score of the prompt."""
         return pair_outcomes(self.sides, self.preferred_P, bt_temp, unparsed, scale)
 
+    @cached_property
+    def is_repeated(self) -> bool:
+        """Whether a side has several answers that are draws: of a method that draws none, copies are one answer."""
+        low_P2 = np.nanmin(self.score_P2K, axis=2, initial=np.inf)
+        differ = bool(np.any(np.nanmax(self.score_P2K, axis=2, initial=-np.inf) > low_P2))
+        return int(self.asked_P2.max(initial=0)) > 1 and (self.method == "sampled" or differ)
+
     @property
     def unparsed_rate(self) -> float:
         """Share of all completions without a valid score, whatever the reason."""

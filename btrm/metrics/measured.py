@@ -57,8 +57,11 @@ class Measured:
 
     @cached_property
     def reliability(self) -> list[ReliabilityBin]:
-        """How often the judge is right at each confidence."""
-        return reliability(self.fitted, self.outcomes.credit_P)
+        """How often the judge is right at each confidence, over the pairs with a score on both sides.
+
+        A pair without one counts as a coin's toss at chance 1/2, which is calibrated whatever the judge is.
+        """
+        return reliability(self.fitted, self.outcomes)
 
     @cached_property
     def risk_N(self) -> Floats:

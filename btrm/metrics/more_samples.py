@@ -76,8 +76,7 @@ def more_samples(
     score_P2K: Floats, asked_P2: Ints, preferred_P: Ints, unparsed: UnparsedAs, scale: tuple[float, float]
 ) -> MoreSamples:
     """Return both curves for k = 1 .. n; `unparsed` and `scale` as for a pair's outcome, with a subset for the pair."""
-    most = int(asked_P2.max(initial=0))
-    whole_P = (asked_P2 == most).all(1) & (most > 0)
+    most, whole_P = score_P2K.shape[2], _whole(score_P2K, asked_P2)
     answers = _answers(score_P2K[whole_P], preferred_P[whole_P], unparsed, scale)
     found = MoreSamples([], [])
     for k in dict.fromkeys([*range(1, min(most, _EVERY) + 1), most] if most else []):
@@ -91,13 +90,22 @@ def more_samples(
     return found
 
 
-def aligned_accuracy(score_P2K: Floats, preferred_P: Ints) -> float:
-    """Return the mean credit of comparing sample j of one side with sample j of the other, ties and no score half.
+def aligned_accuracy(score_P2K: Floats, asked_P2: Ints, preferred_P: Ints, unparsed: UnparsedAs) -> float:
+    """Return the mean credit of comparing sample j of one side with sample j of the other.
 
-    It estimates what all pairs of samples estimate (mean_at k = 1), with more noise: published tools report it.
+    It estimates what all pairs of samples estimate (mean_at k = 1), of the same pairs and with the same rule for
+    answers without a score, with more noise: published tools report it.
     """
-    lead_PK = (score_P2K[:, 0] - score_P2K[:, 1]) * np.where(preferred_P == 0, 1, -1)[:, None]
-    return float(np.mean(0.5 + 0.5 * np.sign(np.nan_to_num(lead_PK)))) if lead_PK.size else math.nan
+    whole_P = _whole(score_P2K, asked_P2)
+    answers = _answers(score_P2K[whole_P], preferred_P[whole_P], "tie", (0.0, 0.0))
+    tally = _Tally(unparsed)
+    tally.add(answers.units[:, 0] - answers.units[:, 1], answers.told[:, 0] & answers.told[:, 1])
+    return tally.at(1, exact=True).accuracy
+
+
+def _whole(score_P2K: Floats, asked_P2: Ints) -> NDArray[np.bool_]:
+    """Say which pairs were asked about with all samples on both sides."""
+    return (asked_P2 == score_P2K.shape[2]).all(1)
 
 
 def _answers(score_P2K: Floats, preferred_P: Ints, unparsed: UnparsedAs, scale: tuple[float, float]) -> _Answers:

@@ -17,7 +17,7 @@ from btrm.metrics.lengths import length_correlation, longer_wins
 from btrm.metrics.measured import SUBSET, Measured
 from btrm.metrics.more_samples import aligned_accuracy
 from btrm.metrics.pairwise import Floats, UnparsedAs, tails
-from btrm.metrics.samples import spread, variance_components
+from btrm.metrics.samples import Components, spread, variance_components
 from btrm.scores import Outcome
 
 _UNCERTAIN = {"score100": (20.0, 80.0), "score5": (2.0, 4.0)}  # other scales: their middle half
@@ -38,6 +38,7 @@ def scalars(measured: Measured, found: Mapping[str, Interval]) -> dict[str, Any]
         "n_pairs": len(cell.label_id_P),
         "n_contexts": len(np.unique(cell.cluster_P)),
         "n_label_ties": cell.label_ties,
+        "n_half_judged": int(np.sum((cell.asked_P2 == 0).any(1))),
         "n_judgements": len(cell.outcome_R),
         "n_samples": int(cell.asked_P2.max(initial=0)),
     }
@@ -58,6 +59,8 @@ def scalars(measured: Measured, found: Mapping[str, Interval]) -> dict[str, Any]
         **tails(measured.outcomes),
         "official_name": measured.official[0].name if measured.official else None,
         "official_score": measured.official[0].value if measured.official else math.nan,
+        "official_low": measured.official[0].low if measured.official else math.nan,
+        "official_high": measured.official[0].high if measured.official else math.nan,
         "mass": _mean(cell.mass_R[~np.isnan(cell.mass_R)]),
         "bt_temp": how.bt_temp,
         "unparsed": how.unparsed,
@@ -86,15 +89,17 @@ def _of_chances(measured: Measured) -> dict[str, float]:
 
 def _of_samples(measured: Measured) -> dict[str, float | int]:
     cell, curves = measured.cell, measured.more_samples
-    score_N, use, parts = cell.scored_N, spread(cell.scored_N), variance_components(cell.score_P2K)
+    score_N, use = cell.scored_N, spread(cell.scored_N)
+    parts = variance_components(cell.score_P2K) if cell.is_repeated else Components(math.nan, math.nan)
+    in_use = cell.method != "expected"  # expected scores are as many values as there are responses
     low, high = uncertain_range(measured)
     return {
         "allpairs_accuracy": curves.mean_at[0].accuracy if curves.mean_at else math.nan,
-        "aligned_accuracy": aligned_accuracy(cell.score_P2K, cell.preferred_P),
+        "aligned_accuracy": aligned_accuracy(cell.score_P2K, cell.asked_P2, cell.preferred_P, measured.how.unparsed),
         "score_mean": _mean(score_N),
         "score_std": float(score_N.std(ddof=1)) if len(score_N) > 1 else math.nan,
-        "score_entropy": use.entropy,
-        "score_support": use.support,
+        "score_entropy": use.entropy if in_use else math.nan,
+        "score_support": use.support if in_use else math.nan,
         "within_variance": parts.within,
         "between_variance": parts.between,
         "intraclass_correlation": parts.intraclass,

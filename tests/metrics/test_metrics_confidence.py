@@ -61,10 +61,9 @@ def test_a_calibrated_judge_has_no_error_and_an_overconfident_one_has() -> None:
     margin = rng.normal(0, 30, 20_000)
     margin = np.where(rng.random(20_000) < 1 / (1 + np.exp(-margin / 15)), margin, -margin)
     fitted = cross_fit(margin, np.arange(20_000) % 5)
-    credit = (margin > 0).astype(np.float64)
-    assert calibration_error(reliability(fitted, credit)) < 0.015
+    assert calibration_error(reliability(fitted, outcomes(margin))) < 0.015
     squashed = np.sign(margin) * np.abs(margin) ** 3  # no temperature makes chances of these
-    assert calibration_error(reliability(cross_fit(squashed, np.arange(20_000) % 5), credit)) > 0.03
+    assert calibration_error(reliability(cross_fit(squashed, np.arange(20_000) % 5), outcomes(margin))) > 0.03
 
 
 def test_ties_are_as_sure_as_they_are_right() -> None:

@@ -26,6 +26,7 @@ from btrm.metrics.evaluate import EvaluateConfig
 from btrm.metrics.intervals import WITH_INTERVAL, intervals
 from btrm.metrics.judged import JudgedCell, read_cells
 from btrm.metrics.measured import Measured
+from btrm.metrics.official_score import OfficialScore
 from btrm.metrics.pair_facts import PairFacts
 from btrm.metrics.pairwise import UnparsedAs
 from btrm.metrics.scalars import scalars
@@ -180,7 +181,7 @@ def test_intervals_of_single_pairs_are_about_wilsons() -> None:
 def test_details_add_up() -> None:
     found = Measured(drawn_cell(5, pairs=200), HOW)
     nested = details(found, intervals([found], 200, 0)[0])
-    assert sum(b["n"] for b in nested["reliability"]) == 200
+    assert sum(b["n"] for b in nested["reliability"]) == (~found.outcomes.unparsed_P).sum()
     scores = nested["score_histogram"]
     assert sum(scores["preferred"]) + sum(scores["other"]) == len(found.cell.scored_N)
     margins = nested["margin_histogram"]
@@ -309,6 +310,53 @@ def test_longer_wins_on_real_pairs_and_a_judge_that_goes_by_length(tmp_path: Pat
     assert (row["bt_log_loss"] > row["fitted_log_loss"]) and row["fitted_log_loss"] == pytest.approx(math.log(2))
 
 
+def test_answers_that_fail_make_no_judge_better_calibrated() -> None:
+    rng = np.random.default_rng(4)
+    margin = np.where(rng.random(400) < 0.6, 1.0, -1.0) * rng.integers(1, 90, 400)
+    score = from_margins(margin)
+    half = np.where((np.arange(400) % 2 == 0)[:, None, None], score, np.nan)
+    whole, failed = (Measured(made_cell(s), HOW) for s in (score, half))
+    assert sum(b.n for b in whole.reliability) == 400 and sum(b.n for b in failed.reliability) == 200
+    scored = failed.fitted.confidence_P[::2]
+    assert sum(b.n * b.chance for b in failed.reliability if b.n) == pytest.approx(scored.sum())
+    place = np.minimum(((scored - 0.5) * 20).astype(int), 9)
+    gaps = np.bincount(place, scored - (margin[::2] > 0), 10)
+    assert row_of(failed.cell)["ece"] == pytest.approx(np.abs(gaps).sum() / 200)  # ties at 1/2 would halve it
+
+
+def test_copies_of_an_expected_score_are_one_answer() -> None:
+    score = np.repeat(np.random.default_rng(0).normal(50, 9, (40, 2, 1)), 3, axis=2)
+    cell = dataclasses.replace(made_cell(score), method="expected")
+    found = Measured(cell, HOW)
+    row, nested = scalars(found, intervals([found], 100, 0)[0]), details(found, intervals([found], 100, 0)[0])
+    names = ("score_entropy", "score_support", "within_variance", "between_variance", "intraclass_correlation")
+    assert all(math.isnan(row[name]) for name in names) and nested["mean_at_k"] == []
+    drawn = dataclasses.replace(cell, score_P2K=score + np.random.default_rng(1).normal(0, 1, score.shape))
+    assert row_of(drawn)["within_variance"] == pytest.approx(1, abs=0.3)  # expected, behind sampled reasoning
+
+
+def test_pairs_of_which_a_side_was_not_asked_about_are_counted_apart() -> None:
+    cell = made_cell(np.tile([[[80.0], [20.0]]], (5, 1, 1)))
+    cell.score_P2K[0, 1], cell.asked_P2[0, 1] = np.nan, 0
+    cell = dataclasses.replace(cell, outcome_R=cell.outcome_R[1:])
+    found = Measured(cell, HOW)
+    of_cell = intervals([found], 100, 0)[0]
+    row = scalars(found, of_cell)
+    assert (row["n_half_judged"], row["unparsed_rate"], row["coverage"]) == (1, 0.0, 0.8)
+    assert row["aligned_accuracy"] == row["allpairs_accuracy"] == 1.0
+    (log,) = log_texts([row], [details(found, of_cell)]).values()
+    assert "n_half_judged: 1  (pairs of which a side" in log and "n_contexts: 5  (few: intervals are rough; " in log
+
+
+def test_the_official_score_has_its_interval() -> None:
+    row = row_of(drawn_cell(5))
+    assert math.isnan(row["official_low"]) and math.isnan(row["official_high"])  # no benchmark's pairs
+    scored = Measured(drawn_cell(5), HOW)
+    scored.__dict__["official"] = [OfficialScore("made", 0.7, 40, 0.6, 0.8)]
+    row = scalars(scored, intervals([scored], 100, 0)[0])
+    assert (row["official_score"], row["official_low"], row["official_high"]) == (0.7, 0.6, 0.8)
+
+
 def test_ties_alone_are_nothing_to_measure(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no judgement of a pair with a label"):
         run_evaluate(tmp_path, [answer(made_pairs()[2], side) for side in (0, 1)])
@@ -332,6 +380,8 @@ def test_a_cell_of_one_pair_or_without_any_score_is_measured(pairs: int, score: 
     assert row["coverage"] == float(scored)
     expected = 1.0 if scored else {"tie": 0.5, "wrong": 0.0, "drop": math.nan}[unparsed]
     assert row["accuracy"] == pytest.approx(expected, nan_ok=True)
-    assert nested["mean_at_k"][0]["accuracy"] == pytest.approx(expected, nan_ok=True)
+    assert row["allpairs_accuracy"] == pytest.approx(expected, nan_ok=True)
+    assert row["aligned_accuracy"] == pytest.approx(expected, nan_ok=True)
+    assert nested["mean_at_k"] == nested["majority_at_k"] == [] and math.isnan(row["within_variance"])
     assert math.isnan(row["fitted_log_loss"]) == (pairs == 1 or (not scored and unparsed == "drop"))
     assert log_texts([row], [nested], margins=True, uncertainty=True)

@@ -110,11 +110,25 @@ def test_curves_are_what_new_samples_would_give() -> None:
     assert [mean_at[k] for k in known] == pytest.approx([1 - x.cdf(0) for x in known.values()], abs=0.015)
 
 
+def _asked(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As many answers as there are samples, and the first side preferred."""
+    return np.full(score.shape[:2], score.shape[2]), np.zeros(len(score), dtype=np.int64)
+
+
+@pytest.mark.parametrize(("unparsed", "expected"), [("tie", 0.75), ("wrong", 0.5), ("drop", 1.0)])
+def test_aligned_answers_follow_the_rule_for_those_without_a_score(unparsed: UnparsedAs, expected: float) -> None:
+    score = np.array([[[90.0, np.nan], [10.0, 20.0]], [[80.0, 70.0], [np.nan, 20.0]]])
+    assert aligned_accuracy(score, *_asked(score), unparsed) == expected
+    asked, preferred = _asked(score)
+    asked[0, 0] = 1  # not a failure, but never asked: that pair does not count
+    assert aligned_accuracy(score, asked, preferred, unparsed) == expected
+
+
 def test_aligned_answers_estimate_the_same_with_more_noise() -> None:
     found = []
     for seed in range(300):
         score = scores(30, 4, seed=seed)
-        found.append((curves(score)[0][0].accuracy, aligned_accuracy(score, np.zeros(30, dtype=np.int64))))
+        found.append((curves(score)[0][0].accuracy, aligned_accuracy(score, *_asked(score), "tie")))
     all_pairs, aligned = np.array(found).T
     assert all_pairs.mean() == pytest.approx(aligned.mean(), abs=0.01)
     assert all_pairs.var() < aligned.var()
