@@ -106,7 +106,8 @@ def _row_of(
     run: RunCells, dataset: str, key: JudgeKey, evals: Sequence[EvalRow], missing: tuple[str, ...]
 ) -> SummaryRow:
     own = run.own.get((dataset, key)) or Own(seeds_interval(evals, "accuracy"), None, None)
-    return SummaryRow(key, dataset, tuple(evals), own.accuracy, own.baseline, own.comparison, missing, run=run.name)
+    told = (own.accuracy, own.baseline, own.comparison, missing)
+    return SummaryRow(key, dataset, tuple(evals), *told, run=run.name, strict=own.strict)
 
 
 def _with_missing(board: Mapping[JudgeKey, list[EvalRow]]) -> list[tuple[JudgeKey, list[EvalRow], tuple[str, ...]]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from btrm.config import ConfigError, nearest
+from btrm.metrics.bootstrap import Interval
 from btrm.metrics.decisions import rough
 from btrm.report.aligned import aligned
 from btrm.report.rows import SummaryRow, seeds_interval
@@ -52,6 +53,10 @@ def _ends(metric: str) -> Iterator[Column]:
         )
 
 
+def _strict(row: SummaryRow) -> Interval:
+    return row.strict or seeds_interval(row.evals, "strict_accuracy")
+
+
 def _metric(metric: str, meaning: str, decimals: int = 3, wide: bool = False, ends: bool = False) -> list[Column]:
     return [
         Column(metric, _mean(metric), meaning, decimals, wide),
@@ -69,7 +74,11 @@ COLUMNS = (
     Column("step", lambda row: row.step, "training step", 0),
     Column("accuracy", _mean("accuracy"), "share of pairs where the preferred side scores higher; a tie counts 1/2"),
     Column("accuracy_std", _std("accuracy"), "sample standard deviation over seeds (ddof=1)"),
-    Column("accuracy_low", lambda row: row.accuracy.low, "95 % bootstrap interval over pairs, from"),
+    Column(
+        "accuracy_low",
+        lambda row: row.accuracy.low,
+        "95 % bootstrap interval over contexts of the mean over seeds, from",
+    ),
     Column("accuracy_high", lambda row: row.accuracy.high, "... to"),
     Column("baseline", lambda row: row.baseline, "what the difference is to", None, wide=True),
     Column("difference", _compared("difference"), "accuracy less the baseline's, on the pairs that both judged"),
@@ -83,13 +92,17 @@ COLUMNS = (
         "pairs_needed", _compared("pairs_needed"), "pairs of new contexts more that might find it (rough)", 0, wide=True
     ),
     Column("seeds_needed", _compared("seeds_needed"), "seeds more that might (inf: no number of them)", 0, wide=True),
-    *_metric("strict_accuracy", "the same where a tie counts 0", wide=True, ends=True),
+    *_metric("strict_accuracy", "accuracy where a tie counts 0", wide=True),
+    Column("strict_accuracy_low", lambda row: _strict(row).low, "95 % interval as that of accuracy, from", wide=True),
+    Column("strict_accuracy_high", lambda row: _strict(row).high, "... to", wide=True),
     *_metric("tie_rate", "share of pairs that count as a tie: equal scores, or (unparsed: tie) none"),
     *_metric("nontie_accuracy", "accuracy over the other pairs", wide=True),
     *_metric("coverage", "share of pairs with a score on both sides", wide=True),
     *_metric("unparsed_rate", "share of answers without a valid score"),
     *_metric("truncated_rate", "share of answers that were cut off", wide=True),
-    *_metric("bt_log_loss", "Bradley-Terry log-loss in nats (a coin has 0.693)", ends=True),
+    *_metric(
+        "bt_log_loss", "Bradley-Terry log-loss in nats (a coin has 0.693; ends: the mean of seeds' own)", ends=True
+    ),
     Column(
         "fitted_temp",
         lambda row: row.fitted_temp,
@@ -97,8 +110,8 @@ COLUMNS = (
         1,
         wide=True,
     ),
-    *_metric("fitted_log_loss", "log-loss at that temperature", wide=True, ends=True),
-    *_metric("brier", "mean squared error of the chance at that temperature", wide=True, ends=True),
+    *_metric("fitted_log_loss", "log-loss at that temperature (ends: the mean of seeds' own)", wide=True, ends=True),
+    *_metric("brier", "mean squared error of that chance (ends: the mean of seeds' own)", wide=True, ends=True),
     *_metric("ece", "expected calibration error of that chance", wide=True),
     *_metric("auc_margin", "how well |margin| tells right from wrong (area under the ROC curve)", wide=True),
     *_metric("aurc", "area under the risk-coverage curve", wide=True),

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
+import numpy as np
+
 from btrm.metrics.bootstrap import Interval
 from btrm.metrics.decisions import Comparison, adjusted, comparison, rough
+from btrm.metrics.pairwise import Floats
 from btrm.metrics.panel import Panel
 from btrm.report.aligned import aligned
 from btrm.report.boards import Board
@@ -41,10 +44,11 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """All comparisons, and the 95 % intervals of accuracies, {data set: {judge: interval}}."""
+    """All comparisons, and the 95 % intervals of (strict) accuracies, {data set: {judge: interval}}."""
 
     comparisons: list[Compared]
     accuracies: dict[str, dict[JudgeKey, Interval]]
+    strict: dict[str, dict[JudgeKey, Interval]]
 
 
 def compare_boards(
@@ -61,12 +65,15 @@ def compare_boards(
     """
     found: list[Compared] = []
     accuracies: dict[str, dict[JudgeKey, Interval]] = {}
+    strict: dict[str, dict[JudgeKey, Interval]] = {}
     for board in boards:
         wanted = _wanted(board.keys, baseline, best)
         place = {key: i for i, key in enumerate(board.keys)}
         pairs = dict.fromkeys((place[a], place[b]) for _, a, b in wanted)
-        panel = Panel(list(board.credits.values()), pairs, board.cluster_P, n_bootstrap, seed)
+        credits = [*board.credits.values(), *map(_strictly, board.credits.values())]
+        panel = Panel(credits, pairs, board.cluster_P, n_bootstrap, seed)
         accuracies[board.dataset] = {key: panel.accuracy_interval(i) for key, i in place.items()}
+        strict[board.dataset] = {key: panel.accuracy_interval(len(place) + i) for key, i in place.items()}
         results = {pair: comparison(panel, *pair) for pair in pairs}
         names = judge_names(board.keys)
         how = how_selected(board.dataset, selected_on)
@@ -78,7 +85,12 @@ def compare_boards(
             for kind, a, b in wanted
         ]
     judges = sum(len(board.keys) for board in boards if board.dataset == selected_on and best in board.keys)
-    return Told(_adjusted(found, max(0, (judges - 1) * (judges - 2) // 2)), accuracies)
+    return Told(_adjusted(found, max(0, (judges - 1) * (judges - 2) // 2)), accuracies, strict)
+
+
+def _strictly(credit_PS: Floats) -> Floats:
+    """Return credits where a tie counts nothing; NaN stays."""
+    return np.where(np.isnan(credit_PS), np.nan, np.floor(credit_PS))
 
 
 def _adjusted(found: list[Compared], unseen: int) -> list[Compared]:

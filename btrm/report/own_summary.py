@@ -28,6 +28,7 @@ class Own:
     accuracy: Interval
     baseline: str | None
     comparison: Comparison | None
+    strict: Interval | None = None
 
 
 def read_own(run: Path, evaluated: bytes) -> dict[tuple[str, JudgeKey], Own]:
@@ -56,12 +57,13 @@ def _key(row: Mapping[str, str]) -> tuple[str, JudgeKey]:
 
 def _own(row: Mapping[str, str]) -> Own:
     accuracy = Interval(_number(row["accuracy_low"]), _number(row["accuracy_high"]))
+    strict = Interval(_number(row["strict_accuracy_low"]), _number(row["strict_accuracy_high"]))
     if not row["baseline"]:
-        return Own(accuracy, None, None)
+        return Own(accuracy, None, None, strict)
     names = {"low": "difference_low", "high": "difference_high", "p_bootstrap": "p_value"}
     names |= {name: name for name in ("p_holm", "p_mcnemar", "mde", "pairs_needed", "seeds_needed")}
     told = {field: _number(row[name]) for field, name in names.items()}
-    return Own(accuracy, row["baseline"], undefined(_number(row["difference"]), **told))
+    return Own(accuracy, row["baseline"], undefined(_number(row["difference"]), **told), strict)
 
 
 def _number(text: str) -> float:

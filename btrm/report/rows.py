@@ -35,7 +35,7 @@ class SummaryRow:
     """One judge on one data set. `evals` holds its eval.jsonl rows, one a seed; `run` is empty within a run.
 
     `comparison` is with the baseline; `missing` names what others have and it has not; `selected` tells how the row
-    came to be the best, where it is.
+    came to be the best, where it is. `strict` is the strict accuracy's interval, where it was resampled.
     """
 
     key: JudgeKey
@@ -47,6 +47,7 @@ class SummaryRow:
     missing: tuple[str, ...] = ()
     selected: str = ""
     run: str = ""
+    strict: Interval | None = None
 
     @property
     def checkpoint(self) -> str:

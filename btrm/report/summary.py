@@ -95,7 +95,7 @@ def _rows(boards: Sequence[Board], told: Told) -> list[SummaryRow]:
     for board in boards:
         for row in board_rows(board, told.accuracies[board.dataset]):
             lacking = tuple(absent_data_set(other.dataset) for other in boards if row.key not in other.evals)
-            row = replace(row, missing=(*row.missing, *lacking))
+            row = replace(row, missing=(*row.missing, *lacking), strict=told.strict[board.dataset][row.key])
             if (compared := to_baseline.get((board.dataset, row.key))) is not None:
                 row = replace(row, baseline=compared.name_b, comparison=compared.result)
             found.append(row)

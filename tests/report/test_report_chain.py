@@ -159,6 +159,8 @@ def test_a_tree_of_runs_tells_what_their_own_summaries_tell(run: Path) -> None:
     assert {(row.run, row.checkpoint, row.dataset) for row in told} == {("study", *key) for key in own}
     for row in told:
         mine = own[row.checkpoint, row.dataset]
+        assert row.strict is not None and f"{row.strict.low:.6g}" == mine["strict_accuracy_low"]
+        assert mine["strict_accuracy_low"] == mine["accuracy_low"]  # no pair is a tie there: one definition for both
         assert f"{row.accuracy.low:.6g}" == mine["accuracy_low"] and row.baseline == (mine["baseline"] or None)
         assert (row.comparison is None) == (mine["difference"] == "")
         if row.comparison is not None:

@@ -43,10 +43,7 @@ def learning_curve(found: Sequence[Spot], metric: Metric, best: str | None, size
     levels = [spot for spot in found if math.isnan(spot.step)]
     levels = levels if len(levels) <= _LEVELS else []
     drawn = [spot for family in families for spot in family]
-    labels = [
-        _Label(spot.mean, _level_name(spot))
-        for spot in levels
-    ]
+    labels = [_Label(spot.mean, _level_name(spot)) for spot in levels]
     if len(families) > 1:
         labels += [_Label(family[-1].mean, family[-1].family) for family in families]
     frame = _frame(drawn, levels, metric, size, max((label.width for label in labels), default=14.0))

@@ -23,7 +23,7 @@ _INTERVALS = (
     "labels of one pair, are drawn together; where the texts are not known, over pairs. A rate of 0 or 1 has the "
     "exact one (Clopper and Pearson).",
     "Seeds are replicates of a pair: they are averaged within it, and are not counted as more data. Intervals of other "
-    "metrics than accuracies and their differences are the means of the seeds' own.",
+    "metrics than (strict) accuracies and their differences are the means of the seeds' own.",
 )
 
 _FEW_CONTEXTS = 20  # draws below which bootstrap intervals are too narrow more often than they say
