@@ -258,7 +258,9 @@ def _refuse_what_cannot_run(experiment: Experiment, root: Path, site: Site) -> N
 def _plan_problems(experiment: Experiment, root: Path) -> list[str]:
     """Return what no run of this plan could get past; of a single stage, what its inputs lack is told when prepared."""
     settings = [p for s in experiment.steps for p in settings_problems(s.key, s.config, s.needs, root, s.stage)]
-    return settings + (experiment.problems(RunPaths(root)) if len(experiment.steps) > 1 else [])
+    lacking = experiment.problems(RunPaths(root)) if len(experiment.steps) > 1 or not root.exists() else []
+    nothing = [f"{root}: no such run, and this reads what a run has made"] if lacking and not root.exists() else []
+    return [*settings, *nothing, *lacking]
 
 
 def dry_run(experiment: Experiment, root: Path, site: Site) -> str:

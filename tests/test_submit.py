@@ -99,6 +99,12 @@ def test_what_is_unknown_is_refused_with_the_nearest_name(
     assert says in capsys.readouterr().err
 
 
+def test_a_run_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--site", "local", "--run", str(tmp_path / "typo")]) == 2
+    assert "typo: no such run, and this reads what a run has made" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("executor", ["inline", "local", "slurm"])
 def test_a_step_is_not_written_outside_its_run(
     tmp_path: Path, executor: str, capsys: pytest.CaptureFixture[str]
