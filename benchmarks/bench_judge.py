@@ -4,9 +4,10 @@
 
 200 pairs, 4 answers of 64 tokens a side, prompts of 300-800 tokens of which a pair shares 80 %. Process-CPU seconds on
 a CPU, so that other work on the machine changes little, and wall seconds on a GPU; of two runs the faster counts. The
-expected score is compared with the same naive generate, which it stands in for. A checkpoint x seed grid (4 LoRA
-checkpoints, 3 seeds) in one process is compared with twelve processes: three of those are run, one a seed, and counted
-four times. With a GPU and a real --model, tokens a second and MFU are told as well.
+expected score is compared with the same naive generate, which it stands in for; the better engine counts. It skips most
+of the last layer, a third of the work here where a model has two and little in a deep one. A checkpoint x seed grid (4
+LoRA checkpoints, 3 seeds) in one process is compared with twelve processes: three of those are run, one a seed, and
+counted four times. With a GPU and a real --model, tokens a second and MFU are told as well.
 """
 
 from __future__ import annotations
