@@ -101,7 +101,7 @@ def engine_arguments(spec: EngineSpec, max_length: int) -> dict[str, Any]:
 
     arguments: dict[str, Any] = {
         "model": spec.model,
-        "dtype": spec.dtype,
+        "dtype": own_dtype(spec.model) if spec.dtype == "auto" else spec.dtype,
         "max_model_len": max_length,
         "enable_prefix_caching": True,
         "tensor_parallel_size": spec.tensor_parallel,
@@ -123,6 +123,14 @@ def engine_arguments(spec: EngineSpec, max_length: int) -> dict[str, Any]:
     if spec.batch_size:
         arguments["max_num_seqs"] = spec.batch_size
     return arguments | {"gpu_memory_utilization": spec.gpu_memory_utilization}
+
+
+def own_dtype(model: str) -> str:
+    """Return the type that a model's weights were saved in, as `auto` means it; vLLM's own auto halves float32."""
+    from transformers import AutoConfig
+
+    config: Any = AutoConfig.from_pretrained(model)
+    return str(config.dtype or "auto").removeprefix("torch.")
 
 
 class VllmEngine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -15,7 +16,7 @@ from btrm.judges.decode import draw
 from btrm.judges.engine import EngineSpec, OpenEngine
 from btrm.judges.token_rows import LAST, pack
 from btrm.judges.transformers import open_transformers
-from btrm.judges.vllm import open_vllm
+from btrm.judges.vllm import open_vllm, own_dtype
 from btrm.prompts import get_prompt
 
 ENGINES: dict[str, OpenEngine] = {"transformers": open_transformers, "vllm": open_vllm}
@@ -84,6 +85,12 @@ def test_a_prompt_that_is_too_long_is_an_outcome(name: str, tiny_model: Path, ne
         too_long = answer.prompt_tokens + 16 > limit
         assert (answer.completions[0].finish_reason == "prompt_too_long") == too_long
     assert any(a.completions[0].finish_reason == "prompt_too_long" for a in answers)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_auto_is_the_type_that_weights_were_saved_in(tmp_path: Path, dtype: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", "dtype": dtype}))
+    assert own_dtype(str(tmp_path)) == dtype
 
 
 def test_draws_follow_the_distribution_after_temperature_top_k_and_top_p() -> None:
