@@ -31,7 +31,9 @@ class GridConfig(StageConfig):
     n_pairs: int | None = extent(2000, "judge the first n pairs of each (none: all)", ge=1, published="N_PAIRS")
     seeds: tuple[int, ...] = extent((0, 1, 2), "one cell for each seed", min_length=1)
     engine: Literal["transformers", "vllm"] = setting("transformers", "what generates")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting("auto", "the weights' type (auto: as they were saved)")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto", "the weights' type (auto: as they were saved)"
+    )
     method: Literal["sampled", "expected", "greedy"] = setting(
         "sampled", "sampled answers, the expected score of each answer, or the likeliest answer", later=True
     )
