@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 from btrm.config import ConfigError
 from btrm.judges.ask import Asking
 from btrm.judges.base import Judge
-from btrm.judges.cells import Cell
+from btrm.judges.cells import Cell, parts_by_cell
 from btrm.judges.checkpoints import Checkpoint
 from btrm.judges.chunk_claims import Claims
 from btrm.judges.engine import BATCH_SIZES, Engine, EngineSpec, OpenEngine
@@ -84,7 +84,17 @@ class CellGrid:
     def finish(self, asked_as: str, units: Sequence[Unit], parts: Iterator[int]) -> tuple[int, int]:
         """Judge these units part by part, then rebuild judgements.parquet; return (pairs asked now, rows in it)."""
         asked = sum(_advance(parts, sum(unit.rows for unit in units), asked_as))
-        return asked, rebuild(self.run, self.directory, self.cells, self.sets)
+        rows = rebuild(self.run, self.directory, self.cells, self.sets)
+        if left_out := self._left_out():
+            more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+            told = ", ".join(left_out[:5]) + more
+            _LOG.warning("judged before, not named now and so not in judgements.parquet: %s (kept in cells/)", told)
+        return asked, rows
+
+    def _left_out(self) -> list[str]:
+        """Return the cells that have parts here and are not asked for."""
+        mine = {name for cell in self.cells for name in (cell.name, cell.older_name)}
+        return sorted(name for name in parts_by_cell(self.directory) if name not in mine)
 
     def results(self) -> dict[str, Any]:
         """Return what a manifest tells of the answers, and say how many prompts were too long."""

@@ -44,15 +44,23 @@ def compare_runs(runs: Sequence[RunCells], rows: Sequence[SummaryRow], wanted: s
 
 def _baseline(runs: Sequence[RunCells], wanted: str) -> tuple[RunCells, str | None]:
     named = {run.name: run for run in runs}
-    if wanted in named:
-        return named[wanted], None
+    if found := _run(named, wanted):
+        return found, None
     name, colon, checkpoint = wanted.rpartition(":")
-    if not colon or name not in named:
+    base = _run(named, name) if colon else None
+    if base is None:
         raise ConfigError(f"--baseline {wanted!r}: no such run{nearest(name if colon else wanted, named)}")
-    known = {str(row["checkpoint"]) for row in named[name].evals}
+    known = {str(row["checkpoint"]) for row in base.evals}
     if checkpoint not in known:
-        raise ConfigError(f"--baseline {wanted!r}: no such checkpoint in {name}{nearest(checkpoint, known)}")
-    return named[name], checkpoint
+        raise ConfigError(f"--baseline {wanted!r}: no such checkpoint in {base.name}{nearest(checkpoint, known)}")
+    return base, checkpoint
+
+
+def _run(named: Mapping[str, RunCells], wanted: str) -> RunCells | None:
+    """Return the run of this name, or at this path: a shell completes paths."""
+    path = Path(wanted).expanduser().resolve()
+    at_path = (run for run in named.values() if path in (run.folder.resolve(), run.folder.resolve().parent))
+    return named.get(wanted) or next(at_path, None)
 
 
 def _partner(

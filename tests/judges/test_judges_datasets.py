@@ -98,13 +98,16 @@ def test_each_data_set_has_its_cells_and_all_pairs_are_published(
     assert len(rule_engine.opened) == 1
 
 
-def test_one_more_data_set_extends_and_one_less_is_a_cut(tmp_path: Path, pairs_file: Path, other_file: Path) -> None:
+def test_one_more_data_set_extends_and_one_less_is_a_cut(
+    tmp_path: Path, pairs_file: Path, other_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     both = {"rb": str(other_file), "test": str(pairs_file)}
     judge(tmp_path, str(pairs_file))
     assert judge(tmp_path, both).results["asked_now"] == 5 * 4
     judge(tmp_path, both, root="fresh")
-    assert rows(tmp_path / "run") == rows(tmp_path / "fresh")
+    assert rows(tmp_path / "run") == rows(tmp_path / "fresh") and "not named now" not in caplog.text
     assert judge(tmp_path, {"rb": str(other_file)}).results["asked_now"] == 0
+    assert "judged before, not named now and so not in judgements.parquet: " in caplog.text
     judge(tmp_path, {"rb": str(other_file)}, root="alone")
     assert rows(tmp_path / "run") == rows(tmp_path / "alone")
 

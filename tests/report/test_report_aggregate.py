@@ -145,6 +145,9 @@ def test_runs_are_compared_with_one_of_them_pair_by_pair(tmp_path: Path, capsys:
     assert main([*words, "old:sft"]) == 0
     rows = {(row["run"], row["checkpoint"]): row for row in read_summary(tmp_path / "out/summary.csv")}
     assert rows["new", "checkpoint-9"]["baseline"] == rows["old", "checkpoint-9"]["baseline"] == "old:sft"
+    summary = (tmp_path / "out/summary.csv").read_bytes()
+    assert main([*words, f"{tmp_path / 'tree/old'}/:sft"]) == 0  # as a shell completes it
+    assert (tmp_path / "out/summary.csv").read_bytes() == summary
     assert main([*words, "odl"]) == 2 and "did you mean old" in capsys.readouterr().err
     assert main([*words, "old:sfd"]) == 2 and "did you mean sft" in capsys.readouterr().err
 
