@@ -269,7 +269,7 @@ def test_a_job_on_a_node_that_is_cut_off_gives_way_to_the_one_sent_in_its_place(
     box.wait_until("another attempt", lambda: len(attempts()) == 2)
     box.wait_until("the end of the old one", lambda: not step_tasks(box.conf, job), 20)
     drained(box)
-    # Slurm says CANCELLED of a task that it can no longer reach, or nothing yet: then it counts as killed. Both come back.
+    # Slurm says CANCELLED of a task out of its reach, or nothing in time: that counts as killed. Both come back.
     assert attempts() in ([("lost", cause), ("done", "")] for cause in ("cancelled", "killed"))
     assert len(set(rows(run))) == len(rows(run)) == 240 and verify_run(run) == []
     assert (
