@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -244,7 +245,10 @@ def test_a_stopped_command_says_how_to_go_on(tmp_path: Path, number: signal.Sign
     assert main(["pairs", "--run", run, "--dataset", "toy", "--n-pairs", "train=2000,validation=2,test=2"]) == 0
     words = ["teacher", "--run", run, "--concurrency", "1", "--n-samples", "8"]
     command = [sys.executable, "-m", "btrm.submit", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    # nohup and a shell's & leave SIGINT ignored to their children, and Python then does not raise KeyboardInterrupt.
+    heard = partial(signal.signal, number, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heard) as process:
         calls = tmp_path / "run/teacher/calls"
         deadline = time.monotonic() + 60
         while not any(path.stat().st_size for path in calls.glob("*.jsonl")):

@@ -273,10 +273,8 @@ def test_a_job_on_a_node_that_is_cut_off_gives_way_to_the_one_sent_in_its_place(
     drained(box)
     assert attempts() == [("lost", "cancelled"), ("done", "")]
     assert len(set(rows(run))) == len(rows(run)) == 240 and verify_run(run) == []
-    assert (
-        f"attempt 2 runs as job {sent.read_state('teacher', 0).attempts[1].job}"
-        in (sent.logs / f"{job}_0_log.out").read_text()
-    )
+    newer, log = sent.read_state("teacher", 0).attempts[1].job, (sent.logs / f"{job}_0_log.out").read_text()
+    assert f"attempt 2 runs as job {newer}" in log or f"claimed by job {newer}; this attempt writes nothing more" in log
 
 
 def test_a_plan_is_shown_without_any_cluster(run: Path, faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
