@@ -70,7 +70,7 @@ class Stage:
     """One arrow of the path: its config class and function by name (imported when used), and usual resources.
 
     `frozen_inputs`: a trainer cannot take back what it has learnt, so inputs that grew are an error, not an extension.
-    `derived`: made in seconds from what other stages keep, so other settings make it anew instead of being an error.
+    `derived`: made in seconds from what other stages keep, so other settings, or another btrm, make it anew.
     `check_name`: a function like the stage's own that refuses what can be refused before any GPU is asked for.
     `settings_check_name`: another that looks at nothing but settings and resources, before there are any inputs.
     `work_name`, `share_name`: where a stage's work can be cut among the elements of a job array, what is missing as
@@ -265,8 +265,10 @@ def _state(request: StageRequest, directory: Path) -> State:
     manifest, before = read_manifest(directory), read_request(directory)
     frozen = get_stage(request.stage).frozen_inputs
     made_with = manifest or before
-    if get_stage(request.stage).derived and made_with is not None and made_with.fingerprint != request.fingerprint:
-        return "anew"
+    if get_stage(request.stage).derived and made_with is not None:
+        by_another = manifest is not None and manifest.packages.get("btrm") != package_versions().get("btrm")
+        if by_another or made_with.fingerprint != request.fingerprint:
+            return "anew"
     if manifest is None:
         if before is None or not _holds_work(directory):
             return "new"

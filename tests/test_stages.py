@@ -62,6 +62,15 @@ def test_what_is_derived_is_made_anew_with_other_settings(tmp_path: Path) -> Non
     assert run(tmp_path, "derived", factor=2) is None and verify(tmp_path) == []
 
 
+@pytest.mark.parametrize(("stage", "note"), [("derived", "anew"), ("counting", "complete")])
+def test_what_is_derived_is_made_anew_by_another_btrm(tmp_path: Path, stage: str, note: str) -> None:
+    run(tmp_path, stage)
+    path = tmp_path / stage / MANIFEST
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "packages": {**manifest["packages"], "btrm": "0.0.1"}}))
+    assert stages.prepare(stage, CountingConfig(), Resources(), tmp_path, stage).note == note
+
+
 def test_kill_and_rerun_completes_with_nothing_twice(tmp_path: Path) -> None:
     prepared = stages.prepare("counting", CountingConfig(kill_at=2), Resources(), tmp_path)
     request = write_request(prepared)

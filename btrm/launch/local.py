@@ -19,7 +19,7 @@ from btrm.staging import Staging
 from btrm.stopping import safe_point
 
 _LOG = logging.getLogger(__name__)
-_SAID = {"new": "starts", "resume": "resumes", "extend": "is extended", "anew": "is made anew, with other settings"}
+_SAID = {"new": "starts", "resume": "resumes", "extend": "is extended", "anew": "is made anew: the settings or btrm are others"}
 
 
 def run_step(step: PlannedStep, root: Path, staging: Staging | None = None) -> RunManifest | None:
