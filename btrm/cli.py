@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,27 +53,56 @@ def _with_sort(words: list[str]) -> list[str]:
     return words[:place] + ["=".join(words[place : place + 2])] * (place < len(words)) + words[place + 2 :]
 
 
+# Commands with a parser of their own, which `main` hands the rest of the words to.
+_OTHERS = {
+    "submit": "run a stage or a whole experiment (same as python -m btrm.submit)",
+    "cluster": "a real Slurm on this machine, with faults on request",
+    "container": "the image that pins everything: build, try, verify, keep it",
+    "data": "what files of preferences hold, and their pairs for another trainer",
+}
+
+
 def _parser() -> argparse.ArgumentParser:
+    from btrm.operate.cli import add_commands
+    from btrm.operate.sites_cli import add_commands as add_site_commands
+
     parser = argparse.ArgumentParser(prog="btrm", description="From preference data to an evaluated judge.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    commands.add_parser("submit", help="run a stage or a whole experiment (same as python -m btrm.submit)")
-    commands.add_parser("cluster", help="a real Slurm on this machine, with faults on request")
-    commands.add_parser("container", help="the image that pins everything: build, try, verify, keep it")
-    commands.add_parser("data", help="what files of preferences hold, and their pairs for another trainer")
-    run = _command(commands, "show", _show, "what a run holds, and how far it is")
-    run.add_argument("run", type=Path)
-    run = _command(commands, "best", _best, "which checkpoint of a run is the best, and how sure that is")
-    run.add_argument("run", type=Path)
-    run = _command(commands, "verify", _verify, "rehash everything that a run's manifests claim")
-    run.add_argument("run", type=Path)
-    runs = _command(commands, "summarize", _summarize, "one table of all evaluated runs below some folders")
+    for name, text in _OTHERS.items():
+        commands.add_parser(name, help=text)
+
+    def add(name: str, function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+        return command
+
+    for name, function, text in (
+        ("show", _show, "what a run holds, and how far it is"),
+        ("best", _best, "which checkpoint of a run is the best, and how sure that is"),
+        ("verify", _verify, "rehash everything that a run's manifests claim"),
+    ):
+        add(name, function, text).add_argument("run", type=Path)
+    _summarize_flags(add("summarize", _summarize, "one table of all evaluated runs below some folders"))
+    _prompts_flags(add("prompts", _prompts, "list the judge's and the teacher's prompts, or show one"))
+    experiments = add("experiments", _experiments, "list the experiments, or show one's plan")
+    experiments.add_argument("action", nargs="?", choices=("list", "show"), default="list")
+    experiments.add_argument("name", nargs="?")
+    add_site_commands(add)
+    _rewards_flags(add("rewards", _rewards, "score batches of completions with a published reward"))
+    add_commands(add)
+    return parser
+
+
+def _summarize_flags(runs: argparse.ArgumentParser) -> None:
     runs.add_argument("dirs", nargs="+", type=Path, metavar="DIR", help="runs, or folders with runs below")
     runs.add_argument("--columns", default="", metavar="A,B", help="what to show, in this order (default: the usual)")
     runs.add_argument("--sort", metavar="COLUMN", help="order by a column, -COLUMN from the top")
     runs.add_argument("--baseline", metavar="RUN", help="compare with this run, or RUN:CHECKPOINT, pair by pair")
     runs.add_argument("--select-on", "--select_on", metavar="NAME", help="data set that a run's best is selected on")
     runs.add_argument("--out", type=Path, metavar="DIR", help="write summary.csv, summary.md and summary_long.csv")
-    prompts = _command(commands, "prompts", _prompts, "list the judge's and the teacher's prompts, or show one")
+
+
+def _prompts_flags(prompts: argparse.ArgumentParser) -> None:
     prompts.add_argument("action", nargs="?", choices=("list", "show"), default="list")
     prompts.add_argument("name", nargs="?", help="a prompt's name, or FILE.py:NAME; a teacher's after `teacher:`")
     prompts.add_argument("--dataset", default="toy", help="a data set's name, or FILE.py:function")
@@ -84,50 +113,15 @@ def _parser() -> argparse.ArgumentParser:
         "--layout", choices=("pointwise", "batched", "pairwise"), help="of a teacher's prompt (default: each)"
     )
     prompts.add_argument("--data-files", "--data_files", nargs="*", default=(), help="files instead of the hub")
-    experiments = _command(commands, "experiments", _experiments, "list the experiments, or show one's plan")
-    experiments.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    experiments.add_argument("name", nargs="?")
-    _command(commands, "sites", _sites, "list the site profiles")
-    site = _command(commands, "site", _site, "write a site profile by asking the cluster")
-    site.add_argument("action", choices=("init",))
-    site.add_argument("name", nargs="?", help="the profile's name (default: the cluster's)")
-    site.add_argument(
-        "--out", type=Path, metavar="FILE.toml", help="where to (default: ~/.config/btrm/sites/NAME.toml)"
-    )
-    site.add_argument("--force", action="store_true", help="overwrite the file")
-    doctor = _command(commands, "doctor", _doctor, "check a site: one line a check, with the fix")
-    doctor.add_argument(
-        "--site", metavar="NAME", help="default: $BTRM_SITE, else slurm where there is sbatch, else local"
-    )
-    doctor.add_argument("--image", metavar="IMAGE", help="an image alone, started on this machine, instead of a site")
-    doctor.add_argument("--on-node", action="store_true", help="also from inside a short job, and compare")
-    doctor.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs that the job asks for (default 0)")
-    doctor.add_argument("--run", type=Path, default=Path("runs"), metavar="DIR", help="where runs are kept")
-    doctor.add_argument("--experiment", metavar="NAME", help="offline sites: is what it takes from the hub there?")
-    doctor.add_argument("--wait", type=int, default=600, metavar="SECONDS", help="how long a node may take to be free")
-    fetch = _command(
-        commands, "prefetch", _prefetch, "bring an experiment's models and data for nodes without internet"
-    )
-    fetch.add_argument("--experiment", metavar="NAME", required=True)
-    fetch.add_argument("--site", metavar="NAME", help="whose cache: HF_HOME in its [env] (default: as for submit)")
-    fetch.add_argument("--run", type=Path, metavar="DIR", help="leave out what this run's complete steps took")
-    rewards = _command(commands, "rewards", _rewards, "score batches of completions with a published reward")
+
+
+def _rewards_flags(rewards: argparse.ArgumentParser) -> None:
     rewards.add_argument(
         "--batches",
         required=True,
         metavar="F.jsonl",
         help="a line: reward, parser, params, completions, pair_id, side, preferred_side; - is stdin",
     )
-    from btrm.operate.cli import add_commands
-
-    add_commands(lambda name, function, text: _command(commands, name, function, text))
-    return parser
-
-
-def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, function: object, text: str):  # pyright: ignore[reportPrivateUsage]
-    parser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(function=function)
-    return parser
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -231,45 +225,6 @@ def _experiments(args: argparse.Namespace) -> int:
         raise ConfigError("btrm experiments show NAME: which experiment? (btrm experiments lists them)")
     experiment = get_experiment(args.name)
     print(dry_run(experiment, Path("runs") / experiment.name, load_site("local")))
-    return 0
-
-
-def _sites(_: argparse.Namespace) -> int:
-    from btrm.launch.site import site_table
-
-    print(site_table())
-    return 0
-
-
-def _site(args: argparse.Namespace) -> int:
-    from btrm.operate.site_init import init
-
-    path = init(args.name, args.out, force=args.force)
-    name = path if args.out else path.stem
-    print(f"{path.read_text()}\nwritten to {path}; now: btrm doctor --site {name}")
-    return 0
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from btrm.operate.doctor import Request, examine
-
-    what = {"site": args.site, "image": args.image, "experiment": args.experiment}
-    where = {"run": args.run, "gpus": args.gpus, "on_node": args.on_node, "wait_s": args.wait}
-    failed = 0
-    for check in examine(Request(**what, **where)):
-        print(check, flush=True)
-        failed += check.level == "FAIL"
-    return 1 if failed else 0
-
-
-def _prefetch(args: argparse.Namespace) -> int:
-    from btrm.environment import load_environment
-    from btrm.launch.site import default_site, load_site
-    from btrm.operate.prefetch import prefetch
-
-    load_environment(os.environ, Path(".env"))
-    for line in prefetch(args.experiment, load_site(args.site or default_site()), args.run):
-        print(line, flush=True)
     return 0
 
 

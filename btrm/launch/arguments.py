@@ -11,6 +11,10 @@ from btrm.stages import STAGES, get_stage
 
 WATCH_S = 30.0
 _EVAL_SUMMARY = "judge, evaluate, summarize: the table, and which checkpoint is the best"
+_BEST = {
+    "judge": "then evaluate and summarize too, and name the best",
+    EVAL: "name the best checkpoint (eval always does)",
+}
 
 
 def make_parser(stage: str) -> Parser:
@@ -19,12 +23,42 @@ def make_parser(stage: str) -> Parser:
     summary = summaries.get(stage) or get_stage(stage).summary
     prog = f"python -m btrm.submit {stage}"
     parser = Parser(prog=prog, usage=f"{prog} [flags]", description=summary, allow_abbrev=False)
+    _add_run_flags(parser, stage)
+    _add_resource_flags(parser)
+    _add_slurm_flags(parser)
+    if stage == EVAL:
+        groups: dict[str, Any] = {}
+        for step in EVAL_STEPS:
+            add_config_flags(parser, get_stage(step).config, LATER.get(step), groups)
+    elif stage != "pipeline":
+        add_config_flags(parser, get_stage(stage).config)
+    return parser
+
+
+def _add_run_flags(parser: Parser, stage: str) -> None:
     run = parser.add_argument_group("run")
     run.add_argument("--run", metavar="DIR", help="the run's directory (default: runs/EXPERIMENT)")
     run.add_argument("--experiment", metavar="NAME", help=f"where settings come from (default: {DEFAULT_EXPERIMENT})")
     run.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="override; published names too")
     run.add_argument("--preset", metavar="FILE.env", action="append", default=[], help="published names from a file")
     run.add_argument("--dry-run", action="store_true", help="print the plan and the configs, start nothing")
+    if stage in _BEST:
+        run.add_argument(
+            "--watch",
+            metavar="SECONDS",
+            type=float,
+            nargs="?",
+            const=WATCH_S,
+            help=f"judge checkpoints as training commits them, looking every so often (default {WATCH_S:.0f}), "
+            "until it has ended",
+        )
+        run.add_argument("--best", action="store_true", help=_BEST[stage])
+    if stage not in {"pipeline", EVAL}:
+        run.add_argument("--name", metavar="NAME", help="the step's directory in the run, where a stage runs twice")
+        run.add_argument("--estimate", action="store_true", help="tell calls, tokens, dollars and time, start nothing")
+
+
+def _add_resource_flags(parser: Parser) -> None:
     where = parser.add_argument_group("resources")
     where.add_argument(
         "--site", metavar="NAME", help="a site profile (default: $BTRM_SITE; slurm where sbatch is on PATH; local)"
@@ -37,6 +71,9 @@ def make_parser(stage: str) -> Parser:
     where.add_argument(
         "--time", type=int, metavar="MINUTES", help="a job's limit; at the limit it goes on where it was"
     )
+
+
+def _add_slurm_flags(parser: Parser) -> None:
     slurm = parser.add_argument_group("on Slurm")
     slurm.add_argument(
         "--partition", metavar="NAME", help="for every job, instead of the site's; a,b: whichever starts first"
@@ -55,28 +92,6 @@ def make_parser(stage: str) -> Parser:
     slurm.add_argument("--after", metavar="JOBID", help="start after this job has succeeded")
     slurm.add_argument("--budget", type=float, metavar="GPU_HOURS", help="refuse a plan that asks for more")
     slurm.add_argument("--wait", action="store_true", help="wait for the end; ^C leaves the jobs running")
-    if stage in {"judge", EVAL}:
-        run.add_argument(
-            "--watch",
-            metavar="SECONDS",
-            type=float,
-            nargs="?",
-            const=WATCH_S,
-            help=f"judge checkpoints as training commits them, looking every so often (default {WATCH_S:.0f}), "
-            "until it has ended",
-        )
-    if stage == "judge":
-        run.add_argument("--best", action="store_true", help="then evaluate and summarize too, and name the best")
-    if stage == EVAL:
-        run.add_argument("--best", action="store_true", help="name the best checkpoint (eval always does)")
-        groups: dict[str, Any] = {}
-        for step in EVAL_STEPS:
-            add_config_flags(parser, get_stage(step).config, LATER.get(step), groups)
-    elif stage != "pipeline":
-        run.add_argument("--name", metavar="NAME", help="the step's directory in the run, where a stage runs twice")
-        run.add_argument("--estimate", action="store_true", help="tell calls, tokens, dollars and time, start nothing")
-        add_config_flags(parser, get_stage(stage).config)
-    return parser
 
 
 def usage() -> str:
