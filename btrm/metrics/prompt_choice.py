@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from btrm.config import ConfigError
 from btrm.metrics.decisions import Comparison, adjusted, compare_all, more_in_words
+from btrm.metrics.few_contexts import FEW
 from btrm.metrics.variance import (
     Answers,
     Histogram,
@@ -49,6 +52,7 @@ def prompt_row(prompt: PromptFigures, answers: Answers, n_bootstrap: int, seed: 
     row: dict[str, Any] = {
         "prompt": prompt.name,
         "n_pairs": n_pairs,
+        "n_contexts": len(np.unique(answers.cluster_P)),
         "answers_a_side": float(answers.asked_P2.mean()) if n_pairs else math.nan,
         "valid_rate": valid_rate(answers),
         "accuracy": float(answers.outcomes.credit_P.mean()) if n_pairs else math.nan,
@@ -104,16 +108,24 @@ def contrasts(answers: Mapping[str, Answers], n_bootstrap: int, seed: int) -> li
 def choice(rows: Sequence[Mapping[str, Any]], found: Sequence[Contrast]) -> str:
     """Return which prompt to take, and what to hold against that.
 
-    It is the one of the highest accuracy, of alike ones the one with more valid answers. Others are not told apart from
-    it at a p_holm of 0.05 and more. Prompts that few answers follow are named: their accuracy is mostly that of a coin.
+    It is the one of the highest accuracy, of alike ones the one with more valid answers; being the highest of several
+    makes that number optimistic. Others are not told apart from it at a p_holm of 0.05 and more. Prompts that few
+    answers follow are named: their accuracy is mostly that of a coin.
     """
     told = [row for row in rows if not math.isnan(row["accuracy"])]
     if not told:
         return "No prompt can be chosen: there are no labelled pairs."
     best = max(told, key=lambda row: (row["accuracy"], row["valid_rate"]))
-    said = f"Take {best['prompt']}: accuracy {best['accuracy']:.3f} [{best['accuracy_low']:.3f}, "
-    said += f"{best['accuracy_high']:.3f}] on {best['n_pairs']} pairs."
-    return " ".join([said, *_doubt(best, found), *_few_valid(told)])
+    interval = "" if math.isnan(best["accuracy_low"]) else f" [{best['accuracy_low']:.3f}, {best['accuracy_high']:.3f}]"
+    chosen = f"; optimistic, the highest of {len(told)} on these pairs" if len(told) > 1 else ""
+    said = f"Take {best['prompt']}: accuracy {best['accuracy']:.3f}{interval} on {best['n_pairs']} pairs{chosen}."
+    return " ".join([said, *_few_contexts(best["n_contexts"]), *_doubt(best, found), *_few_valid(told)])
+
+
+def _few_contexts(n_contexts: int) -> list[str]:
+    if n_contexts == 1:
+        return ["All pairs are of one context: no interval is defined."]
+    return [f"They are of {n_contexts} contexts only: intervals are rough."] if n_contexts < FEW else []
 
 
 def _doubt(best: Mapping[str, Any], found: Sequence[Contrast]) -> list[str]:
@@ -122,9 +134,14 @@ def _doubt(best: Mapping[str, Any], found: Sequence[Contrast]) -> list[str]:
     if not alike:
         return ["It is better than each of the others."] if mine else []
     others = ", ".join(c.b if c.a == best["prompt"] else c.a for c in alike)
-    needed = max(contrast.result.pairs_needed for contrast in alike)
-    more = more_in_words(needed) or "more pairs would hardly"
-    return [f"It is not told apart from {others}; {more} tell."]
+    return [f"It is not told apart from {others}; {_what_would_tell([c.result.pairs_needed for c in alike])}."]
+
+
+def _what_would_tell(pairs_needed: Sequence[float]) -> str:
+    """Say what it takes to tell all of some apart; a prompt that none are needed for is held back by Holm alone."""
+    if any(map(math.isnan, pairs_needed)):
+        return "how many more pairs would tell is not known"
+    return f"{more} tell" if (more := more_in_words(max(pairs_needed))) else "fewer comparisons at once might tell"
 
 
 def _few_valid(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btrm.config import ConfigError
-from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, resampled_sums
+from btrm.metrics.bootstrap import Interval
 from btrm.metrics.judged import JudgedCell
 from btrm.metrics.pairwise import Floats, Ints, PairOutcomes, pair_outcomes, sides_of_samples
+from btrm.metrics.panel import Panel
 
 Bools = NDArray[np.bool_]
 _COMPARED_AT_ONCE = 4_000_000
@@ -141,15 +142,9 @@ def expected_correctness(answers: Answers) -> Correctness:
 
 
 def accuracy_interval(answers: Answers, n_bootstrap: int, seed: int) -> Interval:
-    """Return the 95 % interval of the accuracy of means, by the expanded percentile bootstrap over clusters."""
-    credit_P, cluster_P = answers.outcomes.credit_P, np.unique(answers.cluster_P, return_inverse=True)[1].ravel()
-    n_clusters = int(cluster_P.max(initial=-1)) + 1
-    if not n_clusters:
-        return Interval(math.nan, math.nan)
-    if credit_P.mean() in (0, 1):
-        return edge_interval(float(credit_P.mean()), n_clusters)
-    sums_B2 = resampled_sums(np.stack([credit_P, np.ones(len(credit_P))], 1), n_bootstrap, seed, cluster_P)
-    return percentile_interval(sums_B2[:, 0] / sums_B2[:, 1], n_drawn=n_clusters)
+    """Return the 95 % interval of the accuracy of means, as `evaluate` makes it; NaN, NaN with one cluster alone."""
+    panel = Panel([answers.outcomes.credit_P[:, None]], [], answers.cluster_P, n_bootstrap, seed)
+    return panel.accuracy_interval(0)
 
 
 def wrong_in_zone(answers: Answers, low: float, high: float) -> Shares:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btrm.config import ConfigError
+from btrm.metrics.intervals import intervals
 from btrm.metrics.judged import JudgedCell
-from btrm.metrics.prompt_choice import PromptFigures, choice, contrasts, prompt_row
+from btrm.metrics.prompt_choice import Contrast, PromptFigures, choice, contrasts, prompt_row
 from btrm.metrics.variance import (
     Answers,
     Shares,
@@ -30,6 +32,7 @@ from btrm.metrics.variance import (
     wrong_ranges,
 )
 from btrm.scores import SCALES
+from tests.metrics.made_cells import measured
 
 NAN = math.nan
 HUNDRED = PromptFigures("p", SCALES["score100"], (20.0, 80.0), (5.0, 10.0, 20.0))
@@ -144,6 +147,17 @@ def test_the_interval_is_wider_where_pairs_share_a_context() -> None:
     assert sure.high == 1 and sure.low == pytest.approx(0.025 ** (1 / 100))
 
 
+@pytest.mark.parametrize("clusters", [1, 2, 10, 60])
+@pytest.mark.parametrize("scores", [4, 1])
+def test_the_interval_is_the_one_that_evaluate_makes(clusters: int, scores: int) -> None:
+    score_P2K = np.random.default_rng(clusters).integers(0, scores, (120, 2, 1)).astype(np.float64)
+    cluster_P = np.arange(120) % clusters
+    (found,) = intervals([measured(score_P2K, cluster_P=cluster_P)], 500, 0)
+    mine, evaluated = accuracy_interval(answers(score_P2K, cluster=cluster_P), 500, 0), found["accuracy"]
+    assert (mine.low, mine.high) == pytest.approx((evaluated.low, evaluated.high), nan_ok=True)
+    assert math.isnan(mine.low) == (clusters == 1)
+
+
 def test_a_histogram_holds_both_ends() -> None:
     found = score_histogram(answers([[[0.0, 4.9], [100.0, NAN]]]), 0, 100)
     assert (found.edges[0], found.edges[-1], sum(found.counts)) == (0, 100, 3)
@@ -190,13 +204,33 @@ def test_two_prompts_are_compared_on_the_same_pairs() -> None:
     rows = [prompt_row(figures(name), of, 200, 0) for name, of in (("good", good), ("better", better))]
     assert choice(rows, [found]).startswith("Take better: ") and "better than each" in choice(rows, [found])
     same = contrasts({"good": good, "again": good}, 200, 0)
-    assert "not told apart from again" in choice([rows[0]], same)
+    assert "not told apart from again; no practical number of pairs would tell" in choice([rows[0]], same)
+    assert "on 400 pairs; optimistic, the highest of 2 on these pairs." in choice(rows, [found])
+    assert "on 400 pairs." in choice(rows[:1], []) and "contexts" not in choice(rows, [found])
     assert "Few answers" not in choice(rows, [found])
     silent = answers(np.full((400, 2, 1), NAN))
     assert "hold a score with mute 0 %" in choice([prompt_row(figures("mute"), silent, 200, 0)], [])
     assert contrasts({"good": good}, 200, 0) == []
     with pytest.raises(ConfigError, match="not about the same pairs"):
         contrasts({"good": good, "other": HAND}, 200, 0)
+
+
+def test_a_choice_says_what_it_rests_on() -> None:
+    right, scores = np.arange(60) % 3 > 0, np.array([[[3.0], [2.0]], [[1.0], [2.0]]])
+    few = answers(scores[1 - right], cluster=np.arange(60) % 12)
+    assert "They are of 12 contexts only: intervals are rough." in choice([prompt_row(HUNDRED, few, 200, 0)], [])
+    one, other = answers(scores[1 - right], cluster=[0] * 60), answers(scores[[0] * 60], cluster=[0] * 60)
+    rows = [prompt_row(figures(name), of, 200, 0) for name, of in (("one", one), ("other", other))]
+    said = choice(rows, contrasts({"one": one, "other": other}, 200, 0))
+    assert "accuracy 1.000 on 60 pairs" in said and "All pairs are of one context: no interval is defined." in said
+    assert "from one; how many more pairs would tell is not known." in said
+
+
+def test_where_holm_alone_holds_a_difference_back_no_pairs_are_said_to_lack() -> None:
+    (found,) = contrasts({"p": HAND, "q": HAND}, 200, 0)
+    held = replace(found.result, low=0.01, high=0.2, p_holm=0.08, pairs_needed=0.0)
+    said = choice([prompt_row(HUNDRED, HAND, 200, 0)], [Contrast("p", "q", held)])
+    assert "It is not told apart from q; fewer comparisons at once might tell." in said
 
 
 def figures(name: str) -> PromptFigures:
