@@ -165,7 +165,6 @@ class _Shared:
 
     def judge(self, engine: Engine, cell: Cell, asking: Asking) -> Judge:
         grid, checkpoint = self.grid, self.grid.checkpoints[cell.judge]
-        _LOG.info("judging: %s with %s", cell.judge, cell.prompt.name)
         note(grid.run, engine, grid.config.engine, checkpoint.model_hash, cell.prompt)
         engine.select(checkpoint.adapter)
         judge = make_judge(grid.config, engine, cell.prompt)

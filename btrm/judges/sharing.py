@@ -107,8 +107,11 @@ class Sharing:
             safe_point()  # a model takes a while to load
             now: tuple[object, ...] = ()
             judge: Judge | None = None
+            said = ""
             for batch in chain([first], batches):
                 cell = batch.chunks[0].cell
+                if said != (said := _who_and_what(batch)):
+                    _LOG.info("judging: %s", said)
                 if judge is None or now != (cell.judge, cell.prompt, cell.dataset, id(batch.asking)):
                     now = (cell.judge, cell.prompt, cell.dataset, id(batch.asking))
                     judge = self.grid.judge(engine, cell, batch.asking)
@@ -137,3 +140,9 @@ class Sharing:
             found = [(cell, overlap(asked[cell.name], holes)) for cell, holes in left if cell.name in asked]
             if tasks := [(cell, holes) for cell, holes in found if holes]:
                 yield tasks
+
+
+def _who_and_what(batch: Claimed) -> str:
+    """Name the judge of a batch and the data sets that its pairs are of."""
+    cell, datasets = batch.chunks[0].cell, dict.fromkeys(str(chunk.cell.dataset) for chunk in batch.chunks)
+    return f"{cell.judge} with {cell.prompt.name} on {', '.join(datasets)}"

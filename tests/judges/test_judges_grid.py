@@ -87,6 +87,19 @@ def test_an_extension_asks_for_what_is_missing_and_equals_a_fresh_run(
     assert extended == rows(tmp_path / "fresh")
 
 
+@pytest.mark.usefixtures("rule_engine")
+@pytest.mark.parametrize(("n_pairs", "names"), [(6, ["other", "test"]), (3, ["other, test"])])
+def test_the_log_names_the_data_sets_that_are_judged(
+    tmp_path: Path, pairs_file: Path, caplog: pytest.LogCaptureFixture, n_pairs: int, names: list[str]
+) -> None:
+    sets, one = {"test": str(pairs_file), "other": str(pairs_file)}, {"base": str(tmp_path / "model")}
+    values = {**config(tmp_path, pairs_file, checkpoints=one, n_pairs=n_pairs, part_pairs=6), "pairs": sets}
+    with caplog.at_level("INFO"):
+        run_stage("judge", JudgeConfig.build(values), tmp_path / "run")
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("judging")]
+    assert told == [f"judging: base with toy_score100 on {of_batch}" for of_batch in names]
+
+
 def test_fewer_pairs_are_a_cut(rule_engine: type[RuleEngine], tmp_path: Path, pairs_file: Path) -> None:
     judge(tmp_path, pairs_file)
     rule_engine.asked = []
