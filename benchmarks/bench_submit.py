@@ -21,7 +21,7 @@ from btrm.launch.submission import submissions
 from btrm.onebox.box import OneBox
 from btrm.onebox.conf import require_packages
 from btrm.runs import Resources
-from btrm.stages import get_stage
+from btrm.stage_table import get_stage
 
 LIGHT = Resources(cpus=1, mem_gb=1, time_min=5)
 STARTS = 5

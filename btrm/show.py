@@ -8,7 +8,7 @@ from typing import Any
 
 from btrm.config import ConfigError
 from btrm.runs import MANIFEST, REQUEST, read_manifest, read_request
-from btrm.stages import STAGES
+from btrm.stage_table import STAGES
 
 _LONGEST = 500  # characters of a result that are shown
 

@@ -36,7 +36,8 @@ from btrm.launch.site import Site, apply_umask, check_resources, default_site, l
 from btrm.launch.submission import Plan, PlannedStep, new_submission, submissions
 from btrm.report.closing import closing
 from btrm.runs import REQUEST, RunPaths, StageError, StageRun, read_manifest, write_json
-from btrm.stages import get_stage, prepare, settings_problems
+from btrm.stage_table import get_stage
+from btrm.stages import prepare, settings_problems
 from btrm.stopping import Stopped, listening
 
 _ORIGIN = "experiment.json"

@@ -31,7 +31,7 @@ LAYERS = (
     FOUNDATION,
     ("prompts", "scores", "edge_tags", "environment", "rewards", "metrics"),
     ("data", "judges", "teacher", "train", "report"),
-    ("stages",),
+    ("stage_inputs", "stage_table", "stages"),
     ("launch", "show", "onebox"),
     ("container",),
     ("operate",),

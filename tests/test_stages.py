@@ -13,15 +13,16 @@ from btrm import stages
 from btrm.config import ConfigError
 from btrm.launch.local import write_request
 from btrm.runs import MANIFEST, Resources, RunManifest, exclusive, read_manifest, verify
+from btrm.stage_table import STAGES, Stage, get_stage
 
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = stages.Stage("counting_stage", "CountingConfig", "run_counting", "counts")
-    trainer = stages.Stage("counting_stage", "CountingConfig", "run_counting", "counts", frozen_inputs=True)
-    monkeypatch.setitem(stages.STAGES, "counting", stage)
-    monkeypatch.setitem(stages.STAGES, "training", trainer)
-    monkeypatch.setitem(stages.STAGES, "derived", dataclasses.replace(stage, derived=True))
+    stage = Stage("counting_stage", "CountingConfig", "run_counting", "counts")
+    trainer = Stage("counting_stage", "CountingConfig", "run_counting", "counts", frozen_inputs=True)
+    monkeypatch.setitem(STAGES, "counting", stage)
+    monkeypatch.setitem(STAGES, "training", trainer)
+    monkeypatch.setitem(STAGES, "derived", dataclasses.replace(stage, derived=True))
 
 
 def run(root: Path, stage: str = "counting", name: str | None = None, **fields: object) -> RunManifest | None:
@@ -75,7 +76,8 @@ def test_kill_and_rerun_completes_with_nothing_twice(tmp_path: Path) -> None:
     prepared = stages.prepare("counting", CountingConfig(kill_at=2), Resources(), tmp_path)
     request = write_request(prepared)
     code = "import counting_stage, sys; from btrm import stages; from pathlib import Path\n"
-    code += "stages.STAGES['counting'] = stages.Stage('counting_stage', 'CountingConfig', 'run_counting', '')\n"
+    code += "from btrm.stage_table import STAGES, Stage\n"
+    code += "STAGES['counting'] = Stage('counting_stage', 'CountingConfig', 'run_counting', '')\n"
     code += "stages.execute(Path(sys.argv[1]))"
     here = str(Path(__file__).parent)
     killed = subprocess.run([sys.executable, "-c", code, str(request)], env={"PYTHONPATH": here}, check=False)
@@ -152,13 +154,13 @@ def test_verify_asks_for_no_input_that_an_older_btrm_did_not_have(tmp_path: Path
 
 
 def test_every_stage_has_its_config_and_function() -> None:
-    for stage in [s for s in stages.STAGES.values() if s.module != "counting_stage"]:
+    for stage in [s for s in STAGES.values() if s.module != "counting_stage"]:
         assert stage.config.model_fields and callable(stage.run)
 
 
 def test_an_unknown_stage_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean judge"):
-        stages.get_stage("juge")
+        get_stage("juge")
 
 
 def test_a_manifest_names_the_image_and_the_code_of_a_job_and_an_old_one_is_read(

@@ -7,7 +7,7 @@ from typing import Any
 from btrm.launch.evaluation import EVAL, EVAL_STEPS, LATER
 from btrm.launch.flags import Parser, add_config_flags
 from btrm.launch.plan import DEFAULT_EXPERIMENT
-from btrm.stages import STAGES, get_stage
+from btrm.stage_table import STAGES, get_stage
 
 WATCH_S = 30.0
 _EVAL_SUMMARY = "judge, evaluate, summarize: the table, and which checkpoint is the best"

@@ -15,7 +15,7 @@ from btrm.launch.evaluation import EVAL, EVAL_STEPS, routed
 from btrm.launch.flags import assignments
 from btrm.launch.plan import Experiment, Step, published_names, read_preset
 from btrm.runs import Resources, RunPaths, read_manifest
-from btrm.stages import STAGES, get_stage
+from btrm.stage_table import STAGES, get_stage
 
 _LOG = logging.getLogger(__name__)
 PIPELINE = "pipeline"

@@ -23,7 +23,9 @@ from btrm.launch.slurm import dependencies, fitting, live_jobs, send
 from btrm.launch.snapshot import snapshot, snapshot_path
 from btrm.launch.submission import PATROL, Plan, PlannedStep, SentJob, Submission, new_submission, submissions
 from btrm.runs import REQUEST, RunPaths, StageRun
-from btrm.stages import code_digests, get_stage, prepare, references
+from btrm.stage_inputs import code_digests, references
+from btrm.stage_table import get_stage
+from btrm.stages import prepare
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_MAX_ARRAY = 1001  # Slurm's own default

@@ -25,7 +25,8 @@ from btrm.launch.site import Site
 from btrm.launch.slurm import live_jobs, send, send_control
 from btrm.launch.submission import ElementState, Plan, PlannedStep, SentJob, Submission, submissions
 from btrm.runs import exclusive, read_manifest, write_json
-from btrm.stages import get_stage, prepare
+from btrm.stage_table import get_stage
+from btrm.stages import prepare
 
 _LOG = logging.getLogger(__name__)
 _EXCLUDE_S = 3600.0  # how long a node that failed is left out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from btrm.config import ConfigError, flat_fields, nearest, published_name
-from btrm.stages import get_stage
+from btrm.stage_table import get_stage
 
 EVAL = "eval"
 EVAL_STEPS = ("judge", "evaluate", "summarize")

@@ -28,7 +28,7 @@ from btrm.runs import (
     OWNER,
     StageError,
 )
-from btrm.stages import get_stage
+from btrm.stage_table import get_stage
 from btrm.stopping import Stopped, listen
 from btrm.train.follow import follow, refuse
 

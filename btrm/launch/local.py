@@ -14,12 +14,18 @@ from pathlib import Path
 from btrm.config import ConfigError
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.runs import REQUEST, RunManifest, exclusive, write_json
-from btrm.stages import Prepared, execute, get_stage, prepare
+from btrm.stage_table import get_stage
+from btrm.stages import Prepared, execute, prepare
 from btrm.staging import Staging
 from btrm.stopping import safe_point
 
 _LOG = logging.getLogger(__name__)
-_SAID = {"new": "starts", "resume": "resumes", "extend": "is extended", "anew": "is made anew: the settings or btrm are others"}
+_SAID = {
+    "new": "starts",
+    "resume": "resumes",
+    "extend": "is extended",
+    "anew": "is made anew: the settings or btrm are others",
+}
 
 
 def run_step(step: PlannedStep, root: Path, staging: Staging | None = None) -> RunManifest | None:

@@ -11,7 +11,7 @@ from btrm.data.sources import get_source
 from btrm.hub import HubItem, hub_cache, is_hub_name, snapshot
 from btrm.launch.plan import Experiment, Step
 from btrm.runs import RunPaths, read_manifest
-from btrm.stages import references
+from btrm.stage_inputs import references
 
 
 def hub_items(experiment: Experiment, root: Path | None = None) -> dict[HubItem, list[str]]:

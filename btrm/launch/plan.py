@@ -12,7 +12,8 @@ from btrm.config import Config, ConfigError, flat_fields, nearest, published_nam
 from btrm.plugins import load_object, shipped
 from btrm.prompts import get_prompt
 from btrm.runs import Resources, RunPaths, StageConfig, read_manifest
-from btrm.stages import STAGES, get_stage, references
+from btrm.stage_inputs import references
+from btrm.stage_table import STAGES, get_stage
 
 DEFAULT_EXPERIMENT = "hh.baseline"
 _DERIVED = frozenset({"EVAL_PARSER", "EXTRA_ARGS"})

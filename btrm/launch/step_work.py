@@ -14,7 +14,9 @@ from btrm.launch.attempt import Running, consecutive
 from btrm.launch.local import run_step
 from btrm.launch.submission import PlannedStep, Submission
 from btrm.runs import REQUEST, RunPaths, StageConfig, StageRun, read_request, win, write_json
-from btrm.stages import Stage, code_digests, get_stage, prepare, references
+from btrm.stage_inputs import code_digests, references
+from btrm.stage_table import Stage, get_stage
+from btrm.stages import prepare
 from btrm.staging import Staging, stage_in
 from btrm.stopping import safe_point
 from btrm.train.launch import dismiss

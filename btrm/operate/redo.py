@@ -12,7 +12,7 @@ from btrm.config import ConfigError, flat_fields
 from btrm.launch.plan import get_experiment
 from btrm.launch.submission import submissions
 from btrm.runs import StageConfig, StageRequest, read_request
-from btrm.stages import get_stage
+from btrm.stage_table import get_stage
 
 _ORIGIN = "experiment.json"
 

@@ -86,7 +86,7 @@ def is_complete(step: PlannedStep, root: Path) -> bool:
         return False
     if manifest["config"] == step.config:
         return True
-    from btrm.stages import get_stage  # brings numpy, a third of the time to start
+    from btrm.stage_table import get_stage  # brings numpy, a third of the time to start
 
     config, grows = get_stage(step.stage).config, ("extent", "members")
     try:
@@ -112,7 +112,7 @@ def _folders(root: Path, planned: Collection[str]) -> list[Path]:
 
 
 def _stage_order(folder: Path) -> int:
-    from btrm.stages import STAGES
+    from btrm.stage_table import STAGES
 
     request = read_request(folder)
     return list(STAGES).index(request.stage) if request and request.stage in STAGES else len(STAGES)

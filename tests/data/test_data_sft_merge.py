@@ -18,6 +18,7 @@ from btrm.prompts import get_prompt
 from btrm.records import Judgement, PreferencePair, read_jsonl, write_judgements, write_pairs
 from btrm.runs import Resources, RunManifest, fingerprint
 from btrm.scores import SCALES, parse_score
+from btrm.stage_inputs import references
 
 PAIRS = [
     PreferencePair.make(f"context {n}", (f"x{n}", f"y{n}" * (n + 1)), n % 2, source="s", split="train")
@@ -260,7 +261,7 @@ def test_what_was_made_before_there_was_a_merge_is_the_same_run() -> None:
     assert fingerprint("sft_data", identity, {}) == fingerprint("sft_data", old, {})
     assert SftDataConfig(judgements=("j.parquet",)).model_dump(mode="json")["judgements"] == "j.parquet"
     assert SftDataConfig(merge="vote").by_role("setting")["merge"] == "vote"
-    assert stages.references(SftDataConfig(judgements=("a", "b")))[:2] == [("judgements", "a"), ("judgements", "b")]
+    assert references(SftDataConfig(judgements=("a", "b")))[:2] == [("judgements", "a"), ("judgements", "b")]
 
 
 def test_flags_take_several_teachers() -> None:

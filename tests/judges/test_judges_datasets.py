@@ -20,7 +20,8 @@ from btrm.judges import grid
 from btrm.judges.grid import JudgeConfig
 from btrm.records import read_pairs, write_pairs
 from btrm.runs import Resources, RunManifest, RunPaths, fingerprint
-from btrm.stages import code_digests, prepare
+from btrm.stage_inputs import code_digests
+from btrm.stages import prepare
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from btrm.launch.api_steps import api_problems
 from btrm.launch.plan import Experiment, Step
 from btrm.launch.secrecy import refuse_keys
 from btrm.launch.site import load_site
-from btrm.stages import STAGES
+from btrm.stage_table import STAGES
 from btrm.teacher.config import TeacherConfig
 
 KEY = "sk-very-secret"

@@ -15,7 +15,7 @@ from btrm.launch.plan import (
 )
 from btrm.metrics.evaluate import EvaluateConfig
 from btrm.runs import RunPaths
-from btrm.stages import STAGES
+from btrm.stage_table import STAGES
 
 
 @pytest.mark.parametrize("name", experiment_table())

@@ -14,7 +14,8 @@ from btrm.checkpoints import step_of, write_mark
 from btrm.config import ConfigError
 from btrm.leases import Fenced
 from btrm.runs import Resources, RunManifest, RunPaths, StageError, StageRun, write_json
-from btrm.stages import execute, get_stage, prepare
+from btrm.stage_table import get_stage
+from btrm.stages import execute, prepare
 from btrm.stopping import Stopped
 from btrm.train import options
 from btrm.train.attempt import FAILURE_LOG, leaving_nothing

@@ -9,7 +9,8 @@ from btrm.data.toy import toy_pairs
 from btrm.prompts import get_prompt
 from btrm.records import PointwiseRow, write_jsonl
 from btrm.runs import Resources, RunPaths, StageRun, write_json
-from btrm.stages import get_stage, prepare
+from btrm.stage_table import get_stage
+from btrm.stages import prepare
 
 HERE = Path(__file__).parent
 # Another node of a job, as its runner would start it, with shorter waits.
