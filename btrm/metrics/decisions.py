@@ -14,21 +14,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval, student_tail, told_tail
+from btrm.metrics.bootstrap import student_tail, told_tail
+from btrm.metrics.few_contexts import PERCENTILES_FROM, difference_interval
 from btrm.metrics.pairwise import Floats, Ints
-from btrm.metrics.panel import Panel
-from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds
+from btrm.metrics.panel import PairMean, Panel
+from btrm.metrics.power import ALPHA, Variance, detectable, more_pairs, more_seeds
 from btrm.metrics.significance import holm, mcnemar
 
 _PRACTICAL = 1_000_000  # pairs that nobody labels for one question
+_FEWEST = 6  # clusters: of fewer, even signs that are all alike have a p above 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Judge a less judge b, over the pairs that both have a credit for; NaN is undefined.
 
-    low, high: 95 % interval by the paired cluster bootstrap; p_bootstrap: its two-sided p-value. p_mcnemar (mid-p) and
-    p_mcnemar_exact count clusters: wins are those where a has more credit than b, losses those where it has less.
+    low, high: 95 % interval by the paired cluster bootstrap, by Student's t with the jackknife's error where there are
+    few clusters (few_contexts); p_bootstrap: its two-sided p-value. p_mcnemar (mid-p) and p_mcnemar_exact count
+    clusters: wins are those where a has more credit than b, losses those where it has less.
     p_holm: p_bootstrap adjusted for all comparisons that were made together (Holm 1979), NaN for one alone.
     mde: the least difference that is found with 80 % power (NaN: all pairs differ alike); pairs_needed, seeds_needed:
     how many more of each would find a difference as large as this one (0: it is found; inf: none would; NaN seeds:
@@ -83,10 +86,12 @@ def comparison(panel: Panel, a: int, b: int) -> Comparison:
     difference, difference_B = panel.differences[a, b], panel.resampled(a, b)
     n_pairs, n_clusters, value = difference.n_pairs, difference.n_clusters, difference.value
     variance, seeds = _variance(difference.variance(), panel.seeds(a), panel.seeds(b))
-    interval = _interval(value, difference_B, variance.total, n_clusters)
+    error = difference.error
+    interval = difference_interval(value, error, difference_B, n_clusters)
     wins, losses = (int(np.sum(sign * difference.sums > 1e-12)) for sign in (1, -1))
     exact, mid = mcnemar(wins, losses)
-    found = interval.low > 0 or interval.high < 0
+    p_value = _p_value(value, difference_B, error, n_clusters)
+    needed = (0.0, 0.0) if p_value < ALPHA else _needed(difference, variance, min(seeds))
     return Comparison(
         n_pairs=n_pairs,
         n_clusters=n_clusters,
@@ -95,15 +100,25 @@ def comparison(panel: Panel, a: int, b: int) -> Comparison:
         difference=value,
         low=interval.low,
         high=interval.high,
-        p_bootstrap=_p_value(value, difference_B, variance.total, n_clusters),
+        p_bootstrap=p_value,
         wins=wins,
         losses=losses,
         p_mcnemar=mid if n_pairs else math.nan,
         p_mcnemar_exact=exact if n_pairs else math.nan,
-        mde=detectable(variance.total) if variance.total > 0 else math.nan,
-        pairs_needed=0.0 if found else more_pairs(value, variance.total, n_pairs),
-        seeds_needed=0.0 if found else more_seeds(value, variance, min(seeds)),
+        mde=detectable(variance.total) if error > 0 else math.nan,
+        pairs_needed=needed[0],
+        seeds_needed=needed[1],
     )
+
+
+def _needed(difference: PairMean, variance: Variance, n_seeds: int) -> tuple[float, float]:
+    """Return how many pairs, and how many seeds, more would find a difference: with too few clusters pairs alone."""
+    n_pairs, n_clusters = difference.n_pairs, difference.n_clusters
+    pairs = more_pairs(difference.value, variance.total, n_pairs)
+    seeds = more_seeds(difference.value, variance, n_seeds)
+    if math.isnan(pairs) or n_clusters >= _FEWEST:
+        return pairs, seeds
+    return max(pairs, math.ceil(n_pairs * (_FEWEST / n_clusters - 1))), seeds if math.isnan(seeds) else math.inf
 
 
 def rough(needed: float) -> str:
@@ -125,17 +140,6 @@ def more_in_words(pairs_needed: float) -> str:
     return f"about {rough(pairs_needed)} more pairs of new contexts might"
 
 
-def _interval(value: float, difference_B: Floats, variance: float, n_clusters: int) -> Interval:
-    """Return the 95 % interval; where all clusters differ alike, so that no resample tells, what n of them leave open.
-
-    That is the exact bound of a share that none of n draws shows (Clopper and Pearson 1934).
-    """
-    if variance == 0:
-        left_open = edge_interval(0.0, n_clusters).high
-        return Interval(max(-1.0, value - left_open), min(1.0, value + left_open))
-    return percentile_interval(difference_B, n_drawn=n_clusters)
-
-
 def _variance(total: float, a: tuple[float, int], b: tuple[float, int]) -> tuple[Variance, tuple[int, int]]:
     """Split a variance; a judge with one seed alone adds what the other adds, where that one has several."""
     (one_a, seeds_a), (one_b, seeds_b) = a, b
@@ -144,17 +148,19 @@ def _variance(total: float, a: tuple[float, int], b: tuple[float, int]) -> tuple
     return Variance(total, one_a + one_b, sampling), (seeds_a, seeds_b)
 
 
-def _p_value(value: float, difference_B: Floats, variance: float, n_clusters: int) -> float:
+def _p_value(value: float, difference_B: Floats, error: float, n_clusters: int) -> float:
     """Return the two-sided p: twice the share of resamples on the other side of zero, by Student's t.
 
-    So it is below 0.05 where the interval holds no zero. Where fewer resamples lie there than can be counted, the
-    standard error tells how far below. Never less than a test that flips the signs of the clusters could give.
+    So it is below 0.05 where the interval holds no zero. Where fewer resamples lie there than can be counted, and with
+    few clusters, the standard error tells how far below. Never less than a test that flips the signs of the clusters
+    could give.
     """
     told_B = difference_B[~np.isnan(difference_B)]
     if n_clusters < 2 or not len(told_B):
         return math.nan
     share = (1 + min(int(np.sum(told_B <= 0)), int(np.sum(told_B >= 0)))) / (len(told_B) + 1)
     tail = told_tail(min(share, 0.5), n_clusters)
-    if share <= 1 / (len(told_B) + 1) and variance > 0:
-        tail = min(tail, student_tail(abs(value) / math.sqrt(variance), n_clusters - 1))
+    if error > 0 and (n_clusters < PERCENTILES_FROM or share <= 1 / (len(told_B) + 1)):
+        by_error = student_tail(abs(value) / error, n_clusters - 1)
+        tail = by_error if n_clusters < PERCENTILES_FROM else min(tail, by_error)
     return min(1.0, max(2 * tail, 2.0 ** (1 - n_clusters)))

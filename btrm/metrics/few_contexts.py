@@ -16,7 +16,7 @@ from btrm.metrics.bootstrap import Interval, edge_interval, percentile_interval,
 from btrm.metrics.pairwise import Floats
 
 FEW = 20  # with fewer contexts, intervals are rough whatever the method
-_PERCENTILES_FROM = 40
+PERCENTILES_FROM = 40
 _ALIKE = 1e-9  # an error below that is a float's
 _UPPER = 0.975
 UNDEFINED = Interval(math.nan, math.nan)
@@ -25,14 +25,16 @@ UNDEFINED = Interval(math.nan, math.nan)
 def ratio_error(top_C: Floats, bottom_C: Floats) -> float:
     """Return the jackknife's standard error of sum(top) / sum(bottom) over contexts; NaN with fewer than two.
 
-    Leaving each context out makes up for how far a large one draws the ratio to itself (MacKinnon and White 1985).
+    Leaving each context out makes up for how far a large one draws the ratio to itself (MacKinnon and White 1985). It
+    is 0 where all contexts are alike but for a float's error.
     """
     n = int(np.count_nonzero(bottom_C))
     if n < 2:
         return math.nan
     total = float(bottom_C.sum())
     moved_C = (top_C - top_C.sum() / total * bottom_C) / (total - bottom_C)
-    return math.sqrt((n - 1) / n * float(moved_C @ moved_C))
+    error = math.sqrt((n - 1) / n * float(moved_C @ moved_C))
+    return error if error >= _ALIKE else 0.0
 
 
 def share_interval(value: float, error: float, value_B: Floats, n_contexts: int) -> Interval:
@@ -43,9 +45,9 @@ def share_interval(value: float, error: float, value_B: Floats, n_contexts: int)
     """
     if math.isnan(value) or n_contexts < 2:
         return UNDEFINED
-    if error < _ALIKE:
+    if error == 0:
         return edge_interval(value, n_contexts)
-    if n_contexts >= _PERCENTILES_FROM:
+    if n_contexts >= PERCENTILES_FROM:
         return percentile_interval(value_B, n_drawn=n_contexts)
     middle, reach = math.log(value / (1 - value)), _reach(error, n_contexts) / (value * (1 - value))
     low, high = ((1 + math.tanh((middle + sign * reach) / 2)) / 2 for sign in (-1, 1))
@@ -54,9 +56,9 @@ def share_interval(value: float, error: float, value_B: Floats, n_contexts: int)
 
 def loss_interval(value: float, error: float, value_B: Floats, n_contexts: int) -> Interval:
     """Return the interval of a mean of losses, which have no upper bound: undefined where all contexts are alike."""
-    if n_contexts < 2 or not error >= _ALIKE:
+    if n_contexts < 2 or not error > 0:
         return UNDEFINED
-    if n_contexts >= _PERCENTILES_FROM:
+    if n_contexts >= PERCENTILES_FROM:
         return percentile_interval(value_B, n_drawn=n_contexts)
     reach = _reach(error, n_contexts) / value
     return Interval(value * math.exp(-reach), value * math.exp(min(reach, 700.0)))
@@ -64,12 +66,24 @@ def loss_interval(value: float, error: float, value_B: Floats, n_contexts: int) 
 
 def linear_interval(value: float, error: float, value_B: Floats, n_contexts: int) -> Interval:
     """Return the interval of a mean as it is, with few contexts value -+ t error: for what is transformed later on."""
-    if n_contexts < 2 or not error >= _ALIKE:
+    if n_contexts < 2 or not error > 0:
         return UNDEFINED
-    if n_contexts >= _PERCENTILES_FROM:
+    if n_contexts >= PERCENTILES_FROM:
         return percentile_interval(value_B, n_drawn=n_contexts)
     reach = _reach(error, n_contexts)
     return Interval(value - reach, value + reach)
+
+
+def difference_interval(value: float, error: float, value_B: Floats, n_contexts: int) -> Interval:
+    """Return the interval of a mean of differences in [-1, 1].
+
+    Where all contexts differ alike, so that no resample tells, it is what so many of them leave open.
+    """
+    found = linear_interval(value, error, value_B, n_contexts)
+    if error == 0:
+        left_open = edge_interval(0.0, n_contexts).high
+        found = Interval(value - left_open, value + left_open)
+    return found if math.isnan(found.low) else Interval(max(-1.0, found.low), min(1.0, found.high))
 
 
 def with_upper_tail(interval: Interval, value: float, error: float, n_contexts: int, most: float) -> Interval:
@@ -77,7 +91,7 @@ def with_upper_tail(interval: Interval, value: float, error: float, n_contexts: 
 
     A good judge's loss lies in a few bad contexts, of which few contexts may hold none.
     """
-    own = loss_interval(value, error, np.empty(0), n_contexts) if n_contexts < _PERCENTILES_FROM else UNDEFINED
+    own = loss_interval(value, error, np.empty(0), n_contexts) if n_contexts < PERCENTILES_FROM else UNDEFINED
     if math.isnan(own.high) or math.isnan(interval.high):
         return interval
     return Interval(interval.low, max(interval.high, min(most, own.high)))

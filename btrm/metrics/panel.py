@@ -50,6 +50,11 @@ class PairMean:
         """In how many clusters these pairs lie."""
         return int(np.count_nonzero(self.counts))
 
+    @property
+    def error(self) -> float:
+        """The mean's standard error by the jackknife over clusters; NaN with fewer than two."""
+        return ratio_error(self.sums, self.counts)
+
     def variance(self) -> float:
         """Return the cluster-robust variance of the mean (a ratio of sums, linearised; Cochran 1977, ch. 6)."""
         clusters = self.n_clusters
@@ -99,8 +104,7 @@ class Panel:
     def accuracy_interval(self, judge: int) -> Interval:
         """Return the 95 % interval of a judge's mean credit; NaN, NaN where all pairs lie in one cluster."""
         mean = self.judges[judge]
-        error = ratio_error(mean.sums, mean.counts)
-        return share_interval(mean.value, error, self._columns.ratio(mean), mean.n_clusters)
+        return share_interval(mean.value, mean.error, self._columns.ratio(mean), mean.n_clusters)
 
     def _alike(self, a: int, b: int) -> bool:
         """Whether two judges have credits for the same pairs: then their difference needs no columns of its own."""

@@ -36,7 +36,7 @@ class Variance:
     @property
     def between(self) -> float:
         """What no number of seeds takes away."""
-        return max(0.0, self.total - self.sampling)
+        return max(self.total - self.sampling, 0.0)  # NaN stays NaN
 
 
 def reach(alpha: float = ALPHA, power: float = POWER) -> float:
@@ -58,8 +58,8 @@ def more_pairs(difference: float, variance: float, n_pairs: int) -> float:
 
 
 def more_seeds(difference: float, variance: Variance, n_seeds: int) -> float:
-    """Return how many judging seeds more would do; infinite where none would, NaN where seeds tell nothing yet."""
-    if math.isnan(variance.sampling):
+    """Return how many judging seeds more would do; infinite where none would, NaN where nothing tells yet."""
+    if math.isnan(variance.sampling) or math.isnan(variance.total):
         return math.nan
     room = (difference / reach()) ** 2 - variance.between
     return max(0.0, math.ceil(variance.one_seed / room - 1e-9) - n_seeds) if room > 0 else math.inf

@@ -116,6 +116,32 @@ def test_few_clusters_are_never_surer_than_their_signs() -> None:
     assert math.isnan(compare(a_PS, b_PS, np.zeros(40, dtype=np.int64)).p_bootstrap)
 
 
+@pytest.mark.parametrize("n_clusters", [2, 3, 4, 10])
+def test_with_few_clusters_the_interval_covers_the_truth_too(n_clusters: int) -> None:
+    assert coverage(100, n_clusters, 20, 1, 200) >= 0.88
+
+
+def test_what_few_clusters_cannot_find_needs_more_of_them() -> None:
+    a_PS, b_PS = np.ones((40, 2)), np.zeros((40, 2))
+    b_PS[::9, 0] = 1
+    few = compare(a_PS, b_PS, np.arange(40) // 10)
+    assert few.low > 0 and few.p_bootstrap >= 0.05
+    assert few.pairs_needed == 20 and few.seeds_needed == math.inf  # six contexts of ten pairs: no p lies below 0.05
+
+
+def test_one_cluster_tells_nothing_of_seeds() -> None:
+    a_PS, b_PS = (np.random.default_rng(n).integers(0, 2, (20, 3)).astype(float) for n in (0, 1))
+    one = compare(a_PS, b_PS, np.zeros(20, dtype=np.int64))
+    assert all(math.isnan(x) for x in (one.low, one.p_bootstrap, one.mde, one.pairs_needed, one.seeds_needed))
+
+
+def test_alike_but_for_rounding_is_alike() -> None:
+    cluster_P = np.repeat(np.arange(41), np.arange(41) % 3 + 1)
+    a_PS = np.tile([1.0, 0.0, 0.0], (len(cluster_P), 1))  # a third: a mean that no float holds
+    found = compare(a_PS, np.zeros((len(cluster_P), 1)), cluster_P)
+    assert found.low == pytest.approx(1 / 3 - (1 - 0.025 ** (1 / 41))) and math.isnan(found.mde)
+
+
 def test_with_few_clusters_equal_judges_are_told_apart_no_oftener_than_it_says() -> None:
     rng = np.random.default_rng(5)
     cluster_P = np.repeat(np.arange(10), 6)
