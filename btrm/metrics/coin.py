@@ -39,11 +39,11 @@ class Gains:
         if math.isnan(most):
             return Interval(math.nan, math.nan)
         if math.isnan(linear.low) or not gain > 0:  # losses that are all alike: their temperatures are infinite
-            return Interval(value - most, value)
+            return Interval(max(0.0, value - most), value)
         high, low = (_squared(gain, value - limit) for limit in (linear.low, linear.high))
         # a step far longer than the root tells nothing: where the gain is next to none, the margins bound it
         high = min(high, 4 * max(gain, most), COINS[name])
-        return Interval(value + gain - high, value + gain - low)
+        return Interval(max(0.0, value + gain - high), value + gain - low)
 
 
 def _squared(gain: float, distance: float) -> float:

@@ -33,9 +33,9 @@ class Comparison:
     few clusters (few_contexts); p_bootstrap: its two-sided p-value. p_mcnemar (mid-p) and p_mcnemar_exact count
     clusters: wins are those where a has more credit than b, losses those where it has less.
     p_holm: p_bootstrap adjusted for all comparisons that were made together (Holm 1979), NaN for one alone.
-    mde: the least difference that is found with 80 % power (NaN: all pairs differ alike); pairs_needed, seeds_needed:
-    how many more of each would find a difference as large as this one (0: it is found; inf: none would; NaN seeds:
-    nobody has two to learn from).
+    mde: the least difference that is found with 80 % power (NaN: all clusters differ alike, or are too few to find
+    any); pairs_needed, seeds_needed: how many more of each would find a difference as large as this one (0: it is
+    found; inf: none would; NaN seeds: nobody has two to learn from).
     """
 
     n_pairs: int
@@ -105,7 +105,7 @@ def comparison(panel: Panel, a: int, b: int) -> Comparison:
         losses=losses,
         p_mcnemar=mid if n_pairs else math.nan,
         p_mcnemar_exact=exact if n_pairs else math.nan,
-        mde=detectable(variance.total) if error > 0 else math.nan,
+        mde=detectable(variance.total, n_clusters) if error > 0 and n_clusters >= _FEWEST else math.nan,
         pairs_needed=needed[0],
         seeds_needed=needed[1],
     )

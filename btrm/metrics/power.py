@@ -17,6 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from btrm.metrics.bootstrap import student_quantile
 from btrm.metrics.pairwise import Floats, Ints
 
 ALPHA, POWER = 0.05, 0.8
@@ -45,9 +46,10 @@ def reach(alpha: float = ALPHA, power: float = POWER) -> float:
     return normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)
 
 
-def detectable(variance: float) -> float:
-    """Return the smallest difference that is found with 80 % power."""
-    return reach() * math.sqrt(variance)
+def detectable(variance: float, n_clusters: int) -> float:
+    """Return the smallest difference that Student's test over so many clusters finds with 80 % power."""
+    reached = sum(student_quantile(chance, n_clusters - 1) for chance in (1 - ALPHA / 2, POWER))
+    return reached * math.sqrt(variance)
 
 
 def more_pairs(difference: float, variance: float, n_pairs: int) -> float:

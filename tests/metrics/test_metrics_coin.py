@@ -66,6 +66,12 @@ def test_next_to_no_gain_is_bounded_by_the_margins() -> None:
     assert (interval.low, interval.high) == pytest.approx((value - 0.04, value))
 
 
+@pytest.mark.parametrize("margin", [[-30.0, 20.0, -60.0], [50.0, -5.0, 20.0, -40.0], [-9.0, 30.0]])
+def test_no_loss_of_a_few_pairs_lies_below_nothing(margin: list[float]) -> None:
+    (found,) = intervals([measured(from_margins(np.array(margin)))], 200, 0)
+    assert all(found[name].low >= 0 for name in COINS)
+
+
 @pytest.mark.parametrize(("clusters", "size"), [(10, 40), (400, 1)])
 def test_intervals_of_judges_hardly_better_than_a_coin_are_losses_that_there_are(clusters: int, size: int) -> None:
     rng = np.random.default_rng(3)

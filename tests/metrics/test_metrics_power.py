@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.power import NormalIndPower, TTestPower
 
 from btrm.metrics.decisions import compare
 from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds, reach, seed_variance
@@ -14,7 +14,13 @@ from btrm.metrics.power import Variance, detectable, more_pairs, more_seeds, rea
 
 def test_the_detectable_difference_is_that_of_statsmodels() -> None:
     effect = NormalIndPower(ddof=0).solve_power(nobs1=400, alpha=0.05, power=0.8, ratio=0)
-    assert detectable(0.49 / 400) == pytest.approx(effect * 0.7, rel=1e-3)
+    assert detectable(0.49 / 400, 10**6) == pytest.approx(effect * 0.7, rel=1e-3)
+
+
+@pytest.mark.parametrize("clusters", [6, 10, 40])
+def test_with_few_clusters_too(clusters: int) -> None:
+    effect = TTestPower().solve_power(nobs=clusters, alpha=0.05, power=0.8)
+    assert detectable(0.49 / clusters, clusters) == pytest.approx(effect * 0.7, rel=0.02)
 
 
 def test_pairs_needed_is_that_of_statsmodels() -> None:
