@@ -1,4 +1,4 @@
-"""Whether a LoRA adapter belongs to a base model, from the files' headers alone."""
+"""Whether weights are whole, and a LoRA adapter belongs to a base model, from the files' headers alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,27 @@ _FEATURE_AXIS = {"A": 1, "B": 0}  # lora_A is (r, in), lora_B is (out, r); the b
 
 
 def read_shapes(path: Path) -> Shapes:
-    """Return {tensor: shape} of a safetensors file by reading its header only."""
+    """Return {tensor: shape} of a safetensors file by reading its header only; ConfigError where it was cut short."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = cast("dict[str, Any]", json.loads(file.read(size)))
-    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = cast("dict[str, Any]", json.loads(file.read(min(length, size))))
+        except ValueError:
+            raise ConfigError(f"{path}: cut short, or no safetensors file ({size} bytes)") from None
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    whole = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    if size < whole:
+        raise ConfigError(f"{path}: cut short: {size} bytes of {whole}")
+    return {name: tuple(entry["shape"]) for name, entry in entries.items()}
+
+
+def model_shapes(folder: Path) -> Shapes:
+    """Return {tensor: shape} of a full model's safetensors files: none for a hub's name or another format."""
+    shapes: Shapes = {}
+    for path in sorted(folder.glob("model*.safetensors")) if folder.is_dir() else []:
+        shapes |= read_shapes(path)
+    return shapes
 
 
 def check_adapter(folder: Path, base: str) -> int:
@@ -29,18 +45,11 @@ def check_adapter(folder: Path, base: str) -> int:
         raise ConfigError(f"{folder}: peft_type {config['peft_type']!r}: only LORA can be judged; merge it first")
     weights = folder / "adapter_model.safetensors"
     if weights.exists():
-        misfits = _misfits(read_shapes(weights), _model_shapes(Path(base)), base)
+        misfits = _misfits(read_shapes(weights), model_shapes(Path(base)), base)
         if misfits:
             raise ConfigError(f"{folder}: an adapter for another base: {'; '.join(misfits)}")
     ranks = [config.get("r", 0), *config.get("rank_pattern", {}).values()]
     return max(int(rank) for rank in ranks)
-
-
-def _model_shapes(folder: Path) -> Shapes:
-    shapes: Shapes = {}
-    for path in sorted(folder.glob("model*.safetensors")) if folder.is_dir() else []:
-        shapes |= read_shapes(path)
-    return shapes
 
 
 def _misfits(adapter: Shapes, model: Shapes, base: str) -> list[str]:

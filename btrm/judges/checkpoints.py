@@ -12,7 +12,7 @@ from pathlib import Path
 from btrm.checkpoints import check_adapter_base, checkpoint_kind, known_sha256
 from btrm.config import ConfigError
 from btrm.hub import is_hub_name
-from btrm.judges.adapter import check_adapter
+from btrm.judges.adapter import check_adapter, model_shapes
 from btrm.runs import StageRun
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -88,6 +88,7 @@ def _inspect(label: str, path: str, base: str | None) -> Checkpoint | list[str]:
         if not folder.exists() and is_hub_name(path):
             return Checkpoint(label, path, path)
         if checkpoint_kind(folder) == "full":
+            model_shapes(folder)  # refuses weights that are half there
             return Checkpoint(label, path, _model_hash(path))
         return _adapter(label, folder, base)
     except ConfigError as error:

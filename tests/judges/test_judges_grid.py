@@ -167,6 +167,21 @@ def test_what_is_no_checkpoint_is_refused_all_at_once(
     assert rule_engine.opened == []
 
 
+@pytest.mark.parametrize("kept", [0, 4, 40, -1])
+def test_weights_that_are_half_there_are_refused(
+    rule_engine: type[RuleEngine], tmp_path: Path, pairs_file: Path, kept: int
+) -> None:
+    lora = fake_adapter(tmp_path / "lora", fake_model(tmp_path / "model")) / "adapter_model.safetensors"
+    full = fake_model(tmp_path / "full") / "model.safetensors"
+    for path in (lora, full):
+        path.write_bytes((path.read_bytes().replace(b"[0, 0]", b"[0, 9]") + bytes(9))[:kept])
+    with pytest.raises(ConfigError) as error:
+        judge(tmp_path, pairs_file, checkpoints={"lora": str(lora.parent), "full": str(full.parent)})
+    told = [line.partition(": cut short")[0] for line in str(error.value).splitlines()]
+    assert told == [f"checkpoints: lora: {lora}", f"checkpoints: full: {full}"]
+    assert rule_engine.opened == []
+
+
 @pytest.mark.parametrize("path", ["gone/away", "nothing/checkpoint-*"])
 def test_a_missing_folder_is_refused(
     rule_engine: type[RuleEngine], tmp_path: Path, pairs_file: Path, path: str
