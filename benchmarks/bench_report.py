@@ -20,12 +20,13 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from btrm.metrics.evaluate import EvaluateConfig
+from btrm.publishing import write_json
 from btrm.records import PreferencePair, judgement_schema, read_jsonl, write_pairs
 from btrm.report import summary
 from btrm.report.page.cell_charts import panels
 from btrm.report.page.pooled import pool
 from btrm.report.summary import SummarizeConfig
-from btrm.runs import Resources, StageConfig, write_json
+from btrm.runs import Resources, StageConfig
 from btrm.stages import execute, prepare
 
 TARGET_S, TARGET_BYTES = 10.0, 5e6

@@ -17,7 +17,8 @@ from pathlib import Path
 import orjson
 
 from btrm.launch.submission import Attempt, ElementState, Plan, PlannedStep, SentJob, Submission
-from btrm.runs import Resources, write_json
+from btrm.publishing import write_json
+from btrm.runs import Resources
 from btrm.work import Unit, write_units
 
 TARGET_S = 1.0

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from btrm.config import ConfigError
-from btrm.runs import sha256_path, user_cache, write_json
+from btrm.publishing import write_json
+from btrm.runs import sha256_path, user_cache
 
 MARK = "btrm.json"
 Kind = Literal["full", "adapter"]

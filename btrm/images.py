@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from btrm.config import ConfigError
-from btrm.runs import sha256_file, user_cache, write_json
+from btrm.publishing import write_json
+from btrm.runs import sha256_file, user_cache
 
 IMAGE_RECORD = Path("/opt/btrm/image.json")  # written by the image's build
 STAT = "%i %s %.9Y %.9Z"  # stat's --format: inode, bytes, time of change, and when that time itself was last set

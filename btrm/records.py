@@ -146,7 +146,7 @@ def pair_schema() -> pa.Schema:
 
 
 def write_judgements(path: Path, judgements: Iterable[Judgement]) -> int:
-    """Write judgements.parquet whole; return the number of rows. Atomicity is the caller's (runs.win, runs.replace)."""
+    """Write judgements.parquet whole; return the number of rows. Atomicity is the caller's (publishing)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

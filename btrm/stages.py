@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from btrm.config import ConfigError, flat_fields, role
 from btrm.images import inside_image
+from btrm.locks import exclusive
+from btrm.publishing import write_json
 from btrm.runs import (
     CODE,
     IMAGE,
@@ -30,20 +32,17 @@ from btrm.runs import (
     StageRequest,
     StageRun,
     clear_attempts,
-    exclusive,
     fingerprint,
-    git_revision,
     now,
     outputs_of,
-    package_versions,
     read_manifest,
     read_request,
     verify,
-    write_json,
 )
 from btrm.stage_inputs import find_inputs, former_fingerprints, value_of
 from btrm.stage_table import Stage, get_stage
 from btrm.staging import Staging
+from btrm.versions import git_revision, package_versions
 
 State = Literal["new", "resume", "extend", "anew", "complete"]
 

@@ -34,8 +34,9 @@ from btrm.launch.plan import (
 from btrm.launch.secrecy import refuse_keys
 from btrm.launch.site import Site, apply_umask, check_resources, default_site, load_site
 from btrm.launch.submission import Plan, PlannedStep, new_submission, submissions
+from btrm.publishing import write_json
 from btrm.report.closing import closing
-from btrm.runs import REQUEST, RunPaths, StageError, StageRun, read_manifest, write_json
+from btrm.runs import REQUEST, RunPaths, StageError, StageRun, read_manifest
 from btrm.stage_table import get_stage
 from btrm.stages import prepare, settings_problems
 from btrm.stopping import Stopped, listening

@@ -18,7 +18,7 @@ from typing import cast
 
 import orjson
 
-from btrm.runs import replace
+from btrm.publishing import replace
 
 Range = tuple[int, int]  # [first, last + 1) of the rows that are missing
 Ranges = tuple[Range, ...]

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 from btrm.config import extent, runtime, setting, source
-from btrm.runs import StageConfig, StageResult, StageRun, replace, win
+from btrm.publishing import replace, win
+from btrm.runs import StageConfig, StageResult, StageRun
 
 
 class CountingConfig(StageConfig):

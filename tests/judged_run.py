@@ -14,7 +14,8 @@ from btrm.judges.base import JudgeAnswer, JudgeRequest
 from btrm.judges.engine import EngineSpec
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.prompts import get_prompt
-from btrm.runs import RunManifest, StageRequest, fingerprint, now, outputs_of, write_json
+from btrm.publishing import write_json
+from btrm.runs import RunManifest, StageRequest, fingerprint, now, outputs_of
 
 STUDY = """
 from btrm.data.pairs import PairsConfig

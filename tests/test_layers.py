@@ -17,6 +17,8 @@ FOUNDATION = (
     "plugins",
     "records",
     "runs",
+    "publishing",
+    "locks",
     "checkpoints",
     "score_text",
     "hub",

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from btrm import leases, runs
+from btrm import leases
 from btrm.config import ConfigError
 from btrm.leases import LEASES, Fenced, Lease, age, claim, held, holding, live_owner, owner_of, release
+from btrm.locks import OWNER, exclusive
+from btrm.publishing import replace, win, write_json
 
 
 @pytest.fixture(autouse=True)
@@ -104,17 +106,17 @@ def test_every_way_to_publish_is_fenced(tmp_path: Path, monkeypatch: pytest.Monk
     directory = tmp_path / "stage"
     lease = claim(directory, "job 1")
     with holding(lease):
-        runs.write_json(directory / "mine.json", 1)
+        write_json(directory / "mine.json", 1)
         as_another_process(monkeypatch)
         claim(directory, "job 1")
         (tmp_path / "part").write_text("x")
-        for publish in (runs.win, runs.replace):
+        for publish in (win, replace):
             with pytest.raises(Fenced):
                 publish(tmp_path / "part", directory / "part")
         with pytest.raises(Fenced):
-            runs.write_json(directory / "mine.json", 2)
+            write_json(directory / "mine.json", 2)
     assert not (directory / "part").exists() and json.loads((directory / "mine.json").read_text()) == 1
-    runs.write_json(directory / "mine.json", 3)  # what is no longer held fences nobody
+    write_json(directory / "mine.json", 3)  # what is no longer held fences nobody
 
 
 def test_children_are_fenced_with_their_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,12 +185,12 @@ def test_a_torn_or_vanished_claim_counts_as_given_back(tmp_path: Path) -> None:
 
 def test_only_jobs_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim(tmp_path, "job 1")
-    with pytest.raises(ConfigError, match="job 1 is working here"), runs.exclusive(tmp_path):
+    with pytest.raises(ConfigError, match="job 1 is working here"), exclusive(tmp_path):
         pass
-    monkeypatch.setenv(runs.OWNER, "job 2")
+    monkeypatch.setenv(OWNER, "job 2")
     monkeypatch.setattr(leases, "STALE_S", 0)
     as_another_process(monkeypatch)
-    with runs.exclusive(tmp_path):
+    with exclusive(tmp_path):
         assert [lease.number for lease in held()] == [2]
         monkeypatch.setattr(leases, "STALE_S", 60)
         assert live_owner(tmp_path) == "job 2"

@@ -1,59 +1,9 @@
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 from pathlib import Path
 
-import pytest
-
 from btrm.config import ConfigError
-from btrm.leases import live_owner
-from btrm.runs import RunPaths, exclusive, fingerprint, replace, sha256_path, win, write_json
-
-
-def test_a_part_is_won_once(tmp_path: Path) -> None:
-    for attempt in ("a", "b"):
-        (tmp_path / attempt).write_text(attempt)
-    assert win(tmp_path / "a", tmp_path / "out/part")
-    assert not win(tmp_path / "b", tmp_path / "out/part")
-    assert (tmp_path / "out/part").read_text() == "a"
-
-
-def test_a_folder_is_won_once(tmp_path: Path) -> None:
-    for attempt in ("a", "b"):
-        (tmp_path / attempt).mkdir()
-        (tmp_path / attempt / "file").write_text(attempt)
-    assert win(tmp_path / "a", tmp_path / "won")
-    assert not win(tmp_path / "b", tmp_path / "won")
-    assert (tmp_path / "won/file").read_text() == "a"
-
-
-def test_a_read_only_directory_is_an_error_not_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_text("a")
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("os.link", refuse)
-    with pytest.raises(PermissionError):
-        win(tmp_path / "a", tmp_path / "out")
-    assert (tmp_path / "a").read_text() == "a"
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_json(tmp_path / "x.json", {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "x.json", {"a": object()})
-    assert (tmp_path / "x.json").read_text() == '{\n "a": 1\n}\n'
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
-
-
-def test_replace_publishes_in_one_rename(tmp_path: Path) -> None:
-    (tmp_path / "old").write_text("old")
-    (tmp_path / "new").write_text("new")
-    replace(tmp_path / "new", tmp_path / "old")
-    assert (tmp_path / "old").read_text() == "new"
+from btrm.runs import RunPaths, fingerprint, sha256_path
 
 
 def test_a_folders_hash_sees_names_and_contents(tmp_path: Path) -> None:
@@ -76,62 +26,3 @@ def test_references_resolve_inside_the_run(tmp_path: Path) -> None:
     assert paths.resolve("Qwen/Qwen2.5-7B-Instruct") is None
     assert paths.resolve(str(tmp_path)) == tmp_path
     assert ConfigError.__mro__[1] is ValueError
-
-
-def lost_answer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Have a call do its work, then fail as where its answer was lost and it was tried again."""
-    real = getattr(os, name)
-
-    def done_and_lost(source: Path, target: Path) -> None:
-        real(source, target)
-        raise FileExistsError(17, "File exists") if name == "link" else FileNotFoundError(2, "No such file")
-
-    monkeypatch.setattr(os, name, done_and_lost)
-
-
-def test_a_link_whose_answer_was_lost_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").write_text("a")
-    lost_answer(monkeypatch, "link")
-    assert win(tmp_path / "a", tmp_path / "part")
-    assert not (tmp_path / "a").exists() and (tmp_path / "part").stat().st_nlink == 1
-
-
-def test_a_folders_rename_whose_answer_was_lost_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a").mkdir()
-    lost_answer(monkeypatch, "rename")
-    assert win(tmp_path / "a", tmp_path / "won")
-
-
-def test_what_has_lost_is_gone_so_that_nobody_writes_into_the_winner(tmp_path: Path) -> None:
-    scratch, part = tmp_path / "scratch", tmp_path / "part"
-    part.write_text("first")
-    scratch.write_text("second")
-    assert not win(scratch, part) and not scratch.exists()
-    scratch.write_text("third")
-    assert part.read_text() == "first"
-
-
-def refuse_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    def flock(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-
-
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_without_locks_leases_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    refuse_locks(monkeypatch, number)
-    with exclusive(tmp_path):
-        pass
-    monkeypatch.setenv("BTRM_OWNER", "job 7")
-    with exclusive(tmp_path):
-        assert live_owner(tmp_path) == "job 7"
-        monkeypatch.delenv("BTRM_OWNER")
-        with pytest.raises(ConfigError, match="job 7 is working here"), exclusive(tmp_path):
-            pass
-
-
-def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_locks(monkeypatch, errno.EIO)
-    with pytest.raises(OSError, match="Input/output error"), exclusive(tmp_path):
-        pass

@@ -12,7 +12,8 @@ from counting_stage import CountingConfig
 from btrm import stages
 from btrm.config import ConfigError
 from btrm.launch.local import write_request
-from btrm.runs import MANIFEST, Resources, RunManifest, exclusive, read_manifest, verify
+from btrm.locks import exclusive
+from btrm.runs import MANIFEST, Resources, RunManifest, read_manifest, verify
 from btrm.stage_table import STAGES, Stage, get_stage
 
 

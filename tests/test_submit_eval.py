@@ -12,7 +12,8 @@ from judged_run import SkilledEngine, add_checkpoint, begin_trainer, complete_tr
 
 from btrm.cli import main as btrm
 from btrm.judges import grid
-from btrm.runs import exclusive, read_manifest, read_request, verify
+from btrm.locks import exclusive
+from btrm.runs import read_manifest, read_request, verify
 from btrm.submit import main
 
 

@@ -13,7 +13,8 @@ from btrm.container.image_facts import LABELS
 from btrm.container.run_build import record_path
 from btrm.container.variants import get_lock
 from btrm.launch.snapshot import code_digest
-from btrm.runs import sha256_file, write_json
+from btrm.publishing import write_json
+from btrm.runs import sha256_file
 from btrm.train.swift_series import SERIES
 
 BUSYBOX = Path("/bin/busybox")

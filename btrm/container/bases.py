@@ -14,7 +14,8 @@ from btrm.config import ConfigError
 from btrm.container.run_build import PACKED, build_args, built, publish, record_path
 from btrm.container.variants import Image
 from btrm.plugins import shipped
-from btrm.runs import sha256_file, write_json
+from btrm.publishing import write_json
+from btrm.runs import sha256_file
 
 
 @dataclass(frozen=True, slots=True)

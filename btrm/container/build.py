@@ -28,8 +28,10 @@ from btrm.container.wheels import fill, wheel_folder
 from btrm.images import image_digest
 from btrm.launch.snapshot import wheel_digest
 from btrm.plugins import shipped
-from btrm.runs import StageError, git_revision, sha256_file, user_cache, write_json
+from btrm.publishing import write_json
+from btrm.runs import StageError, sha256_file, user_cache
 from btrm.train.swift_series import SERIES
+from btrm.versions import git_revision
 
 _STAGED = ("system.sh", "packages.sh")
 _SECOND_STAGE = "\nBootstrap: {{ bootstrap }}\n"

@@ -18,7 +18,8 @@ from btrm.config import ConfigError
 from btrm.container.apptainer import do
 from btrm.container.image_facts import build_record, own_record
 from btrm.container.run_build import record_path
-from btrm.runs import StageError, replace, sha256_file, write_json
+from btrm.publishing import replace, write_json
+from btrm.runs import StageError, sha256_file
 
 _REFERENCE = re.compile(r"oras://(?P<host>[^/@]+)/(?P<name>[a-z0-9._/-]+)(:(?P<tag>[\w.-]+))?(@sha256:[0-9a-f]{64})?")
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"

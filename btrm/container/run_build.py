@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from btrm.container.apptainer import need_apptainer
-from btrm.runs import StageError, sha256_file, write_json
+from btrm.publishing import write_json
+from btrm.runs import StageError, sha256_file
 
 # A tenth of the default's (gzip -9) time to write, quicker to read, and hardly larger.
 PACKED = ("--mksquashfs-args", "-comp zstd -Xcompression-level 3")

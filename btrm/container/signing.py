@@ -11,7 +11,8 @@ from btrm.config import ConfigError
 from btrm.container.apptainer import do
 from btrm.container.image_facts import build_record, is_squashfs
 from btrm.container.run_build import record_path
-from btrm.runs import replace, sha256_file, write_json
+from btrm.publishing import replace, write_json
+from btrm.runs import sha256_file
 
 
 def sign(image: Path, words: Sequence[str] = ()) -> str:

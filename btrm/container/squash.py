@@ -12,7 +12,8 @@ from btrm.config import ConfigError
 from btrm.container.apptainer import ask, complaint, need_apptainer
 from btrm.container.image_facts import build_record
 from btrm.container.run_build import publish, record_path
-from btrm.runs import StageError, sha256_file, write_json
+from btrm.publishing import write_json
+from btrm.runs import StageError, sha256_file
 
 _SYSTEM = "FS (Squashfs/*System/"
 

@@ -25,7 +25,7 @@ from btrm.data.sources import SOURCES, Sift, check_query, get_source
 from btrm.environment import load_environment
 from btrm.progress import progress
 from btrm.prompts import PromptSpec, get_prompt
-from btrm.runs import replace
+from btrm.publishing import replace
 
 _LOG = logging.getLogger(__name__)
 _SUMMARY = "Build pointwise rows from a preference set: two rows a pair, side 0 then side 1."

@@ -21,8 +21,8 @@ from btrm.data.reading import BUFFER
 from btrm.data.rows import RowEncoder
 from btrm.progress import progress
 from btrm.prompts import PromptSpec
+from btrm.publishing import replace
 from btrm.records import PreferencePair, write_pairs
-from btrm.runs import replace
 
 BTRM = "btrm"
 TARGETS = (*FORMS, BTRM)

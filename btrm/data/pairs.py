@@ -17,8 +17,9 @@ from btrm.data.rows import RowEncoder
 from btrm.data.sources import Sift, check_query, get_source
 from btrm.progress import progress
 from btrm.prompts import get_prompt
+from btrm.publishing import replace
 from btrm.records import PreferencePair, write_pairs
-from btrm.runs import StageConfig, StageResult, StageRun, replace, sha256_file
+from btrm.runs import StageConfig, StageResult, StageRun, sha256_file
 
 
 class PairsConfig(StageConfig):

@@ -21,8 +21,9 @@ from btrm.data.teacher_page import page
 from btrm.data.teacher_summary import Tally
 from btrm.progress import progress
 from btrm.prompts import get_prompt
+from btrm.publishing import replace
 from btrm.records import PreferencePair, read_pairs, stable_hash
-from btrm.runs import StageConfig, StageResult, StageRun, replace
+from btrm.runs import StageConfig, StageResult, StageRun
 
 _PAGE = "teacher.md"
 _JUDGEMENTS = "judgements.parquet"

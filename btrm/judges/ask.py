@@ -14,8 +14,9 @@ from btrm.judges.cells import Cell
 from btrm.judges.chunk_claims import Claims
 from btrm.judges.pair_sets import PairSets
 from btrm.prompts import PromptSpec
+from btrm.publishing import win
 from btrm.records import Judgement, PreferencePair, stable_hash, write_judgements
-from btrm.runs import StageRun, win
+from btrm.runs import StageRun
 from btrm.scores import Outcome, Score, parse_score
 from btrm.work import Ranges
 

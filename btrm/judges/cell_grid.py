@@ -31,8 +31,9 @@ from btrm.judges.sharing import Sharing, Todo
 from btrm.judges.trials import read_trials, try_first
 from btrm.progress import progress
 from btrm.prompts import PromptSpec
+from btrm.publishing import replace
 from btrm.records import PreferencePair, read_pairs, write_pairs
-from btrm.runs import StageRun, replace
+from btrm.runs import StageRun
 from btrm.work import Pool, Unit
 
 _LOG = logging.getLogger(__name__)

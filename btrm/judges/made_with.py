@@ -16,8 +16,10 @@ from typing import Any, cast
 from btrm.judges.chat import Chat
 from btrm.judges.engine import Engine, TokenEngine
 from btrm.prompts import PromptSpec
+from btrm.publishing import win
 from btrm.records import stable_hash
-from btrm.runs import StageRun, package_versions, win
+from btrm.runs import StageRun
+from btrm.versions import package_versions
 
 _LOG = logging.getLogger(__name__)
 NOTES = "made_with"

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import IO
 
 from btrm.judges.grid_config import GridConfig
-from btrm.runs import StageError, StageRun, write_json
+from btrm.publishing import write_json
+from btrm.runs import StageError, StageRun
 from btrm.stopping import stop_asked
 from btrm.work import Pool, Unit, write_units
 

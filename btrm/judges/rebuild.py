@@ -11,8 +11,9 @@ from btrm.judges.cells import Cell, Part, read_part
 from btrm.judges.numbered import Pairs
 from btrm.judges.pair_sets import PairSets
 from btrm.leases import check_held
+from btrm.publishing import replace, win
 from btrm.records import judgement_schema
-from btrm.runs import StageRun, replace, win
+from btrm.runs import StageRun
 
 if TYPE_CHECKING:
     import pyarrow as pa

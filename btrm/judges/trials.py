@@ -13,8 +13,9 @@ from btrm.judges.engine import Engine
 from btrm.judges.grid_config import GridConfig
 from btrm.judges.guided import GuidedJudge, measure_guiding
 from btrm.judges.reproduce import Invariance, measure_flips
+from btrm.publishing import write_json
 from btrm.records import PreferencePair, stable_hash
-from btrm.runs import StageRun, write_json
+from btrm.runs import StageRun
 
 TRIALS = "trials"
 _FLIP_PAIRS = 32  # where nothing promises that answers are the same in every batch

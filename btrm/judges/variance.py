@@ -15,7 +15,8 @@ from btrm.metrics.judged import read_cells
 from btrm.metrics.prompt_choice import PromptFigures, contrasts, prompt_histogram, prompt_row
 from btrm.metrics.variance import Answers
 from btrm.prompts import PromptSpec
-from btrm.runs import StageResult, StageRun, replace
+from btrm.publishing import replace
+from btrm.runs import StageResult, StageRun
 from btrm.work import Pool, Unit
 
 __all__ = ["VarianceConfig", "check_variance", "halve_batch", "run_variance", "share_variance", "work_variance"]

@@ -24,7 +24,9 @@ from btrm.launch.sbatch import Request
 from btrm.launch.site import Site
 from btrm.launch.slurm import live_jobs, send, send_control
 from btrm.launch.submission import ElementState, Plan, PlannedStep, SentJob, Submission, submissions
-from btrm.runs import exclusive, read_manifest, write_json
+from btrm.locks import exclusive
+from btrm.publishing import write_json
+from btrm.runs import read_manifest
 from btrm.stage_table import get_stage
 from btrm.stages import prepare
 

@@ -23,11 +23,8 @@ from btrm.launch.snapshot import check_code
 from btrm.launch.step_work import element_share, steps_done, whole
 from btrm.launch.submission import PATROL, Plan, Submission
 from btrm.leases import Fenced
-from btrm.runs import (
-    JOB_IDS,
-    OWNER,
-    StageError,
-)
+from btrm.locks import OWNER
+from btrm.runs import JOB_IDS, StageError
 from btrm.stage_table import get_stage
 from btrm.stopping import Stopped, listen
 from btrm.train.follow import follow, refuse

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.launch.submission import PlannedStep, Submission
-from btrm.runs import REQUEST, RunManifest, exclusive, write_json
+from btrm.locks import exclusive
+from btrm.publishing import write_json
+from btrm.runs import REQUEST, RunManifest
 from btrm.stage_table import get_stage
 from btrm.stages import Prepared, execute, prepare
 from btrm.staging import Staging

@@ -14,7 +14,7 @@ from btrm.config import ConfigError
 from btrm.images import image_record
 from btrm.launch.inside import REQUIRES
 from btrm.plugins import shipped
-from btrm.runs import REVISION, git_revision
+from btrm.versions import REVISION, git_revision
 
 _SHIPPED = ("experiments", "slurm")  # what builds an image has no place in a job
 _SHIPPED_AT = "btrm/_shipped"

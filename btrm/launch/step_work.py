@@ -13,7 +13,8 @@ from btrm.config import ConfigError
 from btrm.launch.attempt import Running, consecutive
 from btrm.launch.local import run_step
 from btrm.launch.submission import PlannedStep, Submission
-from btrm.runs import REQUEST, RunPaths, StageConfig, StageRun, read_request, win, write_json
+from btrm.publishing import win, write_json
+from btrm.runs import REQUEST, RunPaths, StageConfig, StageRun, read_request
 from btrm.stage_inputs import code_digests, references
 from btrm.stage_table import Stage, get_stage
 from btrm.stages import prepare

@@ -19,7 +19,8 @@ import orjson
 from pydantic import Field
 
 from btrm.config import Config, ConfigError
-from btrm.runs import Resources, now, write_json
+from btrm.publishing import write_json
+from btrm.runs import Resources, now
 
 JOBS = ".jobs"
 PATROL = "patrol"  # the key of the job that looks after the controller

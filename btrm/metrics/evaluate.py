@@ -16,8 +16,9 @@ from btrm.metrics.judged import read_cells
 from btrm.metrics.measured import Measured, Measuring
 from btrm.metrics.pairwise import UnparsedAs
 from btrm.metrics.scalars import scalars
+from btrm.publishing import replace
 from btrm.records import write_jsonl
-from btrm.runs import StageConfig, StageResult, StageRun, replace
+from btrm.runs import StageConfig, StageResult, StageRun
 
 LOGS = "logs"
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from btrm.config import ConfigError
 from btrm.plugins import shipped
-from btrm.runs import write_json
+from btrm.publishing import write_json
 
 CORE = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sinfo": "slurm-client", "munged": "munge"}
 ACCOUNTING = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server-core"}

@@ -13,7 +13,8 @@ from btrm.launch.queue import QueueView, forget, look
 from btrm.launch.slurm import ask
 from btrm.launch.submission import Submission, submissions
 from btrm.operate.status import is_complete
-from btrm.runs import StageError, write_json
+from btrm.publishing import write_json
+from btrm.runs import StageError
 
 _CHUNK = 200
 _ROUNDS = 5

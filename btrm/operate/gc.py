@@ -17,7 +17,8 @@ from btrm.launch.submission import Submission, submissions
 from btrm.leases import live_owner
 from btrm.operate.ledger import SPENT, entries_of
 from btrm.operate.status import is_complete
-from btrm.runs import MANIFEST, REQUEST, read_manifest, write_json
+from btrm.publishing import write_json
+from btrm.runs import MANIFEST, REQUEST, read_manifest
 
 _DEAD = (".attempts", "set_aside")
 _RECORDS = ("logs", "state", "scripts", "requeue")

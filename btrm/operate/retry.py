@@ -9,7 +9,7 @@ from btrm.config import ConfigError
 from btrm.launch.control import resend
 from btrm.launch.patrol import send_patrol
 from btrm.launch.submission import SentJob, Submission, submissions
-from btrm.runs import exclusive
+from btrm.locks import exclusive
 
 
 def retry(root: Path) -> list[SentJob]:

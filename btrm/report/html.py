@@ -12,7 +12,7 @@ _PAGE = Path(__file__).parent / "page"
 
 
 def write_report(path: Path, title: str, tables: ReportInput) -> None:
-    """Write the page; atomicity is the caller's (runs.replace). What tables hold is data: all of it is escaped."""
+    """Write the page; atomicity is the caller's (publishing). What tables hold is data: all of it is escaped."""
     path.write_text(render_report(title, tables), encoding="utf-8", errors="replace")
 
 

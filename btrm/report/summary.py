@@ -10,6 +10,7 @@ from typing import Any
 
 from btrm.config import ConfigError, extent, nearest, setting, source
 from btrm.metrics.judged import read_cells
+from btrm.publishing import replace as publish
 from btrm.records import read_jsonl
 from btrm.report.boards import Board, board_rows, read_boards
 from btrm.report.columns import as_records, check_columns, sort_records
@@ -23,7 +24,6 @@ from btrm.report.tables import COMPARED, summary_text, write_long, write_records
 from btrm.report.wandb_log import Logged, log_summary
 from btrm.report.worst import worst_pairs
 from btrm.runs import StageConfig, StageResult, StageRun
-from btrm.runs import replace as publish
 
 _WORST = 8  # pairs of each kind of trouble in the report
 _NO_CHOICE = "No checkpoint is called the best: --select-on NAME tells the data set to select on."

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from btrm.locks import OWNER
 from btrm.report.selection import is_optimistic
-from btrm.runs import OWNER
 
 _LOG = logging.getLogger(__name__)
 _FILES = ("summary.csv", "summary_long.csv", "summary.md", "comparisons.csv", "report.html", "learning_curve.png")

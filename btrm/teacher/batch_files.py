@@ -18,7 +18,8 @@ from typing import Any, Self, cast
 import orjson
 
 from btrm.leases import live_owner
-from btrm.runs import StageRun, win
+from btrm.publishing import win
+from btrm.runs import StageRun
 from btrm.teacher.base import Call, Form, Item, Layout, RowKey
 
 

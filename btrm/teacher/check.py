@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from btrm.config import ConfigError
 from btrm.judges.checkpoints import find_model
-from btrm.runs import OWNER, StageRun, read_manifest
+from btrm.locks import OWNER
+from btrm.runs import StageRun, read_manifest
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.keys import key_problem
 from btrm.teacher.prices import check_price

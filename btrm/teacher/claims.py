@@ -11,7 +11,8 @@ from pathlib import Path
 
 from btrm.config import ConfigError
 from btrm.leases import RENEW_S, STALE_S, Lease, claim, holding, live_owner
-from btrm.runs import OWNER, StageRun
+from btrm.locks import OWNER
+from btrm.runs import StageRun
 from btrm.teacher.journal import Journal, repair
 from btrm.work import Unit
 

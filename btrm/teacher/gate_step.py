@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from btrm.runs import OWNER
+from btrm.locks import OWNER
 from btrm.teacher.base import HaltError
 from btrm.teacher.chain import Chain
 from btrm.teacher.gate import Cost

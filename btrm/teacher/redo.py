@@ -10,9 +10,11 @@ import orjson
 
 from btrm.config import ConfigError, nearest
 from btrm.judges.cells import parts_by_cell
+from btrm.locks import exclusive
 from btrm.prompts import get_prompt
+from btrm.publishing import replace
 from btrm.records import read_judgements
-from btrm.runs import MANIFEST, exclusive, read_request, replace
+from btrm.runs import MANIFEST, read_request
 from btrm.scores import Outcome, Scale
 from btrm.teacher.claims import CALLS, SHARES, live_jobs
 from btrm.teacher.config import TeacherConfig

@@ -11,8 +11,9 @@ from pathlib import Path
 from btrm.judges.cells import Cell
 from btrm.judges.numbered import Pairs
 from btrm.judges.rule import RULES
+from btrm.publishing import win
 from btrm.records import Judgement, PreferencePair, write_judgements
-from btrm.runs import StageRun, win
+from btrm.runs import StageRun
 from btrm.scores import Outcome, without_tags
 from btrm.teacher.base import Item, RowKey
 from btrm.teacher.journal import Entry, Forgotten

@@ -10,7 +10,8 @@ from typing import Literal
 from btrm.checkpoints import base_identity, check_adapter_base, checkpoint_kind
 from btrm.config import setting, source
 from btrm.leases import check_held
-from btrm.runs import StageConfig, StageResult, StageRun, replace, write_json
+from btrm.publishing import replace, write_json
+from btrm.runs import StageConfig, StageResult, StageRun
 from btrm.train.attempt import ORDER, leaving_nothing, trainer_log
 from btrm.train.launch import Job, JobError, run_job
 from btrm.train.options import Order, read_order, refuse_adapter

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from btrm import leases
 from btrm.config import Config, ConfigError
 from btrm.leases import check_held
-from btrm.runs import write_json
+from btrm.publishing import write_json
 from btrm.train.node import Place
 
 _FOLDER = ".nodes"

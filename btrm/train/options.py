@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from btrm.checkpoints import base_identity, checkpoint_kind, checkpoints, is_whole, step_of
 from btrm.config import Config, ConfigError, runtime, setting, source
-from btrm.runs import StageConfig, StageRun, write_json
+from btrm.publishing import write_json
+from btrm.runs import StageConfig, StageRun
 from btrm.train.attempt import ORDER, trainer_log, whole_now
 from btrm.train.launch import Job, process_count, run_job
 from btrm.train.outputs import attempt_folder, gather

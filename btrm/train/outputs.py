@@ -14,7 +14,7 @@ from pathlib import Path
 
 from btrm.checkpoints import checkpoints, is_whole, step_of
 from btrm.leases import check_held
-from btrm.runs import win
+from btrm.publishing import win
 
 _ATTEMPT = ".attempt-"
 _LOGS = {"logging.jsonl": rb'"global_step/max_steps": "(\d+)/', "completions.jsonl": rb'"step": \["(\d+)"'}

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from btrm.leases import Fenced
-from btrm.runs import write_json
+from btrm.publishing import write_json
 from btrm.stopping import Stopped, listen, stop_asked
 
 # How a rank ends that stopped with its checkpoint on disk, and one that a newer attempt has replaced.

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from btrm.config import ConfigError
+from btrm.publishing import replace
 from btrm.records import read_jsonl, write_jsonl
-from btrm.runs import StageRun, replace
+from btrm.runs import StageRun
 
 _TEMPLATE_BYTES = 512  # more than any chat template adds to a short conversation, in tokens
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from btrm.checkpoints import base_identity
 from btrm.config import ConfigError
-from btrm.runs import StageRun, write_json
+from btrm.publishing import write_json
+from btrm.runs import StageRun
 from btrm.train.launch import Job, serving
 from btrm.train.options import Order, read_order
 from btrm.train.rank import die_with_parent

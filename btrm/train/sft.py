@@ -10,7 +10,8 @@ from pathlib import Path
 from btrm.checkpoints import MARK, read_mark, step_of, write_mark
 from btrm.config import ConfigError, extent, runtime, setting, source
 from btrm.leases import check_held
-from btrm.runs import StageResult, StageRun, replace
+from btrm.publishing import replace
+from btrm.runs import StageResult, StageRun
 from btrm.train.attempt import leaving_nothing, whole_now
 from btrm.train.options import (
     TrainerConfig,

@@ -12,7 +12,8 @@ from btrm.data.toy import toy_pair
 from btrm.leases import check_held
 from btrm.progress import progress
 from btrm.prompts import get_prompt
-from btrm.runs import StageConfig, StageResult, StageRun, replace
+from btrm.publishing import replace
+from btrm.runs import StageConfig, StageResult, StageRun
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,8 @@ from btrm.container.cli import main
 from btrm.container.run import container_site, image_site, inside
 from btrm.launch.sbatch import bound, job_environment
 from btrm.launch.submission import Plan
-from btrm.runs import user_cache, write_json
+from btrm.publishing import write_json
+from btrm.runs import user_cache
 
 CONTAINER = [sys.executable, "-m", "btrm.cli", "container"]
 

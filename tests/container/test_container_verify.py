@@ -17,7 +17,8 @@ from btrm.container.signing import sign
 from btrm.container.variants import get_image
 from btrm.container.verify import Demand, checks
 from btrm.images import image_digest
-from btrm.runs import sha256_file, write_json
+from btrm.publishing import write_json
+from btrm.runs import sha256_file
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,9 @@ from btrm.judges.base import JudgeAnswer, JudgeRequest
 from btrm.judges.engine import EngineSpec
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.prompts import get_prompt
+from btrm.publishing import write_json
 from btrm.records import read_judgements
-from btrm.runs import Resources, RunManifest, RunPaths, StageConfig, StageRun, write_json
+from btrm.runs import Resources, RunManifest, RunPaths, StageConfig, StageRun
 from btrm.stages import execute, prepare
 from btrm.work import read_units, share, write_units
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from btrm.judges.grid import JudgeConfig, share_judge, work_judge
+from btrm.publishing import write_json
 from btrm.records import read_judgements
-from btrm.runs import Resources, RunManifest, RunPaths, StageRun, write_json
+from btrm.runs import Resources, RunManifest, RunPaths, StageRun
 from btrm.stages import execute, prepare
 from btrm.work import share
 

@@ -17,8 +17,9 @@ from btrm.launch.local import run_step
 from btrm.launch.slurm import NoRoomError
 from btrm.launch.submission import Attempt, Plan, PlannedStep, Submission, new_submission
 from btrm.leases import claim
+from btrm.locks import OWNER
 from btrm.records import read_judgements
-from btrm.runs import OWNER, Resources, StageError
+from btrm.runs import Resources, StageError
 from btrm.stages import verify_run
 from btrm.stopping import ask_to_stop, forget
 from btrm.teacher.backends.rule import RuleBackend

@@ -10,7 +10,7 @@ import pytest
 from btrm.config import ConfigError
 from btrm.launch import snapshot as module
 from btrm.launch.snapshot import check_code, code_digest, snapshot, snapshot_path
-from btrm.runs import REVISION, git_revision
+from btrm.versions import REVISION, git_revision
 
 
 def test_the_same_code_is_copied_once(tmp_path: Path) -> None:

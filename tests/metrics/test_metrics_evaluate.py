@@ -31,9 +31,10 @@ from btrm.metrics.pair_facts import PairFacts
 from btrm.metrics.pairwise import UnparsedAs
 from btrm.metrics.scalars import scalars
 from btrm.prompts import get_prompt
+from btrm.publishing import write_json
 from btrm.records import Judgement, read_jsonl, write_judgements, write_pairs
 from btrm.report.old_logs import read_logs
-from btrm.runs import Output, Resources, RunManifest, write_json
+from btrm.runs import Output, Resources, RunManifest
 from btrm.stages import execute, prepare
 from tests.metrics.made_cells import HOW, from_margins, made_cell
 from tests.metrics.test_metrics_judged import answer, made_pairs

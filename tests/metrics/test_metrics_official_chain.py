@@ -16,8 +16,9 @@ from btrm.judges.cells import Cell
 from btrm.judges.rule import RuleJudge
 from btrm.metrics.evaluate import EvaluateConfig
 from btrm.prompts import get_prompt
+from btrm.publishing import write_json
 from btrm.records import read_jsonl, read_pairs, write_judgements
-from btrm.runs import Resources, StageConfig, write_json
+from btrm.runs import Resources, StageConfig
 from btrm.scores import Scale
 from btrm.stages import execute, prepare
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from btrm.launch.submission import Attempt, ElementState, Plan, PlannedStep, SentJob, Submission
-from btrm.runs import MANIFEST, REQUEST, Resources, write_json
+from btrm.publishing import write_json
+from btrm.runs import MANIFEST, REQUEST, Resources
 from btrm.work import Unit, write_units
 
 NAME = "20260101T000000-abcd"

@@ -16,7 +16,8 @@ from btrm.onebox.box import OneBox
 from btrm.operate.cancel import cancel
 from btrm.operate.retry import retry_failed
 from btrm.operate.status import run_status
-from btrm.runs import StageError, read_manifest, write_json
+from btrm.publishing import write_json
+from btrm.runs import StageError, read_manifest
 
 QUEUE = (
     queue_line("2", "grpo", "RUNNING"),

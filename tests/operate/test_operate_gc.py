@@ -15,7 +15,7 @@ from btrm.config import ConfigError
 from btrm.leases import claim, release
 from btrm.operate.gc import Wanted, collect, remove
 from btrm.operate.ledger import ledger
-from btrm.runs import write_json
+from btrm.publishing import write_json
 
 
 def finish(root: Path) -> None:

@@ -11,7 +11,7 @@ from btrm.cli import main
 from btrm.config import ConfigError
 from btrm.launch.submission import Submission
 from btrm.operate.logs import Question, find_log, follow
-from btrm.runs import write_json
+from btrm.publishing import write_json
 
 
 def write(submission: Submission, job: str, text: str, node: int = 0) -> Path:

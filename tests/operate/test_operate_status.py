@@ -14,7 +14,7 @@ from btrm.launch import queue as slurm_queue
 from btrm.operate.status import RunStatus, run_status
 from btrm.operate.steps import StepStatus
 from btrm.operate.table import render
-from btrm.runs import write_json
+from btrm.publishing import write_json
 
 
 def step(status: RunStatus, name: str) -> StepStatus:

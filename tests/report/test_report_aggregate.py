@@ -12,9 +12,10 @@ from summary_rows import eval_row, judged, write_judged, write_run
 from btrm.cli import main
 from btrm.config import ConfigError
 from btrm.metrics.evaluate import EvaluateConfig
+from btrm.publishing import write_json
 from btrm.report.aggregate import aggregate_rows, read_runs
 from btrm.report.tables import read_summary
-from btrm.runs import Resources, write_json
+from btrm.runs import Resources
 from btrm.stages import execute, prepare
 
 SEEDS = (0, 1, 2)

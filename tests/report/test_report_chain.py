@@ -18,13 +18,14 @@ from btrm.judges.cells import Cell
 from btrm.judges.rule import RULES, RuleJudge
 from btrm.metrics.evaluate import EvaluateConfig
 from btrm.prompts import get_prompt
+from btrm.publishing import write_json
 from btrm.records import Judgement, write_judgements
 from btrm.report.aggregate import aggregate_rows, read_runs
 from btrm.report.closing import closing
 from btrm.report.columns import format_table
 from btrm.report.summary import SummarizeConfig
 from btrm.report.tables import read_summary
-from btrm.runs import Resources, RunManifest, StageConfig, read_manifest, verify, write_json
+from btrm.runs import Resources, RunManifest, StageConfig, read_manifest, verify
 from btrm.stages import execute, prepare
 
 RULE_OF = {"base": "rule_random", "sft": "rule_random", "checkpoint-50": "rule_toy_noisy", "checkpoint-100": "rule_toy"}
@@ -120,7 +121,10 @@ def test_selected_on_its_own_test_set_it_is_marked_everywhere(tmp_path: Path) ->
     assert "optimistic" in rows["checkpoint-100", "test"]["selected"]
     assert rows["checkpoint-100", "validation"]["selected"] == "on test"
     assert manifest.results["selected"]["dataset"] == "validation"  # another's number is honest
+    after = [line for line in closing(tmp_path).splitlines() if line.startswith("  after")]
+    assert ["optimistic: selected on these data" in line for line in after] == [True, False]  # of test, of validation
     page = (tmp_path / "report.html").read_text()
+    assert "checkpoint-100 · test (best, optimistic: selected on these data)<" in page
     assert ">best (optimistic)<" in page and ">best<" in page  # the curves of test, and of validation
     with (tmp_path / "comparisons.csv").open() as file:
         compared = [row for row in csv.DictReader(file) if "checkpoint-100" in (row["a"], row["b"])]

@@ -12,8 +12,8 @@ from batch_stage import do_share, stage_run, write_toy
 from btrm import leases
 from btrm.config import ConfigError
 from btrm.leases import Lease, claim
+from btrm.locks import OWNER
 from btrm.records import read_pairs
-from btrm.runs import OWNER
 from btrm.teacher import claims
 from btrm.teacher.batch_files import Asked, BatchFiles
 from btrm.teacher.claims import claimed, live_jobs

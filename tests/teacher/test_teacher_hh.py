@@ -14,8 +14,9 @@ from api_world import KEY, MODEL, World, by_mark
 
 from btrm.data.sft_data import SftDataConfig
 from btrm.data.sources import iter_pairs
+from btrm.publishing import write_json
 from btrm.records import Judgement, PreferencePair, read_judgements, read_pairs, write_pairs
-from btrm.runs import Resources, RunManifest, StageConfig, write_json
+from btrm.runs import Resources, RunManifest, StageConfig
 from btrm.scores import Outcome
 from btrm.stages import execute, prepare
 from btrm.teacher.config import TeacherConfig

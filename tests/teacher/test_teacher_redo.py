@@ -12,8 +12,9 @@ from btrm import stages
 from btrm.cli import main as btrm
 from btrm.config import ConfigError
 from btrm.leases import claim
+from btrm.publishing import write_json
 from btrm.records import read_judgements
-from btrm.runs import Resources, read_manifest, write_json
+from btrm.runs import Resources, read_manifest
 from btrm.submit import main as submit
 from btrm.teacher.config import TeacherConfig
 from btrm.teacher.journal import journals

@@ -25,8 +25,9 @@ from btrm.judges.base import Sampling
 from btrm.judges.cells import Cell
 from btrm.judges.numbered import Pairs
 from btrm.prompts import PROMPTS, get_prompt
+from btrm.publishing import write_json
 from btrm.records import read_judgements, write_pairs
-from btrm.runs import Resources, write_json
+from btrm.runs import Resources
 from btrm.scores import parse_score
 from btrm.stages import execute, prepare
 from btrm.teacher.base import Call, RowKey, Usage

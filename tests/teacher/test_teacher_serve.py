@@ -17,8 +17,9 @@ import pytest
 from random_model import LENGTH, make_random_model
 
 from btrm.data.toy import toy_pairs
+from btrm.publishing import write_json
 from btrm.records import read_judgements, write_pairs
-from btrm.runs import Resources, RunManifest, write_json
+from btrm.runs import Resources, RunManifest
 from btrm.stages import execute, prepare
 from btrm.teacher.base import HaltedError
 from btrm.teacher.config import TeacherConfig

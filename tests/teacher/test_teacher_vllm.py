@@ -19,8 +19,9 @@ from btrm.data.toy import toy_pairs
 from btrm.judges.base import Sampling
 from btrm.judges.chat import Chat
 from btrm.judges.checkpoints import find_checkpoints
+from btrm.publishing import write_json
 from btrm.records import read_judgements, write_pairs
-from btrm.runs import Resources, RunManifest, RunPaths, StageRun, write_json
+from btrm.runs import Resources, RunManifest, RunPaths, StageRun
 from btrm.stages import execute, prepare
 from btrm.teacher.backends import vllm
 from btrm.teacher.base import Call, Reply

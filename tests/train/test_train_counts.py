@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from trainer_support import HERE, TINY, stage_run, write_rows
 
+from btrm.publishing import write_json
 from btrm.rewards.config import RewardConfig
-from btrm.runs import Resources, write_json
+from btrm.runs import Resources
 from btrm.train.grpo import GrpoConfig, batch_plan, grpo_options
 from btrm.train.launch import Job, run_job
 from btrm.train.options import make_order, world_size

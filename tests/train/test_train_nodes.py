@@ -18,7 +18,8 @@ from trainer_support import FOLLOW, HERE
 
 from btrm import stopping
 from btrm.leases import Fenced, claim, holding
-from btrm.runs import Resources, write_json
+from btrm.publishing import write_json
+from btrm.runs import Resources
 from btrm.stopping import Stopped
 from btrm.train import launch
 from btrm.train.launch import Job, JobError, dismiss, run_job

@@ -10,7 +10,7 @@ import pytest
 
 from btrm.checkpoints import is_whole, read_mark, write_mark
 from btrm.leases import Fenced, claim, holding
-from btrm.runs import write_json
+from btrm.publishing import write_json
 from btrm.train.outputs import attempt_folder, gather, publish
 
 

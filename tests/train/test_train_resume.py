@@ -13,7 +13,8 @@ from trainer_support import TINY, stage_run, write_rows, write_sft
 from btrm.checkpoints import step_of, write_mark
 from btrm.config import ConfigError
 from btrm.leases import Fenced
-from btrm.runs import Resources, RunManifest, RunPaths, StageError, StageRun, write_json
+from btrm.publishing import write_json
+from btrm.runs import Resources, RunManifest, RunPaths, StageError, StageRun
 from btrm.stage_table import get_stage
 from btrm.stages import execute, prepare
 from btrm.stopping import Stopped

@@ -16,7 +16,8 @@ from trainer_support import FOLLOW, HERE, stage_run
 from btrm import stopping
 from btrm.config import ConfigError
 from btrm.leases import claim, holding
-from btrm.runs import Resources, write_json
+from btrm.publishing import write_json
+from btrm.runs import Resources
 from btrm.stopping import Stopped
 from btrm.train import launch
 from btrm.train import servers as gate

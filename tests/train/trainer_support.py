@@ -7,8 +7,9 @@ from typing import Any
 
 from btrm.data.toy import toy_pairs
 from btrm.prompts import get_prompt
+from btrm.publishing import write_json
 from btrm.records import PointwiseRow, write_jsonl
-from btrm.runs import Resources, RunPaths, StageRun, write_json
+from btrm.runs import Resources, RunPaths, StageRun
 from btrm.stage_table import get_stage
 from btrm.stages import prepare
 
