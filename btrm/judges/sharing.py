@@ -76,7 +76,7 @@ class Sharing:
             try:
                 yield from self._models(todo, help_too=not helping)
             except Exception as error:
-                if not self.helped or isinstance(error, Fenced | Stopped):
+                if helping or not self.helped or isinstance(error, Fenced | Stopped):
                     raise
                 _LOG.warning("helping others failed, which is left to them: %s", error)
             helping = True

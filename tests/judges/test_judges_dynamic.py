@@ -17,7 +17,7 @@ from judge_stage import RuleEngine, rows, run_stage, stage_run
 from test_judges_grid import config, fake_adapter, fake_model
 
 from btrm.data.toy import toy_pairs
-from btrm.judges import grid
+from btrm.judges import grid, sharing
 from btrm.judges.chunk_claims import Claims
 from btrm.judges.grid import JudgeConfig, share_judge, work_judge
 from btrm.leases import STALE_S
@@ -104,6 +104,29 @@ def test_help_that_fails_is_left_to_its_owner(
     monkeypatch.setattr(RuleEngine, "ask", fails_late)
     assert sum(share_judge(judge_config, run, pool.own(), pool)) == 60
     assert "which is left to them: no more" in caplog.text and claims_in(tmp_path / "run") == []
+
+
+def test_own_rows_that_a_dead_helper_leaves_and_that_fail_are_an_error(
+    tmp_path: Path, judge_config: JudgeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm, run, units = stage_run(tmp_path / "calm"), stage_run(tmp_path / "run"), units_of(judge_config, tmp_path)
+    pool, looks = Pool(units, 0, 2), list[float]()
+    list(share_judge(judge_config, calm, pool.own()))
+    part = sorted(path.name for path in (calm.dir / "cells").iterdir())[-1]
+
+    def fails(engine: RuleEngine, requests: object) -> object:
+        raise RuntimeError(f"no {type(engine).__name__} answers {type(requests).__name__}")
+
+    def dies(seconds: float) -> None:
+        looks.append(seconds)
+        assert len(looks) < 5, "asked again and again"
+        monkeypatch.setattr(RuleEngine, "ask", fails)
+        helper.release([part])
+
+    monkeypatch.setattr(sharing.time, "sleep", dies)
+    with Claims(run.dir / ".attempts" / "claims") as helper, pytest.raises(RuntimeError, match="no RuleEngine"):
+        assert helper.take(part)
+        list(share_judge(judge_config, run, pool.own(), pool))
 
 
 def test_claims_hold_while_their_owner_lives(tmp_path: Path) -> None:
