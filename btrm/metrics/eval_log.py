@@ -105,7 +105,7 @@ def _few(name: str, row: Row) -> str:
 def _listed(row: Row, detail: Row) -> Iterator[str]:
     """Write what a cell has several of: outcomes, conventions, curves over k, subsets, official scores."""
     if row["unparsed_rate"]:
-        for name in (name for name in row if name.startswith("accuracy_unparsed_")):
+        for name in (name for name in row if name.startswith("accuracy_unparsed_") and _text(row[name])):
             yield f"{name}: {_text(row[name])}"
     for name, rate in row.items():
         if name.startswith("rate_") and rate and name not in ("rate_scored", "rate_truncated"):

@@ -1,4 +1,4 @@
-"""What a finished run says on the terminal: the table, before and after, the best, and where everything lies."""
+"""What a finished run says on the terminal: the table, before and after, the best; which prompt to take; the files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from btrm.report.columns import format_table
+from btrm.report.selection import is_optimistic
 from btrm.report.tables import read_summary
-from btrm.runs import read_manifest
+from btrm.runs import RunPaths, read_manifest
 
 _FILES = ("report.html", "summary.csv", "summary.md", "summary_long.csv", "comparisons.csv", "learning_curve.png")
 _NO_BEST = "none is named: fewer than two checkpoints have an accuracy, or --select-on NAME must tell the data set"
+
+
+def ending(root: Path, stage: str, name: str) -> str:
+    """Return what a run says whose last step was this one: by its stage, and by the name of its directory."""
+    if stage == "summarize":
+        return f"\n{closing(root)}"
+    if stage == "variance":
+        return f"\n{_chosen_prompts(RunPaths(root).stage(name))}"
+    return f"{root}: done. See: btrm show {root}"
+
+
+def _chosen_prompts(directory: Path) -> str:
+    """Say of each data set which prompt to take, and where the figures are."""
+    manifest = read_manifest(directory)
+    assert manifest is not None
+    choices: Mapping[str, str] = manifest.results["choice"]
+    told = [f"on {dataset}: {said}" for dataset, said in choices.items()]
+    return "\n".join([*told, f"every figure: {directory / 'variance.md'}"])
 
 
 def closing(root: Path) -> str:
@@ -24,9 +43,9 @@ def closing(root: Path) -> str:
         before = next((row for row in mine if row["checkpoint"] in baselines), mine[0])
         last = max(reversed(mine), key=lambda row: int(row["step"] or -1))
         lines.append(f"accuracy on {dataset}, 95 % intervals over contexts:")
-        lines.append(f"  before  {_accuracy(before)}")
+        lines.append(f"  before  {_accuracy(before)}{_beware(before)}")
         if last is not before:
-            lines.append(f"  after   {_accuracy(last)}{_difference(last)}")
+            lines.append(f"  after   {_accuracy(last)}{_difference(last)}{_beware(last)}")
     if manifest is not None:
         lines += ["", f"best: {manifest.results.get('best', _NO_BEST)}"]
     lines += ["", *(f"{root / name}" for name in _FILES if (root / name).exists())]
@@ -44,6 +63,10 @@ def _difference(row: Mapping[str, str]) -> str:
     if not row["difference"]:
         return ""
     return f"   difference {float(row['difference']):+.3f}{_interval(row, 'difference', '+')}"
+
+
+def _beware(row: Mapping[str, str]) -> str:
+    return f"   ({row['selected']})" if is_optimistic(row) else ""
 
 
 def _interval(row: Mapping[str, str], metric: str, sign: str) -> str:

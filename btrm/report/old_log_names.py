@@ -78,8 +78,8 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "ece": ("ece", "expected_calibration_error"),
 }
 _OURS = (
-    *("n_contexts", "n_label_ties", "log_loss_baseline", "mass", "score_std", "score_entropy", "score_support"),
-    *("within_variance", "between_variance", "intraclass_correlation"),
+    *("n_contexts", "n_label_ties", "n_half_judged", "log_loss_baseline", "mass", "score_std", "score_entropy"),
+    *("score_support", "within_variance", "between_variance", "intraclass_correlation"),
 )
 _NAME_OF = {alias: name for name, aliases in _ALIASES.items() for alias in aliases} | {name: name for name in _OURS}
 _QUANTILE = re.compile(
@@ -100,7 +100,10 @@ RATES = frozenset(
     }
 )
 COUNTS = frozenset(
-    {"n_pairs", "n_contexts", "n_label_ties", "score_support", "n_samples", "n_judgements", "n_ties", "n_unparsed"}
+    {
+        *("n_pairs", "n_contexts", "n_label_ties", "n_half_judged", "score_support", "n_samples", "n_judgements"),
+        *("n_ties", "n_unparsed"),
+    }
 )
 
 

@@ -42,7 +42,8 @@ def main(args: argparse.Namespace) -> int:
 
 def _counted(found: Aggregated) -> str:
     left = f"; {len(found.left_out)} left out, or read in part" if found.left_out else ""
-    return f"{found.cells:,} cells of {len(found.runs):,} runs{left}"
+    cells, runs = found.cells, len(found.runs)
+    return f"{cells:,} cell{'' if cells == 1 else 's'} of {runs:,} run{'' if runs == 1 else 's'}{left}"
 
 
 def _left_out(lines: Sequence[str]) -> Iterator[str]:

@@ -126,7 +126,8 @@ def test_what_few_clusters_cannot_find_needs_more_of_them() -> None:
     b_PS[::9, 0] = 1
     few = compare(a_PS, b_PS, np.arange(40) // 10)
     assert few.low > 0 and few.p_bootstrap >= 0.05
-    assert math.isnan(few.mde) and few.pairs_needed == 20 and few.seeds_needed == math.inf  # six contexts of ten pairs: no p lies below 0.05
+    # six contexts of ten pairs are the fewest of which a p can lie below 0.05
+    assert math.isnan(few.mde) and few.pairs_needed == 20 and few.seeds_needed == math.inf
 
 
 def test_one_cluster_tells_nothing_of_seeds() -> None:

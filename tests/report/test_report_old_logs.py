@@ -116,6 +116,7 @@ def test_our_own_logs_are_read_as_they_are_written(tmp_path: Path) -> None:
     for row, read_back in zip(rows, told.evals, strict=True):
         for key in ("checkpoint", "dataset", "seed", "prompt", "method", "n_pairs", "n_contexts", "n_samples"):
             assert read_back[key] == row[key]
+        assert read_back["n_half_judged"] == row["n_half_judged"] == 0
         numbers = [key for key in row if key in read_back and isinstance(row[key], float)]
         assert len(numbers) > 40
         assert {key: read_back[key] for key in numbers} == pytest.approx({key: row[key] for key in numbers}, abs=6e-5)
@@ -129,7 +130,7 @@ def test_folders_with_logs_alone_stand_beside_runs(tmp_path: Path, capsys: pytes
     assert [(run.name, len(run.evals)) for run in found.runs] == [("2024", 2)]
     assert main(["summarize", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "2 cells of 1 runs" in printed and "eval_checkpoint-1400_seed0.log: no accuracy in it" in printed
+    assert "2 cells of 1 run;" in printed and "eval_checkpoint-1400_seed0.log: no accuracy in it" in printed
 
 
 def test_logs_beside_a_run_are_no_part_of_it(tmp_path: Path) -> None:

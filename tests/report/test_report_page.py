@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_world import HOSTILE, World, report_input
 
+from btrm.report.page.cell_charts import panels
 from btrm.report.page.cells import choose
-from btrm.report.page.charts import ACCURACY, learning_curve
+from btrm.report.page.charts import ACCURACY, SMALL, learning_curve
 from btrm.report.page.comparison_table import verdict
 from btrm.report.page.made import few_contexts
 from btrm.report.page.parts import page_parts
@@ -86,6 +87,32 @@ def test_families_of_prompts_are_lines_of_their_own_the_best_in_front() -> None:
     assert svg is not None
     assert svg.count("line own") == svg.count("line family0") == svg.count('"band own"') == 1
     assert ">\u2002v1</text>" in svg and ">\u2002v3</text>" in svg
+
+
+def test_values_that_differ_by_rounding_lie_on_one_line() -> None:
+    third, other = math.log(2), math.nextafter(math.log(2), 1)
+    found = [Spot(f"c-{n}", "", n, third, math.nan, math.nan, {0: other}) for n in (50, 100)]
+    svg = learning_curve(found, SMALL[0], None, SIZE)
+    assert svg is not None
+    assert len({place[1] for place in re.findall(r'c[xy]="([^"]*)" cy="([^"]*)"', svg)} - {""}) == 1
+
+
+def test_the_best_of_all_steps_is_named_clear_of_the_names_at_the_right() -> None:
+    svg = learning_curve([spot(f"c-{n}", n, 0.6) for n in (50, 100)], ACCURACY, "c-100", SIZE)
+    assert svg is not None and 'text-anchor="end">best<' in svg
+
+
+def test_a_baseline_worse_calibrated_than_chance_is_drawn_whole() -> None:
+    rows = [{"low": 0.5 + n / 10, "high": 0.6 + n / 10, "n": 400} for n in range(2)]
+    good, bad = (
+        pool([detail(0, reliability=[{**row, "chance": row["low"], "frequency": f} for row in rows])])["c", "d"]
+        for f in (0.9, 0.1)
+    )
+    chart = panels(good, bad)[0]
+    line = re.search(r'<path class="line other" d="([^"]*)"', chart.svg)
+    assert line is not None
+    bottom = max(float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", line[1]))
+    assert bottom < float(chart.svg.split('viewBox="0 0 ')[1].split('"')[0].split()[1]) - 20
 
 
 def test_one_step_is_no_curve() -> None:

@@ -43,7 +43,9 @@ def _reliability(own: Pooled, other: Pooled | None) -> Chart | None:
     total = sum(b.n for b in own.reliability)
     said = ", ".join(f"{b.frequency:.2f} at {b.chance:.2f}" for b in own.reliability)
     first = min(0.5, *(b.chance for b in own.reliability))
-    frame = Frame((first, 1), (min(first, *(_wilson(b.frequency, b.n)[0] for b in own.reliability)), 1))
+    lows = [_wilson(b.frequency, b.n)[0] for b in own.reliability]
+    lows += [b.frequency for b in other.reliability] if other is not None else []
+    frame = Frame((first, 1), (min(first, *lows), 1))
     plot = Plot(frame, f"Reliability of {own.checkpoint}, share right by confidence: {said}")
     plot.axes("confidence", "share right")
     plot.line([(first, first), (1, 1)], "ideal")

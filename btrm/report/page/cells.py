@@ -14,6 +14,8 @@ from btrm.report.page.pooled import Pooled
 from btrm.report.page.tables import Table, interval_text, number_cell
 from btrm.report.page.values import number
 from btrm.report.report_input import ReportInput, Row
+from btrm.report.rows import OPTIMISTIC
+from btrm.report.selection import is_optimistic
 
 # told in the comparisons, and among the tails
 _ELSEWHERE = frozenset({"p_value", "p_mcnemar", "mde", "pairs_needed", "seeds_needed", "margin_p50"})
@@ -49,10 +51,11 @@ def cell_view(tables: ReportInput, pooled: Mapping[tuple[str, str], Pooled], key
     record: Row = next((r for r in tables.records if (r["checkpoint"], r["dataset"]) == key), {})
     baseline = str(record.get("baseline") or tables.baseline or "")
     other = pooled.get((baseline, dataset)) if baseline != checkpoint else None
-    title = f"{checkpoint} · {dataset}" + (" (best)" if checkpoint == tables.best_checkpoint else "")
+    beware = f", {OPTIMISTIC}" if is_optimistic(record) else ""
+    best = f" (best{beware})" if checkpoint == tables.best_checkpoint else ""
     parts = part_tables({checkpoint: pooled[key]})
     tails = tails_table([row for row in tables.evals if (row["checkpoint"], row["dataset"]) == key])
-    return CellView(title, panels(pooled[key], other), _numbers(record), tails, parts)
+    return CellView(f"{checkpoint} · {dataset}{best}", panels(pooled[key], other), _numbers(record), tails, parts)
 
 
 def _numbers(record: Row) -> list[Tile]:

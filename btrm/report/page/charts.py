@@ -12,6 +12,7 @@ from btrm.report.page.svg import Frame, Plot, Svg, nice_ticks
 _LEVELS = 4  # lines across for checkpoints without a step; with more of them the table's forest says it better
 _FAMILIES = 4  # lines over steps
 _LABEL = 24  # characters of a name beside a line
+_ALIKE = 1e-9  # values nearer than that differ by rounding alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _frame(drawn: Sequence[Spot], levels: Sequence[Spot], metric: Metric, size: 
     else:
         near = min(abs(low - metric.chance), abs(high - metric.chance)) < (high - low) * 1.5 + 0.02
         low, high = (min(low, metric.chance), max(high, metric.chance)) if near else (low, high)
-        pad = (high - low) * 0.08 or 0.01
+        pad = (high - low) * 0.08 if high - low > _ALIKE else 0.01
         bounds = (low - pad, high + pad)
     first, last = min(spot.step for spot in drawn), max(spot.step for spot in drawn)
     room = (last - first) * 0.02 or 1.0
@@ -116,7 +117,9 @@ def _family(plot: Plot, family: Sequence[Spot], best: str | None, look: str) -> 
         plot.dot(spot.step, spot.mean, "own best" if spot.checkpoint == best else look, radius, _tip(spot))
         if spot.checkpoint == best:
             top = max(value for value in (spot.mean, spot.high, *spot.seeds.values()) if math.isfinite(value))
-            plot.note(spot.step, top, "best (optimistic)" if spot.optimistic else "best", "middle", "note strong", -6)
+            said = "best (optimistic)" if spot.optimistic else "best"
+            side = "end" if spot is family[-1] else "middle"  # what stands at the right is named there
+            plot.note(spot.step, top, said, side, "note strong", -6)
 
 
 def _tip(spot: Spot) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import btrm
+from btrm.metrics.few_contexts import FEW, PERCENTILES_FROM
 from btrm.report.page.svg import plain
 from btrm.report.page.values import number
 from btrm.report.report_input import ReportInput, Row
@@ -20,13 +21,13 @@ _RULES = {
 }
 _INTERVALS = (
     "Intervals are 95 % expanded percentile bootstrap intervals over contexts: all pairs of one context, and all "
-    "labels of one pair, are drawn together; where the texts are not known, over pairs. A rate of 0 or 1 has the "
-    "exact one (Clopper and Pearson).",
+    "labels of one pair, are drawn together; where the texts are not known, over pairs. "
+    f"With fewer than {PERCENTILES_FROM} contexts they are Student's t with the jackknife's error, of a rate by its "
+    "logit; where all contexts are alike (a rate of 0 or 1), what so many of them leave open (Clopper and Pearson). "
+    "Losses at fitted temperatures have theirs by the root of what is gained on a coin.",
     "Seeds are replicates of a pair: they are averaged within it, and are not counted as more data. Intervals of other "
     "metrics than (strict) accuracies and their differences are the means of the seeds' own.",
 )
-
-_FEW_CONTEXTS = 20  # draws below which bootstrap intervals are too narrow more often than they say
 
 
 def how_it_was_made(tables: ReportInput) -> list[str]:
@@ -122,7 +123,8 @@ def _comparisons(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     return [
-        "Checkpoints are compared on the same pairs, two-sided: paired bootstrap over contexts, and McNemar's mid-p. "
+        "Checkpoints are compared on the same pairs, two-sided: paired bootstrap over contexts (Student's t "
+        "where they are few, and never a p below that of their signs), and McNemar's mid-p. "
         "Holm's adjustment is over all comparisons of one kind (with the baseline, with the one before, with the best) "
         "on all data sets; where the best was selected, any two checkpoints count as compared. "
         f"{len(rows):,} comparisons in all."
@@ -145,7 +147,7 @@ def few_contexts(evals: Sequence[Row]) -> list[str]:
     few = {
         str(row["dataset"]): contexts
         for row in evals
-        if math.isfinite(contexts := number(row.get("n_contexts"))) and contexts < _FEW_CONTEXTS
+        if math.isfinite(contexts := number(row.get("n_contexts"))) and contexts < FEW
     }
     named = ", ".join(f"{name} has {_count(round(n), 'context')}" for name, n in few.items())
     return [f"Few contexts: intervals and p-values are rough ({named})."] if few else []

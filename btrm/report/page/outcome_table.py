@@ -9,6 +9,8 @@ from btrm.report.page.minis import shares_bar, swatch
 from btrm.report.page.tables import Cell, Head, Line, Table, number_cell, text_cell
 from btrm.report.page.values import mean_of, number
 from btrm.report.report_input import ReportInput, Row
+from btrm.report.rows import OPTIMISTIC
+from btrm.report.selection import is_optimistic
 
 _WAYS = {
     "accuracy_unparsed_wrong": Head(
@@ -34,7 +36,9 @@ def outcome_table(tables: ReportInput) -> Table | None:
     lines: list[Line] = []
     for record, own, share in zip(tables.records, evals, shares, strict=True):
         cells = [text_cell(record["checkpoint"]), text_cell(record["dataset"]), *_share_cells(share, longest)]
-        lines.append(Line([*cells, *(number_cell(mean_of(own, way)) for way in _WAYS)]))
+        beware = is_optimistic(record)
+        accuracies = [number_cell(mean_of(own, way)) for way in _WAYS]
+        lines.append(Line([*cells, *accuracies], OPTIMISTIC if beware else "", beware))
     caption = (
         "Share of all answers without a score, by what went wrong, and the accuracy under each way to count them; "
         "means over seeds."

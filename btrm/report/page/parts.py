@@ -20,6 +20,7 @@ from btrm.report.page.summary_table import summary_table
 from btrm.report.page.tables import Table
 from btrm.report.report_input import ReportInput, Row
 from btrm.report.rows import judge_names, key_of
+from btrm.report.selection import is_optimistic
 
 _CELLS = 120  # checkpoints on data sets that are shown: 2 to 3 MB of a page that opens at once
 _COLUMNS = 6  # checkpoints beside one another in a table of subsets
@@ -120,8 +121,9 @@ def _comparisons(rows: Sequence[Row]) -> list[Group]:
 def _parts(tables: ReportInput, pooled: Mapping[tuple[str, str], Pooled], datasets: Sequence[str]) -> list[Table]:
     """Return subsets and official scores with some checkpoints beside one another, a table a data set."""
     found: list[Table] = []
+    chosen = {(record["checkpoint"], record["dataset"]) for record in tables.records if is_optimistic(record)}
     for dataset in datasets:
         keys = choose(tables, [key for key in pooled if key[1] == dataset], _COLUMNS)
-        own = {key[0]: one for key, one in pooled.items() if key in keys}
+        own = {f"{key[0]}{' (optimistic)' if key in chosen else ''}": one for key, one in pooled.items() if key in keys}
         found += part_tables(own, f"{dataset}: ") if len(own) > 1 else []
     return found
