@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -94,8 +95,10 @@ def check_adapter_base(adapter: Path, model: str) -> None:
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
     """Return the mark that our trainers leave in a finished checkpoint, or None."""
-    path = folder / MARK
-    return cast("dict[str, Any]", json.loads(path.read_text())) if path.exists() else None
+    try:
+        return cast("dict[str, Any]", json.loads((folder / MARK).read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def write_mark(folder: Path, base: str, step: int, seen_elsewhere: Mapping[str, int] | None = None) -> None:
@@ -119,8 +122,16 @@ def is_whole(folder: Path) -> bool:
     mark = read_mark(folder)
     if mark is None:
         return False
-    files = cast("dict[str, int]", mark["files"])
-    return all((folder / name).is_file() and (folder / name).stat().st_size == size for name, size in files.items())
+    return all(_size(folder / name) == size for name, size in cast("dict[str, int]", mark["files"]).items())
+
+
+def _size(file: Path) -> int | None:
+    """Return a file's size; None where it is not there: its trainer may be deleting the checkpoint just now."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def checkpoints(folder: Path) -> list[Path]:
