@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from components import missing
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("btrm", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure: neither an example nor the making of examples has a time.
+settings.register_profile("btrm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("btrm")
 pytest_plugins = ("slurm_fixtures", "container_fixtures", "image_fixtures")
 

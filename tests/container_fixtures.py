@@ -94,7 +94,7 @@ def registry(tmp_path: Path) -> Generator[tuple[str, Path]]:
 
 
 def _wait(url: str) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while True:
         try:
             urllib.request.urlopen(url, timeout=1).close()

@@ -8,6 +8,7 @@ import sys
 import time
 from multiprocessing.queues import Queue
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,12 +29,20 @@ def as_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "_claimed", {})
 
 
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give claims a clock that only their own waiting moves; return how long they slept each time."""
+    naps: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: sum(naps), sleep=naps.append)
+    monkeypatch.setattr(leases, "time", clock)
+    return naps
+
+
 def test_an_owner_takes_its_own_directory_over_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = claim(tmp_path, "job 1")
     as_another_process(monkeypatch)
-    started = time.monotonic()
+    naps = slept(monkeypatch)
     second = claim(tmp_path, "job 1")
-    assert time.monotonic() - started < 1 and second.number == first.number + 1
+    assert not naps and second.number == first.number + 1
     second.check()
     with pytest.raises(Fenced, match="claimed by job 1"):
         first.check()
@@ -42,9 +51,9 @@ def test_an_owner_takes_its_own_directory_over_at_once(tmp_path: Path, monkeypat
 def test_another_waits_and_then_the_newest_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = claim(tmp_path, "job 1")
     as_another_process(monkeypatch)
-    started = time.monotonic()
+    naps = slept(monkeypatch)
     new = claim(tmp_path, "job 2", wait_s=0.4)
-    assert 0.4 < time.monotonic() - started < 3
+    assert 0.4 < sum(naps) < 0.6
     assert new.number > old.number and live_owner(tmp_path) == "job 2"
     with pytest.raises(Fenced, match="job 2"):
         old.check()
@@ -52,27 +61,25 @@ def test_another_waits_and_then_the_newest_wins(tmp_path: Path, monkeypatch: pyt
 
 def test_a_dead_owner_and_one_that_gave_it_back_need_no_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = claim(tmp_path, "job 1")
-    monkeypatch.setattr(leases, "STALE_S", 0.1)
-    time.sleep(0.2)
+    assert live_owner(tmp_path) == "job 1"
+    os.utime(dead.file, (0, 0))
     assert live_owner(tmp_path) is None
     as_another_process(monkeypatch)
-    started = time.monotonic()
+    naps = slept(monkeypatch)
     follower = claim(tmp_path, "job 2", wait_s=60)
     assert follower.number == dead.number + 1
-    monkeypatch.setattr(leases, "STALE_S", 60)
     release(follower)
     assert live_owner(tmp_path) is None
     as_another_process(monkeypatch)
     assert claim(tmp_path, "job 3", wait_s=60).number == follower.number + 1
-    assert time.monotonic() - started < 5
+    assert not naps
 
 
-def test_a_renewed_claim_stays_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "STALE_S", 0.5)
+def test_a_renewed_claim_stays_alive(tmp_path: Path) -> None:
     lease = claim(tmp_path, "job 1")
-    for _ in range(4):
-        time.sleep(0.2)
-        lease.renew()
+    os.utime(lease.file, (0, 0))
+    assert live_owner(tmp_path) is None
+    lease.renew()
     assert live_owner(tmp_path) == "job 1"
 
 
@@ -149,7 +156,7 @@ def test_of_processes_at_once_one_gets_each_number(tmp_path: Path) -> None:
     workers = [context.Process(target=_claim_many, args=(tmp_path, f"job {n}", start, got)) for n in range(4)]
     for worker in workers:
         worker.start()
-    claimed = [got.get(timeout=30) for _ in workers]
+    claimed = [got.get(timeout=120) for _ in workers]
     for worker in workers:
         worker.join()
     assert all(numbers == sorted(set(numbers)) for numbers in claimed)  # for each they only rise
@@ -172,7 +179,7 @@ def test_a_node_with_a_wrong_clock_is_judged_by_the_file_system_s(
     lease = claim(tmp_path, "job 1")
     monkeypatch.setattr(time, "time", lambda: 4e9)  # this node is decades ahead
     lease.renew()
-    assert abs(age(lease)) < 5 and live_owner(tmp_path) == "job 1"
+    assert abs(age(lease)) < 1000 and live_owner(tmp_path) == "job 1"
     os.utime(lease.file, (0, 0))
     assert age(lease) > 1e6 and live_owner(tmp_path) is None
 

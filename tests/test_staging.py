@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -119,13 +118,12 @@ def test_of_many_processes_one_copies_and_all_read_the_copy(model: Path, tmp_pat
 
 
 def test_a_process_killed_while_copying_leaves_no_copy(model: Path, tmp_path: Path) -> None:
-    hang = "import shutil, time\nshutil.copytree = lambda *a: (print('copies', flush=True), time.sleep(60))\n"
+    hang = "import shutil, time\nshutil.copytree = lambda *a: (print('copies', flush=True), time.sleep(600))\n"
     command = [sys.executable, "-c", hang + _MANY, str(model), str(tmp_path / "scratch")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "copies\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    started = time.monotonic()
     staging = stage_in([model], tmp_path / "scratch")
-    assert staging.bytes == 4099 and staging.kept == {} and time.monotonic() - started < 5
+    assert staging.bytes == 4099 and staging.kept == {} and staging.seconds < 60

@@ -87,7 +87,9 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, before: Callable[[], o
     monkeypatch.setattr(Path, "unlink", unlink)
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(parts=PARTS, kills=st.lists(st.integers(0, 4), max_size=3))
 def test_killed_at_any_step_and_begun_again(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], kills: list[int]
@@ -134,7 +136,9 @@ def test_a_part_that_comes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.M
     assert len(list(folder.iterdir())) == 1
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(parts=PARTS, late=st.sets(st.integers(0, 9), min_size=1).map(sorted), step=st.integers(0, 5))
 def test_two_that_put_together_the_same_cell(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], late: list[int], step: int

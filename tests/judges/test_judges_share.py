@@ -99,7 +99,9 @@ def finish_with(judge_config: JudgeConfig, root: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(elements=st.integers(1, 4), again=st.integers(1, 6), part_pairs=st.integers(1, 7), seed=st.integers(0, 999))
 def test_elements_that_die_and_a_new_array_of_another_size(
     tmp_path_factory: pytest.TempPathFactory,
@@ -132,7 +134,7 @@ def test_processes_killed_and_a_new_array_of_another_size(tmp_path: Path, judge_
 
     def array(kills: Sequence[int]) -> list[int]:
         numbered = [[*script, str(kill), str(element), str(len(kills))] for element, kill in enumerate(kills)]
-        return [process.wait(60) for process in [subprocess.Popen(command) for command in numbered]]
+        return [process.wait(240) for process in [subprocess.Popen(command) for command in numbered]]
 
     run = stage_run(tmp_path / "run")
     (tmp_path / "run").mkdir()
@@ -166,7 +168,7 @@ def test_two_writers_of_one_share_at_once(
 
     def together(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
         answers = asked(engine, requests)
-        both.wait(20)
+        both.wait(60)
         return answers
 
     monkeypatch.setattr(RuleEngine, "ask", together)
@@ -185,7 +187,7 @@ def test_two_writers_of_one_share_at_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(240)
     monkeypatch.undo()
     assert not errors
     assert done == [CELLS * PAIRS] * 2
