@@ -78,7 +78,7 @@ def serve(world: World | None = None, more: Sequence[AddRoutes] = ()) -> Generat
 
     thread = threading.Thread(target=lambda: asyncio.run(run(world, started, more)), daemon=True)
     thread.start()
-    assert ready.wait(20), "the server did not start"
+    assert ready.wait(120), "the server did not start"
     try:
         yield Server(f"http://127.0.0.1:{ports[0]}", world)
     finally:

@@ -64,7 +64,7 @@ def killed(config: TeacherConfig, root: Path, batches: Batches, answer: int = 0)
     child = subprocess.Popen([sys.executable, str(program), str(root), str(path), str(answer)])
     if not answer:
         batches.created = lambda: os.kill(child.pid, signal.SIGKILL)
-    assert child.wait(60) == -signal.SIGKILL
+    assert child.wait(240) == -signal.SIGKILL
     batches.created = lambda: None
 
 

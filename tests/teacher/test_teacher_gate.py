@@ -7,6 +7,8 @@ import random
 import re
 import signal
 import time
+from collections import Counter
+from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -157,7 +159,7 @@ def test_the_clock_is_the_file_systems(tmp_path: Path, monkeypatch: pytest.Monke
     chain = Chain(tmp_path)
     chain.look()
     (tmp_path / "probe").touch()
-    assert abs(chain.clock.now() - (tmp_path / "probe").stat().st_mtime) < 0.1
+    assert abs(chain.clock.now() - (tmp_path / "probe").stat().st_mtime) < 300
 
 
 def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
@@ -202,7 +204,6 @@ def _ask(directory: str, name: str, limits: Limits, count: int, log: str) -> Non
 @pytest.mark.slow
 def test_four_shards_share_one_rate(tmp_path: Path) -> None:
     log, limits = tmp_path / "sent", Limits(rpm=6000)
-    started = time.monotonic()
     run_all(
         [
             _SPAWN.Process(target=_ask, args=(str(tmp_path / "g"), f"{n}-9.0001.jsonl", limits, 60, str(log)))
@@ -214,7 +215,15 @@ def test_four_shards_share_one_rate(tmp_path: Path) -> None:
     assert sent[-1] - sent[0] > 239 * 0.0102 - shared_gate._GOOD_S  # pyright: ignore[reportPrivateUsage]
     # A turn may be taken shared_gate._GOOD_S late, so any 40 take no less than the rest of their time.
     assert all(late - early > 40 * 0.0102 - 0.8 for early, late in zip(sent, sent[40:], strict=False))
-    assert time.monotonic() - started < 10
+    assert sent[-1] - sent[0] < 30  # a shard that waited out a minute would be later
+
+
+async def until(ready: Callable[[], bool]) -> None:
+    """Wait for what other tasks do, on a machine that may be busy."""
+    deadline = time.monotonic() + 30
+    while not ready():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
 
 
 def test_a_pause_holds_all_back(tmp_path: Path) -> None:
@@ -222,11 +231,11 @@ def test_a_pause_holds_all_back(tmp_path: Path) -> None:
         limits = Limits(rpm=60_000)
         one, other = await gate(tmp_path, limits), await gate(tmp_path, limits, "9-19.0001.jsonl")
         await one.admit(Cost())
-        await other.pause(1.2)
-        await asyncio.sleep(0.2)
         started = time.monotonic()
+        await other.pause(1.2)
+        await until(lambda: one._paused_until > 0)  # pyright: ignore[reportPrivateUsage]
         await asyncio.gather(*(some.admit(Cost()) for some in (one, other) for _ in range(30)))
-        assert 0.8 < time.monotonic() - started < 3.5
+        assert 1.1 < time.monotonic() - started < 30
         await one.close()
         await other.close()
 
@@ -235,6 +244,8 @@ def test_a_pause_holds_all_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(rpm=1), Limits(budget_usd=1)])
 def test_the_first_halt_is_everyones_within_two_seconds(tmp_path: Path, limits: Limits) -> None:
+    assert shared_gate._POLL_S + shared_gate._STEP_S < 2  # pyright: ignore[reportPrivateUsage]
+
     async def ask() -> None:
         one, other = await gate(tmp_path, limits), await gate(tmp_path, limits, "9-19.0001.jsonl")
         await one.admit(Cost(usd=1))
@@ -242,10 +253,9 @@ def test_the_first_halt_is_everyones_within_two_seconds(tmp_path: Path, limits: 
         await asyncio.sleep(0.1)
         await one.halt(HaltError("no money", "quota"))
         await other.halt(HaltError("me too", "auth"))
-        started = time.monotonic()
         if waiting is not None:
             with pytest.raises(HaltError, match="no money"):
-                await asyncio.wait_for(waiting, 2.5)
+                await asyncio.wait_for(waiting, 30)
         for some in (one, other):
             with pytest.raises(HaltError, match="no money"):
                 some.check()
@@ -253,7 +263,6 @@ def test_the_first_halt_is_everyones_within_two_seconds(tmp_path: Path, limits: 
                 await some.admit(Cost())
             assert caught.value.cause == "quota"
             await some.close()
-        assert time.monotonic() - started < 4
 
     asyncio.run(ask())
 
@@ -302,7 +311,7 @@ def test_a_long_pause_of_an_earlier_job_is_forgotten_and_told_in_every_shard_of_
         one, other = await gate(tmp_path, Limits()), await gate(tmp_path, Limits(), "9-19.0001.jsonl")
         if pause_s:
             await one.pause(pause_s)
-            await asyncio.sleep(1.5)
+            await until(lambda: other._paused_until > 0)  # pyright: ignore[reportPrivateUsage]
         left = other._paused_until - other._chain.clock.now()  # pyright: ignore[reportPrivateUsage]
         await one.close()
         await other.close()
@@ -389,15 +398,18 @@ def test_a_file_system_that_fails_is_told_once(
     async def ask() -> None:
         shared = await gate(tmp_path, Limits(rpm=60_000))
 
+        failed = Counter[str]()
+
         def full(_step: Step, _chain: Chain) -> Tally:
+            failed["full"] += 1
             raise OSError("no space left on device")
 
         monkeypatch.setattr(Step, "make", full)
         monkeypatch.setattr(shared_gate, "_POLL_S", 0.05)
         waiting = asyncio.create_task(shared.admit(Cost()))
-        await asyncio.sleep(0.6)
+        await until(lambda: failed.total() > 3)
         monkeypatch.undo()
-        await asyncio.wait_for(waiting, 2)
+        await asyncio.wait_for(waiting, 30)
         await shared.close()
 
     asyncio.run(ask())
@@ -409,7 +421,8 @@ def test_turns_that_nobody_takes_are_given_back(tmp_path: Path) -> None:
     async def ask() -> None:
         shared = await gate(tmp_path, Limits(budget_usd=1.0))
         asked = [asyncio.create_task(shared.admit(Cost(usd=0.5))) for _ in range(4)]
-        await asyncio.sleep(0.5)
+        await until(lambda: sum(task.done() for task in asked) >= 2)
+        await asyncio.sleep(0.3)
         assert sum(task.done() for task in asked) == 2
         for task in asked:
             task.cancel()
@@ -451,7 +464,7 @@ def test_no_more_than_the_budget_is_spent_whoever_is_killed(tmp_path: Path) -> N
     charged = _SPAWN.Value("d", 0.0)
     draw, started, count = random.Random(1), time.monotonic(), 8
     running: list[SpawnProcess] = []
-    while time.monotonic() - started < 40:
+    while time.monotonic() - started < 240:
         running = [process for process in running if process.is_alive()]
         if count >= 20 and not running:
             break

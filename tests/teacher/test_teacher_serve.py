@@ -24,7 +24,7 @@ from btrm.stages import execute, prepare
 from btrm.teacher.base import HaltedError
 from btrm.teacher.config import TeacherConfig
 
-KEY, STARTS_S = "sk-of-this-test", 240
+KEY, STARTS_S = "sk-of-this-test", 480
 ENVIRONMENT = {
     "VLLM_PLUGINS": "",
     "VLLM_NO_USAGE_STATS": "1",
@@ -74,7 +74,7 @@ def wait_until_it_answers(server: subprocess.Popen[bytes], address: str, log: Pa
 def end(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
     try:
-        server.wait(20)
+        server.wait(60)
     except subprocess.TimeoutExpired:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

@@ -35,6 +35,7 @@ class Shards:
     count: int
     log: Path
     kills: list[float] = field(default_factory=list[float])
+    stood_still_s: float = 0.0  # the longest that this process, and the server in it, got no turn
     running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict[int, "subprocess.Popen[bytes]"])
 
     def start(self, element: int) -> None:
@@ -73,8 +74,10 @@ def run_shards(shards: Shards, seed: int, every_s: tuple[float, float], timeout_
             shards.start(element)
         next_kill = started + draw.uniform(*every_s) + 3
         while shards.running:
-            assert time.monotonic() - started < timeout_s, "the shards do not end"
+            looked = time.monotonic()
+            assert looked - started < timeout_s, "the shards do not end"
             time.sleep(0.02)
+            shards.stood_still_s = max(shards.stood_still_s, time.monotonic() - looked - 0.02)
             shards.reap()
             if shards.running and time.monotonic() > next_kill:
                 shards.kill_one(draw)
@@ -89,8 +92,11 @@ def most_within(times: list[float], window_s: float) -> int:
     return max(bisect.bisect_left(times, start + window_s) - place for place, start in enumerate(times))
 
 
-def check_log(log: list[Noted], kills: list[float], pairs: int) -> int:
-    """Hold every request to a reason: a pair's answer, an injected fault, or a kill; return those of the kills."""
+def check_log(log: list[Noted], kills: list[float], pairs: int, near_s: float) -> int:
+    """Hold every request to a reason: a pair's answer, an injected fault, or a kill; return those of the kills.
+
+    An answer is on disk `near_s` after it was sent.
+    """
     by_call: defaultdict[str, list[Noted]] = defaultdict(list)
     for noted in log:
         if noted.fault is None:
@@ -101,7 +107,7 @@ def check_log(log: list[Noted], kills: list[float], pairs: int) -> int:
         assert noted[-1].answered
         lost += noted[:-1]
     for noted in lost:
-        assert any(noted.time - 0.1 <= kill <= (noted.done or kill) + NEAR_S for kill in kills), noted
+        assert any(noted.time - 0.1 <= kill <= (noted.done or kill) + near_s for kill in kills), noted
     faults = sum(noted.fault is not None for noted in log)
     assert len(log) == pairs + faults + len(lost)
     return len(lost)
@@ -132,10 +138,12 @@ def prove(root: Path, pairs: int, shards: int, rpm: int, every_s: tuple[float, f
         server.world.keep_bodies = False
         config = written_config(root, server.url, pairs, rpm)
         job = Shards(root, root / "config.json", shards, root / "shards.log")
+        began = time.time()
         seconds = run_shards(job, 1, every_s, timeout_s)
         log = list(server.world.log)
+        start_s = min(noted.time for noted in log) - began
         (root / "log.json").write_text(json.dumps({"log": server.world.log_json(), "kills": job.kills}))
-    lost = check_log(log, job.kills, pairs)
+    lost = check_log(log, job.kills, pairs, NEAR_S + job.stood_still_s)
     result = rows(config, root)
     assert len(result) == 2 * pairs
     assert len({(row["label_id"], row["side"]) for row in result}) == 2 * pairs
@@ -143,24 +151,27 @@ def prove(root: Path, pairs: int, shards: int, rpm: int, every_s: tuple[float, f
     asked = [key for entry in entries(root) for key in entry.keys]
     assert len(asked) == len(set(asked)) == 2 * pairs
     times = sorted(noted.time for noted in log)
-    assert most_within(times, 60.0) <= rpm
-    assert most_within(times, 5.0) <= 6.0 * rpm / 60 + 1  # a second's lateness
+    late_s = 1.0 + job.stood_still_s  # by as much may requests be noted late, and closer together than they were sent
+    assert most_within(times, 60.0) <= rpm + job.stood_still_s * rpm / 60
+    assert most_within(times, 5.0) <= (5.0 + late_s) * rpm / 60 + 1
     sending, allowed = times[-1] - times[0], len(log) / rpm * 60
     faults = sum(noted.fault is not None for noted in log)
     figures = (
         f"{pairs} pairs, {shards} shards, {len(job.kills)} kills: {len(log)} attempts = {pairs} + {faults} faults + "
         f"{lost} in flight at kills; most in 60 s {most_within(times, 60.0)} of {rpm}; {sending:.1f} s from the first "
-        f"to the last, {allowed:.1f} s allowed ({sending / allowed:.3f}); {seconds:.1f} s in all"
+        f"to the last, {allowed:.1f} s allowed ({sending / allowed:.3f}); {seconds:.1f} s in all, "
+        f"{start_s:.1f} s to start, stood still for {job.stood_still_s:.2f} s"
     )
     print(figures)
-    assert sending <= 1.1 * allowed + 6, figures  # a process that is killed last starts again, and asks alone
+    # A process that is killed last starts again, and asks alone.
+    assert sending <= 1.1 * allowed + max(6.0, 2 * start_s) + job.stood_still_s, figures
     return figures
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("need_teacher")
 def test_every_pair_once_whoever_is_killed(tmp_path: Path) -> None:
-    prove(tmp_path, pairs=300, shards=4, rpm=900, every_s=(4.0, 6.0), timeout_s=90)
+    prove(tmp_path, pairs=300, shards=4, rpm=900, every_s=(4.0, 6.0), timeout_s=400)
 
 
 @pytest.mark.soak
@@ -179,18 +190,18 @@ def test_a_wrong_key_stops_the_array_with_one_message(tmp_path: Path, monkeypatc
         try:
             for element in (0, 1):
                 job.start(element)
-            assert all(process.wait(60) == 1 for process in job.running.values())
+            assert all(process.wait(240) == 1 for process in job.running.values())
             asked = len(server.world.log)
             assert 1 <= asked <= 2 * 16
             job.start(2)
-            assert job.running[2].wait(60) == 1
+            assert job.running[2].wait(240) == 1
             assert len(server.world.log) == asked  # one that starts later asks nobody
             said = [line for line in job.log.read_text().splitlines() if "HaltedError: " in line]
             assert len(said) == 3 and len(set(said)) == 1 and "auth: " in said[0]
             server.world.configure({"rates": {}})
             monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "8")
             job.start(2)
-            assert job.running[2].wait(60) == 0, job.log.read_text()
+            assert job.running[2].wait(240) == 0, job.log.read_text()
         finally:
             job.end()
     assert len(entries(tmp_path)) == 30
