@@ -1,6 +1,7 @@
 """A trainer process without a trainer: does steps of 50 ms, and what the request's `at` says for its rank.
 
 python -m stand_in_rank REQUEST     # {"steps": n, "at": {"RANK": {"step": s, "do": "fail" | "hang" | "fence"}}}
+One with "after": "RANK" fails when that one has.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main(request: Path) -> None:
     for step in range(1, told["steps"] + 1):
         time.sleep(0.05)
         if mine["step"] == step:
-            act(mine["do"])
+            act(mine["do"], request.parent, mine.get("after"))
         if number == "0":
             report_step(request.parent, step, told["steps"])
         if stop_asked() or (STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()):
@@ -35,9 +36,12 @@ def main(request: Path) -> None:
             raise Stopped
 
 
-def act(what: str) -> None:
+def act(what: str, folder: Path, after: str | None) -> None:
+    while after is not None and not (folder / f"failed-{after}").exists():
+        time.sleep(0.05)
     if what == "fail":
         print("RuntimeError: CUDA out of memory")
+        (folder / f"failed-{os.environ.get('RANK', '0')}").touch()
         sys.exit(3)
     if what == "fence":
         raise Fenced("a newer one")

@@ -1,6 +1,7 @@
 """A server without a model: answers after a while, and may end.
 
 python -m stand_in_server REQUEST PORT     # {"ready_s": s, "end_s": s or null, "code": n}
+It ends `end_s` after it began, or after its first answer where it is ready before that.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import Any
 
 from btrm.train.rank import die_with_parent
 
+ASKED = threading.Event()
+
 
 class Health(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/health/" else 404)
         self.end_headers()
+        ASKED.set()
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -33,6 +37,7 @@ def main(request: Path, port: int) -> None:
     if told["ready_s"] < told["end_s"]:
         time.sleep(told["ready_s"])
         threading.Thread(target=HTTPServer(("127.0.0.1", port), Health).serve_forever, daemon=True).start()
+        ASKED.wait()
     time.sleep(told["end_s"])
     print("ValueError: No available memory for the cache blocks")
     sys.exit(told["code"])

@@ -26,6 +26,7 @@ from btrm.train.launch import Job, JobError, dismiss, run_job
 from btrm.train.node import free_port
 from btrm.train.rank import read_steps
 
+ENDS_S = 120  # within which another node ends, on a busy machine
 Follower = Callable[..., subprocess.Popen[bytes]]
 SHORT = "from btrm.train import nodes; nodes.ALONE_S = nodes.START_S = 1.0; "
 
@@ -93,7 +94,7 @@ def test_ranks_of_two_nodes_find_each_other(tmp_path: Path, follower: Follower) 
     with holding(claim(tmp_path, "job 7")):
         run_job(job_of(tmp_path, 20), Resources(nodes=2))
     assert [path.name for path in (tmp_path / ".nodes").iterdir()] == ["7-1.json"]
-    assert second.wait(20) == 0
+    assert second.wait(ENDS_S) == 0
     told = environments(tmp_path)
     assert [(e["RANK"], e["NODE_RANK"], e["LOCAL_RANK"]) for e in told] == [
         ("0", "0", "0"),
@@ -120,16 +121,19 @@ def test_all_die_when_one_dies_and_the_log_that_tells_why_is_shown(tmp_path: Pat
     ):
         run_job(job_of(tmp_path, 10_000, at={"3": {"step": 2, "do": "fail"}}), Resources(nodes=2))
     assert "CUDA out of memory" in str(error.value) and error.value.code == 3
-    assert second.wait(20) == 0, "node 0 tells; an exit code here would have Slurm end it before it could"
+    assert second.wait(ENDS_S) == 0, "node 0 tells; an exit code here would have Slurm end it before it could"
 
 
-def test_where_both_nodes_fail_both_are_shown(tmp_path: Path, follower: Follower) -> None:
+def test_where_both_nodes_fail_both_are_shown(
+    tmp_path: Path, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_OTHERS_S", 120.0)
     second = follower()
-    at = {rank: {"step": 20, "do": "fail"} for rank in ("0", "3")}
+    at = {"0": {"step": 20, "do": "fail"}, "3": {"step": 1, "do": "fail", "after": "0"}}
     message = r"trainer\.log ends in:\n.*CUDA out.*\n?.*trainer-node1\.log ends in:\n.*CUDA out"
     with holding(claim(tmp_path, "job 7")), pytest.raises(JobError, match=message):
         run_job(job_of(tmp_path, 10_000, at=at), Resources(nodes=2))
-    assert second.wait(20) == 0
+    assert second.wait(ENDS_S) == 0
 
 
 def test_the_others_end_when_node_0_fails(tmp_path: Path, follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,17 +142,17 @@ def test_the_others_end_when_node_0_fails(tmp_path: Path, follower: Follower, mo
     at = {"0": {"step": 30, "do": "fail"}, "2": {"step": 1, "do": "hang"}, "3": {"step": 1, "do": "hang"}}
     with holding(claim(tmp_path, "job 7")), pytest.raises(JobError, match=r"logs/trainer\.log"):
         run_job(job_of(tmp_path, 10_000, at=at), Resources(nodes=2))
-    assert second.wait(20) == 0
+    assert second.wait(ENDS_S) == 0
 
 
 def test_no_node_waits_for_one_that_is_dead(follower: Follower) -> None:
-    assert follower(SHORT + FOLLOW).wait(20) == 1
+    assert follower(SHORT + FOLLOW).wait(ENDS_S) == 1
 
 
 def test_an_older_attempts_word_is_not_for_this_one(tmp_path: Path, follower: Follower) -> None:
     dismiss(tmp_path)
-    assert follower().wait(20) == 0, "node 0 had nothing to train"
-    assert follower(SHORT + FOLLOW, SLURM_RESTART_COUNT="2").wait(20) == 1
+    assert follower().wait(ENDS_S) == 0, "node 0 had nothing to train"
+    assert follower(SHORT + FOLLOW, SLURM_RESTART_COUNT="2").wait(ENDS_S) == 1
 
 
 def test_a_node_of_a_replaced_attempt_ends(tmp_path: Path, follower: Follower) -> None:
@@ -165,7 +169,7 @@ def test_a_node_of_a_replaced_attempt_ends(tmp_path: Path, follower: Follower) -
         threading.Thread(target=replace_it, daemon=True).start()
         with pytest.raises(Fenced):
             run_job(job_of(tmp_path, 10_000), Resources(nodes=2))
-    assert started.is_set() and second.wait(20) == 1
+    assert started.is_set() and second.wait(ENDS_S) == 1
 
 
 def test_a_request_reaches_the_ranks_and_is_told(tmp_path: Path) -> None:
@@ -173,7 +177,7 @@ def test_a_request_reaches_the_ranks_and_is_told(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="preempted"):
         run_job(job_of(tmp_path, 10_000), Resources())
     steps = {int(path.read_text()) for path in tmp_path.glob("stopped-*")}
-    assert len(list(tmp_path.glob("stopped-*"))) == 2 and max(steps) < 100
+    assert len(list(tmp_path.glob("stopped-*"))) == 2 and max(steps) < 1000
 
 
 @pytest.mark.parametrize("done", [0, 5])
