@@ -1,4 +1,7 @@
-"""A worker with a rule in the engine's place; the one named in BTRM_TEST_KILL dies in its second batch."""
+"""A worker with a rule in the engine's place; the one named in BTRM_TEST_KILL dies in its second batch.
+
+It answers as soon as both of two have been asked something: however late one starts, it finds work.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,9 @@ def ask(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswe
     folder = Path(os.environ["BTRM_TEST_SEEN"])
     with (folder / f"worker.{sys.argv[2]}").open("a") as file:
         file.write(f"{os.getpid()} {len(requests)}\n")
+    deadline = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     time.sleep(float(os.environ.get("BTRM_TEST_SLEEP", "0.02")))
     return _ask(engine, requests)
 

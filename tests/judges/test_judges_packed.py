@@ -69,6 +69,7 @@ def test_what_a_dead_worker_leaves_the_other_does(
     tmp_path: Path, two: JudgeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("BTRM_TEST_KILL", "1")
+    monkeypatch.setenv("BTRM_TEST_SLEEP", "0.1")  # its second batch comes before the other has taken all
     run = stage_run(tmp_path / "run")
     assert sum(share_judge(two, run, work_judge(two, run))) == 96
     assert "worker 1 ended with -9" in caplog.text and work_judge(two, run) == []
@@ -106,13 +107,14 @@ def test_workers_die_with_their_element(tmp_path: Path, two: JudgeConfig, worker
     env = {**os.environ, "BTRM_TEST_SLEEP": "60", "PYTHONPATH": str(SCRIPT.parent)}
     words = [sys.executable, "-c", code, str(tmp_path / "config.json"), str(SCRIPT)]
     element = subprocess.Popen(words, env=env, cwd=tmp_path)
-    deadline = time.monotonic() + 30
-    while len(list(workers.iterdir())) < 2:
+    deadline = time.monotonic() + 120
+    while len(told := [words for path in workers.iterdir() if (words := path.read_text().split())]) < 2:
         assert element.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    pids = [int(path.read_text().split()[0]) for path in workers.iterdir()]
+    pids = [int(words[0]) for words in told]
     element.send_signal(signal.SIGKILL)
     element.wait()
+    deadline = time.monotonic() + 60
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
