@@ -35,7 +35,7 @@ from btrm.launch.secrecy import refuse_keys
 from btrm.launch.site import Site, apply_umask, check_resources, default_site, load_site
 from btrm.launch.submission import Plan, PlannedStep, new_submission, submissions
 from btrm.publishing import write_json
-from btrm.report.closing import closing
+from btrm.report.closing import ending
 from btrm.runs import REQUEST, RunPaths, StageError, StageRun, read_manifest
 from btrm.stage_table import get_stage
 from btrm.stages import prepare, settings_problems
@@ -233,8 +233,8 @@ def _run(experiment: Experiment, root: Path, site: Site, origin: str) -> int:
         return 0
     with listening({signal.SIGTERM: "terminated", signal.SIGHUP: "the terminal is gone"}):
         run_plan(submission)
-    ended_in_a_table = experiment.steps[-1].stage == "summarize"
-    print(f"\n{closing(root)}" if ended_in_a_table else f"{root}: done. See: btrm show {root}")
+    last = experiment.steps[-1]
+    print(ending(root, last.stage, last.key))
     return 0
 
 

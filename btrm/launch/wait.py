@@ -9,7 +9,7 @@ from btrm.launch.control import unfinished
 from btrm.launch.queue import look
 from btrm.launch.site import Site
 from btrm.launch.submission import Submission
-from btrm.report.closing import closing
+from btrm.report.closing import ending
 from btrm.runs import StageError, read_manifest
 
 
@@ -26,7 +26,7 @@ def wait(submission: Submission, site: Site) -> int:
         if quiet == 2 and unfinished(plan):
             raise StageError(f"no job is left and {plan.root} is not complete; see btrm status, then: btrm retry")
         time.sleep(site.queue_interval_s)
-    print(closing(Path(plan.root)) if plan.steps[-1].stage == "summarize" else f"{plan.root}: done")
+    print(ending(Path(plan.root), plan.steps[-1].stage, plan.steps[-1].name))
     return 0
 
 

@@ -151,3 +151,17 @@ def test_flags_of_the_stage(tmp_path: Path, values: dict[str, Any], capsys: pyte
     assert submit(["variance", "--run", str(tmp_path / "run"), *words]) == 0
     told = capsys.readouterr().out
     assert '"unc_low": 30.0' in told and '"score100_v1"' in told and "new" in told
+
+
+@pytest.mark.usefixtures("rule_engine")
+def test_it_ends_with_the_prompt_to_take_and_where_the_figures_are(
+    tmp_path: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--prompts", ",".join(TWO), "--pairs", values["pairs"], "--model", values["model"], "--gpus", "0"]
+    (tmp_path / "run").mkdir()
+    words += ["--n-pairs", "12", "--n-bootstrap", "200", "--name", "which", "--site", "local"]
+    assert submit(["variance", "--run", str(tmp_path / "run"), *words]) == 0
+    told, directory = capsys.readouterr().out, tmp_path / "run" / "which"
+    (line,) = [line for line in told.splitlines() if line.startswith("on validation: Take ")]
+    assert line.removeprefix("on validation: ") in (directory / "variance.md").read_text()
+    assert told.endswith(f"every figure: {directory / 'variance.md'}\n")
