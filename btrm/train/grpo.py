@@ -33,7 +33,7 @@ from btrm.train.options import (
 from btrm.train.pair_sampler import BatchPlan
 from btrm.train.rank import rank
 from btrm.train.row_lengths import fitting_rows
-from btrm.train.serve import servers, trainer_options
+from btrm.train.serve import check_vllm, servers, trainer_options
 from btrm.train.swift_options import GRPO_OWNED, Options, check_passthrough
 
 # With transformers as the sampler, ms-swift turns "no top_k" into transformers' default of 50.
@@ -103,6 +103,7 @@ def check_grpo(config: GrpoConfig, run: StageRun) -> None:
 def check_grpo_settings(config: GrpoConfig, run: StageRun) -> None:
     """Refuse what the settings and the resources alone tell, before there are any inputs."""
     check_devices(config, run)
+    check_vllm(config, run)
     batch_plan(config, world_size(config, run))
     check_passthrough(config.swift, GRPO_OWNED)
 

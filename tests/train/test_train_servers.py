@@ -21,11 +21,11 @@ from btrm.runs import Resources
 from btrm.stopping import Stopped
 from btrm.train import launch
 from btrm.train import servers as gate
-from btrm.train.grpo import GrpoConfig, batch_plan, grpo_options
+from btrm.train.grpo import GrpoConfig, batch_plan, check_grpo_settings, grpo_options
 from btrm.train.launch import Job, JobError, run_job, serving
 from btrm.train.options import world_size
 from btrm.train.rank import read_steps
-from btrm.train.serve import check_vllm, server_options
+from btrm.train.serve import server_options
 from btrm.train.servers import ServerError
 from btrm.train.swift_options import GRPO_OWNED
 
@@ -114,9 +114,9 @@ def on_nodes(tmp_path: Path, nodes: int, gpus: int = 8) -> Any:
 
 
 def test_what_trainers_and_servers_are_told(tmp_path: Path) -> None:
-    config = GrpoConfig.build({**SERVER, "model": "some/model", "vllm_server_nodes": 2})
+    config = GrpoConfig.build({**SERVER, "model": "some/model", "vllm_server_nodes": 2, "generation_batch_size": 256})
     run = on_nodes(tmp_path, 4)
-    check_vllm(config, run)
+    check_grpo_settings(config, run)
     assert world_size(config, run) == 16, "two nodes of four train"
     told = grpo_options(config, run, tmp_path / "rows.jsonl", batch_plan(config, 8))
     assert {key: told[key] for key in told if "vllm" in key} == {"use_vllm": True, "vllm_mode": "server"}
@@ -158,4 +158,4 @@ def test_what_cannot_be_served_is_refused(
     values: dict[str, Any], nodes: int, gpus: int, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_vllm(GrpoConfig.build(values), on_nodes(tmp_path, nodes, gpus))
+        check_grpo_settings(GrpoConfig.build(values), on_nodes(tmp_path, nodes, gpus))
