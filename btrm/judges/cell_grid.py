@@ -100,17 +100,22 @@ class CellGrid:
     def results(self) -> dict[str, Any]:
         """Return what a manifest tells of the answers, and say how many prompts were too long."""
         counts = count_outcomes(self.run.dir / "judgements.parquet")
+        notes = read_notes(self.run.dir, [checkpoint.model_hash for checkpoint in self.checkpoints.values()])
         if too_long := counts.get(TOO_LONG):
             share = 100 * too_long / sum(counts.values())
-            _LOG.warning("%.2f %% of the prompts leave no room in max_length %d", share, self.config.max_length)
-        hashes = [checkpoint.model_hash for checkpoint in self.checkpoints.values()]
+            _LOG.warning("%.2f %% of the prompts leave no room in max_length %s", share, self._max_length(notes))
         return {
             "datasets": {str(name): pairs.wanted for name, pairs in self.sets.by_name.items()},
             "seeds": list(self.config.seeds),
             "outcomes": counts,
             "trials": read_trials(self.run.dir),
-            "made_with": read_notes(self.run.dir, hashes),
+            "made_with": notes,
         }
+
+    def _max_length(self, notes: Sequence[Mapping[str, Any]]) -> str:
+        asked = self.config.max_length
+        taken = min((int(noted["max_length"]) for noted in notes if "max_length" in noted), default=asked)
+        return f"{asked}, of which a model takes {taken}" if taken < asked else str(asked)
 
     def write_pairs(self) -> int:
         """Write pairs.parquet, the pairs that were judged, all data sets after one another; return their number."""

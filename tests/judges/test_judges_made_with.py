@@ -137,3 +137,22 @@ def test_real_models_mixed_in_one_grid_and_prompts_that_are_too_long(
     assert 0 < counts["prompt_too_long"] < sum(counts.values())
     assert counts == count_outcomes(stage_run(tmp_path / "tight").dir / "judgements.parquet")
     assert any("leave no room" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.slow
+def test_prompts_that_are_too_long_for_the_model_are_told_with_its_own_length(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_pairs(tmp_path / "test.parquet", toy_pairs("test", 2))
+    own = json.loads((tiny_model / "config.json").read_text())["max_position_embeddings"]
+    values = {
+        "base": None,
+        "checkpoints": {"base": str(tiny_model)},
+        "pairs": str(tmp_path / "test.parquet"),
+        "max_new_tokens": own,
+        "max_length": own + 100,
+    }
+    done = run_stage("judge", JudgeConfig.build(values), tmp_path / "run")
+    assert done.results["outcomes"] == {"prompt_too_long": 3 * 2 * 2 * 2}
+    told = f"100.00 % of the prompts leave no room in max_length {own + 100}, of which a model takes {own}"
+    assert told in [record.getMessage() for record in caplog.records]
