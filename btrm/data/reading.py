@@ -5,17 +5,22 @@ from __future__ import annotations
 import gzip
 import io
 import os
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 import orjson
 
 from btrm.config import ConfigError
+from btrm.data.parquet_file import read_parquet
 from btrm.hub import HubItem, is_offline, snapshot
 
 BUFFER = 1 << 20  # bytes a system call; the default of 8 KiB is two lines
 _BOM = b"\xef\xbb\xbf"  # some editors put it at the start of a file
+_BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+_SHOWN = 40  # characters of a line that is not JSON
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 
 
@@ -48,7 +53,7 @@ def read_source_rows(files: tuple[Path, ...]) -> Iterator[SourceRow]:
     """Stream the rows of data files, bad lines included with their problem."""
     for path in files:
         if path.name.endswith(".parquet"):
-            yield from _parquet_rows(path)
+            yield from (SourceRow(f"{path}:{n}", row) for n, row in enumerate(read_parquet(path), 1))
         elif _is_array(path):
             yield from _array_rows(path)
         else:
@@ -67,7 +72,7 @@ def _count(path: Path) -> int:
         return int(pq.read_metadata(path).num_rows)
     if _is_array(path):
         return sum(1 for _ in _array_rows(path))
-    with _open_binary(path) as file:
+    with _whole_gzip(path), _open_binary(path) as file:
         return sum(not line.isspace() for line in file)
 
 
@@ -112,38 +117,61 @@ def _open_binary(path: Path) -> IO[bytes]:
     return path.open("rb", buffering=BUFFER)
 
 
+@contextmanager
+def _whole_gzip(path: Path) -> Generator[None]:
+    """Turn what a broken gzip file raises into a ConfigError with the line up to which it can be read."""
+    try:
+        yield
+    except _BROKEN_GZIP as error:
+        raise ConfigError(f"{path}:{_readable_lines(path) + 1}: broken gzip file: {error}") from None
+
+
+def _readable_lines(path: Path) -> int:
+    """Count the lines before the place where a gzip file breaks; a large buffer would lose its last ones."""
+    number = 0
+    with suppress(*_BROKEN_GZIP), gzip.open(path, "rb") as file:
+        for _ in file:
+            number += 1
+    return number
+
+
 def _is_array(path: Path) -> bool:
     """Say whether a .json file is one array; OpenAI's .json files hold one object a line, as .jsonl does."""
     if not path.name.endswith((".json", ".json.gz")):
         return False
-    with _open_binary(path) as file:
+    with _whole_gzip(path), _open_binary(path) as file:
         return file.read(4096).removeprefix(_BOM).lstrip()[:1] == b"["
 
 
 def _jsonl_rows(path: Path) -> Iterator[SourceRow]:
-    with _open_binary(path) as file:
-        number, prefix = 0, f"{path}:"
-        try:
-            for number, line in enumerate(file, 1):
-                if not line.isspace():
-                    yield _parse_line(f"{prefix}{number}", line.removeprefix(_BOM) if number == 1 else line)
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise ConfigError(f"{path}:{number + 1}: broken gzip file: {error}") from None
+    prefix = f"{path}:"
+    with _whole_gzip(path), _open_binary(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.isspace():
+                yield _parse_line(f"{prefix}{number}", line.removeprefix(_BOM) if number == 1 else line)
 
 
 def _parse_line(where: str, line: bytes) -> SourceRow:
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return SourceRow(where, None, f"not JSON: {error.msg} at column {error.colno}")
+        return SourceRow(where, None, _not_json(line.rstrip(), error))
     if not isinstance(value, dict):
         return SourceRow(where, None, f"expected a JSON object, got {type(value).__name__}")
     return SourceRow(where, cast("dict[str, Any]", value))
 
 
+def _not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+    """Say where a line breaks off or goes wrong, and how it reads up to there."""
+    text = line.decode("utf-8", "replace")
+    at = min(error.pos, len(text))  # the parser counts the end of the line as a new one
+    shown = text[max(0, at - _SHOWN) : at + 1] if at else text[:_SHOWN]
+    return f"not JSON: {error.msg} at column {at + 1}: {shown!r}"
+
+
 def _array_rows(path: Path) -> Iterator[SourceRow]:
     """Read a JSON array whole; places are element numbers."""
-    with _open_binary(path) as file:
+    with _whole_gzip(path), _open_binary(path) as file:
         try:
             values = orjson.loads(file.read().removeprefix(_BOM))
         except orjson.JSONDecodeError as error:
@@ -156,19 +184,3 @@ def _array_rows(path: Path) -> Iterator[SourceRow]:
             yield SourceRow(where, cast("dict[str, Any]", value))
         else:
             yield SourceRow(where, None, f"expected a JSON object, got {type(value).__name__}")
-
-
-def _parquet_rows(path: Path) -> Iterator[SourceRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"{path}: not a Parquet file: {error}") from None
-    number = 0
-    with file:
-        for batch in file.iter_batches(batch_size=1024):
-            for value in batch.to_pylist():
-                number += 1
-                yield SourceRow(f"{path}:{number}", value)

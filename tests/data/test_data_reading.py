@@ -3,6 +3,9 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from btrm.config import ConfigError
 from btrm.data.items import Occurrences, ordered
-from btrm.data.reading import expand_files, read_source_rows
+from btrm.data.reading import count_rows, expand_files, read_source_rows
 
 ROWS = [{"a": "é\u2028", "b": 1}, {"a": "two", "b": None}]
 
@@ -71,6 +74,60 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=str(path)):
             list(read_source_rows((path,)))
+
+
+def test_a_gzip_file_that_is_cut_off_names_the_first_line_that_cannot_be_read(tmp_path: Path) -> None:
+    whole, path = gzip.compress(b'{"a": 1}\n' * 10) + gzip.compress(b'{"a": 2}\n' * 10), tmp_path / "x.jsonl.gz"
+    path.write_bytes(whole[:-4])
+    for read in (lambda: list(read_source_rows((path,))), lambda: count_rows((path,))):
+        with pytest.raises(ConfigError, match=r"x\.jsonl\.gz:21: broken gzip file: Compressed file ended before"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.json.gz"])
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (lambda whole: whole[:-9], "ended before"),
+        (lambda _: b"[1]", "Not a gzipped file"),
+        (lambda whole: whole[:10] + b"\xff" * 20 + whole[30:], "while decompressing"),
+    ],
+)
+def test_a_broken_gzip_file_is_named_however_it_is_read(
+    tmp_path: Path, name: str, broken: Callable[[bytes], bytes], problem: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(broken(gzip.compress(json.dumps([{"a": str(n)} for n in range(500)]).encode())))
+    for read in (lambda: list(read_source_rows((path,))), lambda: count_rows((path,))):
+        with pytest.raises(ConfigError, match=f"{name}:1: broken gzip file: .*{problem}"):
+            read()
+
+
+def test_a_line_that_breaks_off_shows_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": "' + b"x" * 100 + b'"}\r\n{"a": "' + b"x" * 100 + b'",\r\n<html>\n')
+    _, cut, page = read_source_rows((path,))
+    assert "at column 110: 'xxx" in cut.problem and cut.problem.endswith("xxx\",'")
+    assert "at column 1: '<html>'" in page.problem
+
+
+def test_a_parquet_file_with_a_damaged_page_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": [f"text {n * n}" for n in range(3000)]}), path)
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(byte ^ 0x5A for byte in content[200:260])
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.parquet: broken Parquet file, after row 0: "):
+        list(read_source_rows((path,)))
+
+
+def test_what_json_has_no_values_for_is_text_in_a_parquet_file_too(tmp_path: Path) -> None:
+    path, day = tmp_path / "x.parquet", datetime(2024, 1, 2)
+    rows = [{"a": day, "b": Decimal("1.5"), "c": b"x", "d": [{"e": day.date()}], "f": 1, "g": None, "h": {"i": 2.5}}]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    (row,) = read_source_rows((path,))
+    plain = {"a": "2024-01-02T00:00:00", "b": "1.5", "c": "b'x'", "d": [{"e": "2024-01-02"}]}
+    assert row.value == {**plain, "f": 1, "g": None, "h": {"i": 2.5}}
 
 
 def test_folders_open_into_their_data_files(tmp_path: Path) -> None:
