@@ -36,16 +36,17 @@ def detect(files: tuple[Path, ...]) -> str:
     Raises ConfigError where that is none, several, or pointwise rows, with the columns and what to say instead.
     """
     samples = {path: list(islice(read_source_rows((path,)), _SAMPLE)) for path in expand_files(files)}
-    rows = [row.value for found in samples.values() for row in found if row.value is not None]
+    looked_at = [row for found in samples.values() for row in found]
+    rows = [row.value for row in looked_at if row.value is not None]
     where = ", ".join(map(str, files))
     if not rows:
-        raise ConfigError(f"{where}: {_unreadable([row for found in samples.values() for row in found])}")
+        raise ConfigError(f"{where}: {_unreadable(looked_at) or 'holds no rows'}")
     found = candidates(rows)
     if len(found) == 1:
         return found[0]
     if found:
         raise ConfigError(f"{where}: may be {' or '.join(found)}; say which with --dataset NAME")
-    raise ConfigError(f"{where}: {_unknown(rows[0])}")
+    raise ConfigError("\n".join(filter(None, (f"{where}: {_unknown(rows[0])}", _unreadable(looked_at)))))
 
 
 def resolve(dataset: str, files: tuple[Path, ...]) -> str:
@@ -77,7 +78,12 @@ def candidates(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _unreadable(rows: list[SourceRow]) -> str:
-    return f"no row can be read; the first stands at {rows[0].where}: {rows[0].problem}" if rows else "holds no rows"
+    """Say how many of the rows that were looked at cannot be read, and where the first of them stands; "" for none."""
+    bad = [row for row in rows if row.value is None]
+    if not bad:
+        return ""
+    count = f"{len(bad)} of {len(rows)} rows looked at" if len(rows) > 1 else "its only row"
+    return f"{count} cannot be read; the first stands at {bad[0].where}: {bad[0].problem}"
 
 
 def _unknown(row: Row) -> str:
@@ -136,16 +142,16 @@ def _is_swift_rm(row: Row) -> int:
 
 
 def _is_rewardbench(row: Row) -> int:
-    return CERTAIN if _texts(row, "chosen", "rejected") and row.get("subset") in REWARDBENCH_SIZES else NO
+    return CERTAIN if _texts(row, "chosen", "rejected") and row.get("subset") in list(REWARDBENCH_SIZES) else NO
 
 
 def _is_rewardbench2(row: Row) -> int:
     lists = _lists_of(str, row, "chosen", "rejected")
-    return CERTAIN if lists and row.get("subset") in REWARDBENCH2_SIZES else NO
+    return CERTAIN if lists and row.get("subset") in list(REWARDBENCH2_SIZES) else NO
 
 
 def _is_rm_bench(row: Row) -> int:
-    lists = _lists_of(str, row, "chosen", "rejected") and row.get("subset") not in REWARDBENCH2_SIZES
+    lists = _lists_of(str, row, "chosen", "rejected") and row.get("subset") not in list(REWARDBENCH2_SIZES)
     return CERTAIN if lists and len(row["chosen"]) == len(row["rejected"]) == len(RM_BENCH_STYLES) else NO
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from btrm.data.fields import asked, column, drop, fields, one_of, read_each, rows_of, text
+from btrm.data.fields import RowError, asked, column, drop, fields, one_of, read_each, rows_of, text
 from btrm.data.groups import choice_of
 from btrm.data.items import Item, Occurrences, Query
 from btrm.data.reading import SourceRow
@@ -47,4 +47,6 @@ def _pair(row: SourceRow, least: int, split: str, seen: Occurrences) -> Item:
 def _individual(row: SourceRow) -> list[Any]:
     """Return the annotators' own numbers; their reasons stay in the source."""
     said = fields(row).get("individual_preference") or []
-    return [cast("dict[str, Any]", one).get("score") for one in said if isinstance(one, dict)]
+    if not isinstance(said, list):
+        raise RowError(f"'individual_preference': expected a list, got {said!r:.80}")
+    return [cast("dict[str, Any]", one).get("score") for one in cast("list[Any]", said) if isinstance(one, dict)]

@@ -46,7 +46,7 @@ def judgebench(query: Query) -> Iterator[Item]:
 
 def _pair(row: SourceRow, split: str, seen: Occurrences) -> Item:
     label = column(row, "label")
-    if label not in _LABELS:
+    if not isinstance(label, str) or label not in _LABELS:
         raise RowError(f"'label': expected {' or '.join(_LABELS)}, got {label!r:.80}")
     context, first, second = asked(text(row, "question")), *(text(row, f"response_{x}").strip() for x in "AB")
     if not context or not first or not second:

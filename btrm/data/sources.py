@@ -138,6 +138,8 @@ def check_query(dataset: str, query: Query) -> Source:
     """Return the source; raise ConfigError for a split or an option that it does not have."""
     source = get_source(dataset)
     problems: list[str] = []
+    if query.data_files and source.read is toy_items:
+        problems.append(f"dataset {dataset}: is made from a seed and reads no files, got {query.data_files[0]}")
     if source.splits and query.split not in source.splits:
         problems.append(f"dataset {dataset}: no split {query.split!r}; it has {', '.join(source.splits)}")
     for option in query.options:

@@ -104,5 +104,7 @@ def _problem(value: Mapping[str, Any]) -> str:
     if not all(isinstance(s, dict) and isinstance(s.get("text"), str) for s in cast("list[Any]", summaries)):
         return "'summaries': each needs a 'text'"
     if isinstance(choice, bool) or choice not in (0, 1):
-        return f"'choice': expected 0 or 1, got {choice!r}"
+        return f"'choice': expected 0 or 1, got {choice!r:.80}"
+    if not isinstance(value.get("extra") or {}, dict):
+        return f"'extra': expected an object, got {value['extra']!r:.80}"
     return ""

@@ -184,6 +184,7 @@ MALFORMED = [
     ("rmb", {**RMB_PAIR, "category_path": "Helpfulness/Chat"}, "'category_path': expected Pairwise_set or BoN_set/"),
     ("rmb", {**RMB_PAIR, "conversation_input": [{"role": "x", "content": ""}]}, "message 1: no such role 'x'"),
     ("judgebench", {**JB, "label": "A=B"}, "'label': expected A>B or B>A, got 'A=B'"),
+    ("judgebench", {**JB, "label": ["A>B"]}, r"'label': expected A>B or B>A, got \['A>B'\]"),
     ("judgebench", {k: v for k, v in JB.items() if k != "question"}, "no column 'question'"),
 ]
 

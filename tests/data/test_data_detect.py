@@ -96,7 +96,11 @@ def test_a_few_odd_rows_do_not_hide_the_format(tmp_path: Path) -> None:
     ("rows", "problem"),
     [
         (({"a": 1, "b": 2},), "x.jsonl: no known data set has these columns: a, b. Known: btrm, .*--dataset mapped"),
-        (("{", "["), "no row can be read; the first stands at .*x.jsonl:1: not JSON"),
+        (("{", "["), "2 of 2 rows looked at cannot be read; the first stands at .*x.jsonl:1: not JSON"),
+        (("{",), "its only row cannot be read; the first stands at .*x.jsonl:1: not JSON"),
+        (("{", {"a": 1}), "has these columns: a. .*\n1 of 2 rows looked at cannot be read; .*x.jsonl:1: not JSON"),
+        (({"chosen": "a", "rejected": "b", "subset": ["x"], "prompt": 1},), "no known data set has these columns"),
+        (({"chosen": ["a"], "rejected": ["b"], "subset": {"x": 1}},), "no known data set has these columns"),
         ((), "holds no rows"),
         (
             ({"messages": [], "pair_id": "p", "label_id": "l", "side": 0, "preferred_side": 0},),

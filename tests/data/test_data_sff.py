@@ -106,6 +106,7 @@ def bad_rows() -> Iterator[tuple[dict[str, Any], str]]:
     yield comparison(0, summaries=[{"text": "one"}, {"text": None}]), "each needs a 'text'"
     yield comparison(0, choice=2), "'choice': expected 0 or 1, got 2"
     yield comparison(0, choice=True), "'choice': expected 0 or 1, got True"
+    yield comparison(0, extra="sure"), "'extra': expected an object, got 'sure'"
 
 
 @pytest.mark.parametrize(("row", "problem"), bad_rows())

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from data_rows import MAKERS
 
 from btrm.config import ConfigError
+from btrm.data.detect import candidates
+from btrm.data.items import Query
 from btrm.data.sources import SOURCES, get_source, iter_pairs
 from btrm.data.toy import toy_value
+from btrm.records import PreferencePair
 
 ADAPTER = """
 from btrm.records import PreferencePair
@@ -112,6 +118,43 @@ def test_the_hub_without_its_package_says_what_to_install(monkeypatch: pytest.Mo
 def test_without_internet_the_message_names_the_way_out() -> None:
     with pytest.raises(ConfigError, match=r"Anthropic/hh-rlhf: not to be had from the hub .*--data-files"):
         next(iter_pairs("anthropic_hh", "test"))
+
+
+ODD_VALUES: list[Any] = [
+    None,
+    True,
+    -1,
+    1.5,
+    10**25,
+    "",
+    " ",
+    "\u2028",
+    "9" * 5000,
+    [],
+    [None],
+    {},
+    {"a": 1},
+    [{"role": 1}],
+]
+
+
+@pytest.mark.parametrize("dataset", MAKERS)
+def test_whatever_stands_in_a_column_a_row_is_a_pair_or_left_out_with_its_place(tmp_path: Path, dataset: str) -> None:
+    row, path = MAKERS[dataset](1), tmp_path / "x.jsonl"
+    columns = [*row, "extra", "prompt", "subset", "rejected_messages"]
+    odd = [{**row, column: value} for column in columns for value in ODD_VALUES]
+    odd += [{name: value for name, value in row.items() if name != column} for column in row]
+    path.write_text("".join(json.dumps(one) + "\n" for one in odd))
+    split = (SOURCES[dataset].splits or ("test",))[0]
+    for item in SOURCES[dataset].read(Query(split, data_files=(path,))):
+        assert isinstance(item, PreferencePair) or re.search(r"x.jsonl:\d+$", item.where), item
+    for one in odd:
+        assert set(candidates([one])) <= set(SOURCES)
+
+
+def test_a_set_made_from_a_seed_reads_no_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dataset toy: is made from a seed and reads no files, got .*x\.jsonl"):
+        iter_pairs("toy", "test", data_files=[tmp_path / "x.jsonl"])
 
 
 def test_every_usual_prompt_exists() -> None:
