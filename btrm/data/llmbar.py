@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from btrm.data.fields import asked, file_rows, one_of, read_each, text
+from btrm.data.fields import asked, drop, file_rows, one_of, read_each, text
 from btrm.data.groups import choice_of
 from btrm.data.items import Item, Occurrences, Query
 from btrm.data.reading import SourceRow
@@ -33,6 +33,8 @@ def llmbar(query: Query) -> Iterator[Item]:
         subset = subset_of(row.where)
         if chosen == "all" or subset in _CHOICES[chosen]:
             yield _pair(row, subset, query.split, seen)
+        else:
+            yield drop(row, f"subset_{subset or 'unknown'}", f"the option subset is {chosen}")
 
     return read_each(file_rows(query, SOURCE), read)
 

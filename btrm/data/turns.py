@@ -54,12 +54,19 @@ def compare(prompt: Any, chosen: Any, rejected: Any) -> Compared:
 
 
 def _messages(prompt: Any, chosen: Any, rejected: Any) -> Compared:
-    """Compare lists of messages; a prompt that stands apart counts where they hold replies alone."""
+    """Compare lists of messages, of which the last turns differ."""
     good, bad = read_chat(chosen), read_chat(rejected)
-    whole = any(turn.speaker == "Human" for turn in good)
-    asked = () if prompt is None or whole else read_chat(prompt)
     start = max(0, min(_shared(good, bad), len(good) - 1, len(bad) - 1))
-    return Compared(chat_text((*asked, *good[:start])), _reply(good[start:]), _reply(bad[start:]))
+    context = chat_text((*_apart(prompt, good), *good[:start]))
+    return Compared(context, _reply(good[start:]), _reply(bad[start:]))
+
+
+def _apart(prompt: Any, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """Return the turns of a prompt that a conversation lacks: it goes on with an answer, and does not repeat it."""
+    if prompt is None or (turns and turns[0].speaker != "Assistant"):
+        return ()
+    asked = read_chat(prompt)
+    return () if turns[: len(asked)] == asked else asked
 
 
 def _reply(turns: tuple[Turn, ...]) -> str:
@@ -71,10 +78,16 @@ def _reply(turns: tuple[Turn, ...]) -> str:
 def _texts(prompt: Any, chosen: str, rejected: str) -> Compared:
     if prompt is None:
         return _implicit(chosen, rejected)
-    if isinstance(prompt, str) and prompt.strip() and chosen.startswith(prompt) and rejected.startswith(prompt):
+    if isinstance(prompt, str) and _repeats(prompt, chosen) and _repeats(prompt, rejected):
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
     context = prompt.strip().removesuffix(_REPLY.strip()).strip() if _is_hh(prompt) else chat_text(read_chat(prompt))
     return Compared(context, chosen.strip(), rejected.strip())
+
+
+def _repeats(prompt: str, reply: str) -> bool:
+    """Say whether a reply begins with its prompt, a whole one: `Hello! ...` only greets back."""
+    rest = reply.removeprefix(prompt)
+    return bool(prompt.strip()) and rest != reply and (prompt[-1].isspace() or rest[:1].isspace())
 
 
 def _is_hh(prompt: Any) -> bool:

@@ -46,8 +46,9 @@ def test_a_folder_says_which_part_of_llmbar_it_is(tmp_path: Path) -> None:
         write(tmp_path / part / "dataset.json", data_rows.llmbar(n), data_rows.llmbar(n + 10))
     subsets = Counter(pair.meta["subset"] for pair in sifted("llmbar", tmp_path)[0])
     assert subsets == {"Natural": 2, "Neighbor": 2, "GPTInst": 2, "Base_9": 2}
-    adversarial = sifted("llmbar", tmp_path, subset="adversarial")[0]
+    adversarial, _, counts = sifted("llmbar", tmp_path, subset="adversarial")
     assert {pair.meta["subset"] for pair in adversarial} == {"Neighbor", "GPTInst"}
+    assert counts["dropped_subset_Natural"] == counts["dropped_subset_Base_9"] == 2
     assert subset_of("/data/natural/mine.jsonl:3") == "Natural" and subset_of("mine.jsonl:3") == ""
     with pytest.raises(ConfigError, match="subset='natrual': no such choice; did you mean natural"):
         sifted("llmbar", tmp_path, subset="natrual")
@@ -124,6 +125,7 @@ def test_helpsteer3_goes_from_minus_three_to_three(tmp_path: Path) -> None:
         ("helpsteer3", {"overall_preference": 4}, "'overall_preference': expected -3, -2, -1, 0, 1, 2, 3, got 4"),
         ("helpsteer3", {"overall_preference": 0.5}, "'overall_preference': .* got 0.5"),
         ("helpsteer3", {"context": [{"role": "usr", "content": "x"}]}, "no such role 'usr'; did you mean user"),
+        ("helpsteer3", {"individual_preference": 2}, "'individual_preference': expected a list, got 2"),
         ("helpsteer3", {"context": 3}, "expected text or a list of messages, got 3"),
     ],
 )

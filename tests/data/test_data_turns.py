@@ -37,6 +37,8 @@ HH = "\n\nHuman: Ask\n\nAssistant:"
         ("Ask", " yes", "no ", "Human: Ask"),
         ("Ask", "Ask yes", "Ask no", "Human: Ask"),
         ("Ask\n", "Ask\nyes", "no", "Human: Ask"),
+        ([U], [*YES, U, *YES], [*YES, U, *NO], "Human: Ask\n\nAssistant: yes\n\nHuman: Ask"),
+        ([*YES, U], [*YES, U, *YES], [*YES, U, *NO], "Assistant: yes\n\nHuman: Ask"),
         (None, "The sky is yes", "The sky is no", "Human: The sky is"),
         (None, f"{HH} yes", f"{HH} no", "Human: Ask"),
         (HH, " yes", " no", "Human: Ask"),
@@ -51,6 +53,12 @@ def test_the_prompt_may_stand_anywhere(prompt: Any, chosen: Any, rejected: Any, 
     found = compare(prompt, chosen, rejected)
     assert found.context == context and found.rejected == "no"
     assert found.chosen in ("yes", "Ask\nyes")
+
+
+def test_a_reply_that_only_begins_like_its_prompt_stays_whole() -> None:
+    found = compare("Hello", "Hello! How are you?", "Hello")
+    assert found == Compared("Human: Hello", "Hello! How are you?", "Hello")
+    assert compare("Q: why?\nA: ", "Q: why?\nA: so", "Q: why?\nA: no") == Compared("Human: Q: why?\nA:", "so", "no")
 
 
 def test_an_implicit_prompt_ends_before_the_first_differing_word() -> None:
