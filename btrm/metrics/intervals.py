@@ -12,7 +12,8 @@ from btrm.metrics.few_contexts import linear_interval, loss_interval, ratio_erro
 from btrm.metrics.measured import SUBSET, Column, Measured
 from btrm.metrics.pairwise import Floats, ratio
 
-WITH_INTERVAL = ("accuracy", "strict_accuracy", "nontie_accuracy", "bt_log_loss", *COINS)
+_RATES = ("tie_rate", "coverage", "unparsed_rate", "truncated_rate")
+WITH_INTERVAL = ("accuracy", "strict_accuracy", "nontie_accuracy", *_RATES, "bt_log_loss", *COINS)
 _LOSSES = frozenset({"bt_log_loss"})
 _CELLS_AT_ONCE = 64
 

@@ -105,6 +105,7 @@ class _File:
             label_ties=len(np.unique(label_R[tied_R])),
             facts=labels.facts,
             mass_R=self._mass[rows_R],
+            pair_R=pair_R,
             tied=self._tied(tied_rows_R) if len(tied_rows_R) else None,
         )
 

@@ -32,10 +32,10 @@ class JudgedCell:
 
     P pairs, K samples a side at most, R judgements of the pairs. `score_P2K` is NaN where a sample has no score or was
     not asked for (`asked_P2` counts those that were); `mass_R` is what an expected score's model had on numerals of the
-    scale at all, NaN for other scores. Pairs of one `cluster_P` share a context (where the pairs are
-    not at hand: are one pair with several labels); the numbers are those of the whole file, so cells compare.
-    Pairs whose label is a tie have no right answer: they are counted in `label_ties`, are in no array, and stand in
-    `tied` for the official scores that know ties.
+    scale at all, NaN for other scores; `pair_R` is the place of the pair that each judgement is about. Pairs of one
+    `cluster_P` share a context (where the pairs are not at hand: are one pair with several labels); the numbers are
+    those of the whole file, so cells compare. Pairs whose label is a tie have no right answer: they are counted in
+    `label_ties`, are in no array, and stand in `tied` for the official scores that know ties.
     """
 
     judge: str
@@ -54,6 +54,7 @@ class JudgedCell:
     facts: PairFacts | None = None
     tied: TiedPairs | None = None
     mass_R: Floats = field(default_factory=lambda: np.empty(0))
+    pair_R: Ints = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @cached_property
     def sides(self) -> SideScores:
@@ -76,10 +77,15 @@ class JudgedCell:
         differ = bool(np.any(np.nanmax(self.score_P2K, axis=2, initial=-np.inf) > low_P2))
         return int(self.asked_P2.max(initial=0)) > 1 and (self.method == "sampled" or differ)
 
-    @property
-    def unparsed_rate(self) -> float:
-        """Share of all completions without a valid score, whatever the reason."""
-        return float(np.mean(self.outcome_R != Outcome.SCORED)) if len(self.outcome_R) else float("nan")
+    def rates(self) -> dict[str, tuple[Floats, Floats]]:
+        """Return {rate: (answers of each pair that count, all of them)}: without a valid score, and cut off."""
+        pairs, answers_P = len(self.label_id_P), np.bincount(self.pair_R, minlength=len(self.label_id_P))
+        counted = {
+            "unparsed_rate": self.outcome_R != Outcome.SCORED,
+            "truncated_rate": self.outcome_R == Outcome.TRUNCATED,
+        }
+        of_pairs = {name: np.bincount(self.pair_R[is_R], minlength=pairs) for name, is_R in counted.items()}
+        return {name: (count_P.astype(np.float64), answers_P.astype(np.float64)) for name, count_P in of_pairs.items()}
 
 
 def clusters(id_P: list[str]) -> Ints:

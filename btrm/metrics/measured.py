@@ -84,7 +84,7 @@ class Measured:
         """The metrics that are ratios of sums over pairs; a subset's accuracy is one of them."""
         told_P = ~np.isnan(self.fitted.loss_P)
         fitted = {"fitted_log_loss": self.fitted.loss_P, "brier": self.fitted.brier_P}
-        columns = metric_columns(self.outcomes)
+        columns = metric_columns(self.outcomes) | self.cell.rates()
         columns |= {name: (np.where(told_P, x, 0.0), told_P.astype(np.float64)) for name, x in fitted.items()}
         top_P, bottom_P = columns["accuracy"]
         return columns | {f"{SUBSET}{name}": (top_P * is_P, bottom_P * is_P) for name, is_P in self._subsets()}

@@ -49,8 +49,6 @@ def scalars(measured: Measured, found: Mapping[str, Interval]) -> dict[str, Any]
             row |= {f"{name}_low": found[name].low, f"{name}_high": found[name].high}
     return {
         **row,
-        "unparsed_rate": cell.unparsed_rate,
-        "truncated_rate": float(np.mean(cell.outcome_R == Outcome.TRUNCATED)),
         **_by_convention(measured),
         **{f"rate_{outcome}": float(np.mean(cell.outcome_R == outcome)) for outcome in Outcome},
         **_of_chances(measured),

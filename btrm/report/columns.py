@@ -43,11 +43,12 @@ def _compared(field: str) -> Callable[[SummaryRow], float]:
     return lambda row: getattr(row.comparison, field) if row.comparison is not None else math.nan
 
 
-def _ends(metric: str) -> Iterator[Column]:
+def _ends(metric: str, told: str = "") -> Iterator[Column]:
+    """Yield the ends of a metric's interval; eval.jsonl may call them `told` instead."""
     for end in ("low", "high"):
         yield Column(
             f"{metric}_{end}",
-            lambda row, end=end: getattr(seeds_interval(row.evals, metric), end),
+            lambda row, end=end: getattr(seeds_interval(row.evals, told or metric), end),
             f"95 % interval of {metric}, {'from' if end == 'low' else '... to'}: the mean of the seeds' own",
             wide=True,
         )
@@ -95,11 +96,11 @@ COLUMNS = (
     *_metric("strict_accuracy", "accuracy where a tie counts 0", wide=True),
     Column("strict_accuracy_low", lambda row: _strict(row).low, "95 % interval as that of accuracy, from", wide=True),
     Column("strict_accuracy_high", lambda row: _strict(row).high, "... to", wide=True),
-    *_metric("tie_rate", "share of pairs that count as a tie: equal scores, or (unparsed: tie) none"),
-    *_metric("nontie_accuracy", "accuracy over the other pairs", wide=True),
-    *_metric("coverage", "share of pairs with a score on both sides", wide=True),
-    *_metric("unparsed_rate", "share of answers without a valid score"),
-    *_metric("truncated_rate", "share of answers that were cut off", wide=True),
+    *_metric("tie_rate", "share of pairs that count as a tie: equal scores, or (unparsed: tie) none", ends=True),
+    *_metric("nontie_accuracy", "accuracy over the other pairs", wide=True, ends=True),
+    *_metric("coverage", "share of pairs with a score on both sides", wide=True, ends=True),
+    *_metric("unparsed_rate", "share of answers without a valid score", ends=True),
+    *_metric("truncated_rate", "share of answers that were cut off", wide=True, ends=True),
     *_metric(
         "bt_log_loss", "Bradley-Terry log-loss in nats (a coin has 0.693; ends: the mean of seeds' own)", ends=True
     ),
@@ -122,6 +123,7 @@ COLUMNS = (
     *_metric("margin_p50", "median margin", 1, wide=True),
     Column("official_name", lambda row: row.text("official_name"), "the benchmark's own score", None, wide=True),
     *_metric("official_score", "the benchmark's own score"),
+    *_ends("official_score", "official"),
     Column("n_pairs", lambda row: min((int(e["n_pairs"]) for e in row.evals), default=0), "pairs with a label", 0),
     Column("n_seeds", lambda row: len(row.evals), "judging seeds", 0),
     Column("missing", lambda row: "; ".join(row.missing), "what other checkpoints have and this one has not", None),

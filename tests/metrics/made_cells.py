@@ -40,6 +40,7 @@ def made_cell(
         outcome_R=np.where(np.isnan(score_P2K), "unparsed", "scored").ravel(),
         label_ties=0,
         facts=facts,
+        pair_R=np.repeat(np.arange(pairs), 2 * samples),
     )
 
 

@@ -14,7 +14,7 @@ from btrm.metrics.decisions import compare
 from btrm.metrics.intervals import WITH_INTERVAL, intervals
 from tests.metrics.made_cells import from_margins, measured
 
-NAMES = ("accuracy", "strict_accuracy", "bt_log_loss", "fitted_log_loss", "brier")
+NAMES = ("accuracy", "strict_accuracy", "tie_rate", "bt_log_loss", "fitted_log_loss", "brier")
 DESIGNS = ("pairs", "contexts", "weak")  # weak: contexts, and a judge that is hardly better than a coin
 
 
@@ -68,7 +68,8 @@ def _credit(margin: np.ndarray) -> np.ndarray:
 
 
 def test_all_metrics_with_an_interval_are_looked_at() -> None:
-    assert set(WITH_INTERVAL) - set(NAMES) == {"nontie_accuracy"}
+    rates = {"coverage", "unparsed_rate", "truncated_rate"}  # as tie_rate
+    assert set(WITH_INTERVAL) - set(NAMES) == {"nontie_accuracy", *rates}
 
 
 @pytest.mark.parametrize("design", DESIGNS)

@@ -72,6 +72,7 @@ def taken(cell: JudgedCell, order: np.ndarray) -> JudgedCell:
         score_P2K=cell.score_P2K[order],
         asked_P2=cell.asked_P2[order],
         outcome_R=cell.outcome_R.reshape(len(cell.label_id_P), -1)[order].ravel(),
+        pair_R=np.repeat(np.arange(len(order)), len(cell.outcome_R) // len(cell.label_id_P)),
         facts=facts,
     )
 
@@ -124,14 +125,12 @@ def test_samples_that_stand_twice_change_no_accuracy(seed: int, unparsed: str) -
         score_P2K=np.concatenate([cell.score_P2K, cell.score_P2K], 2),
         asked_P2=2 * cell.asked_P2,
         outcome_R=np.tile(cell.outcome_R, 2),
+        pair_R=np.tile(cell.pair_R, 2),
     )
     once, twice = row_of(cell, unparsed=unparsed), row_of(double, unparsed=unparsed)
     names = [
         *WITH_INTERVAL,
         *DRAWN,
-        "tie_rate",
-        "coverage",
-        "unparsed_rate",
         "ece",
         "auc_margin",
         "aurc",
@@ -177,6 +176,18 @@ def test_intervals_of_single_pairs_are_about_wilsons() -> None:
     interval = intervals([found], 4000, 0)[0]["accuracy"]
     wilson = proportion_confint(int(right.sum()), 800, method="wilson")
     assert (interval.low, interval.high) == pytest.approx(wilson, abs=0.003)
+
+
+@pytest.mark.parametrize("name", ["tie_rate", "coverage", "unparsed_rate", "truncated_rate"])
+def test_rates_have_the_interval_of_a_share_of_contexts(name: str) -> None:
+    score = np.random.default_rng(2).integers(0, 8, (600, 2, 1)).astype(float)
+    score[np.random.default_rng(3).random(score.shape) < 0.2] = np.nan
+    cell = made_cell(score)
+    cell = dataclasses.replace(cell, outcome_R=np.where(cell.outcome_R == "scored", "scored", "truncated"))
+    row = row_of(cell)
+    n = 600 if name in ("tie_rate", "coverage") else 1200
+    low, high = proportion_confint(round(row[name] * n), n, method="wilson")
+    assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx((low, high), abs=0.008)
 
 
 def test_details_add_up() -> None:
@@ -339,7 +350,7 @@ def test_copies_of_an_expected_score_are_one_answer() -> None:
 def test_pairs_of_which_a_side_was_not_asked_about_are_counted_apart() -> None:
     cell = made_cell(np.tile([[[80.0], [20.0]]], (5, 1, 1)))
     cell.score_P2K[0, 1], cell.asked_P2[0, 1] = np.nan, 0
-    cell = dataclasses.replace(cell, outcome_R=cell.outcome_R[1:])
+    cell = dataclasses.replace(cell, outcome_R=cell.outcome_R[1:], pair_R=cell.pair_R[1:])
     found = Measured(cell, HOW)
     of_cell = intervals([found], 100, 0)[0]
     row = scalars(found, of_cell)

@@ -76,7 +76,8 @@ def test_scores_stand_by_pair_side_and_sample_whatever_the_order(tmp_path: Path)
     assert np.array_equal(cell.score_P2K, expected, equal_nan=True)
     assert cell.asked_P2.tolist() == [[2, 2], [2, 2]]
     assert cell.preferred_P.tolist() == [0, 1]
-    assert (cell.label_ties, cell.unparsed_rate, cell.facts) == (1, 1 / 8, None)
+    assert (cell.label_ties, cell.facts) == (1, None)
+    assert [count_P.tolist() for count_P in cell.rates()["truncated_rate"]] == [[1, 0], [4, 4]]
     (shuffled,) = read(tmp_path, [rows[i] for i in np.random.default_rng(0).permutation(len(rows))])
     place = [shuffled.label_id_P.index(name) for name in cell.label_id_P]
     assert np.array_equal(shuffled.score_P2K[place], cell.score_P2K, equal_nan=True)
