@@ -6,9 +6,6 @@ skipping special tokens removes the tag, and cutting the end token removes its c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 OPEN, CLOSE = "<s>", "</s>"
 
 
@@ -20,15 +17,3 @@ def close_tag(text: str, eos: str | None, finished: bool) -> str:
     if finished and eos == CLOSE and text.rfind(OPEN) > text.rfind(CLOSE):
         return text + CLOSE
     return text
-
-
-def completion_text(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """Decode one completion with its special tokens, less the end and padding tokens behind the answer."""
-    ids = list(token_ids)
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    finished = False
-    while ids and ids[-1] in (eos, pad):
-        finished = finished or ids[-1] == eos
-        ids.pop()
-    text = tokenizer.decode(ids, skip_special_tokens=False, spaces_between_special_tokens=False)
-    return close_tag(text, tokenizer.eos_token, finished)

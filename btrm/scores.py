@@ -163,8 +163,3 @@ def _parse_block(texts: list[str], parser: Parser) -> tuple[NDArray[np.float64],
             score_N[n] = np.nan if score.value is None else score.value
             outcome_N[n] = _CODES[score.outcome]
     return score_N, outcome_N
-
-
-def parse_scores(texts: Sequence[str], parser: Parser) -> NDArray[np.float64]:
-    """Return score_N, NaN where a text has no valid score. Same rules as parse_score."""
-    return parse_texts(texts, parser).score_N

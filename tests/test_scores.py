@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btrm.scores import OUTCOMES, PARSERS, SCALES, Outcome, parse_score, parse_scores, parse_texts, score_tag
+from btrm.scores import OUTCOMES, PARSERS, SCALES, Outcome, parse_score, parse_texts, score_tag
 
 LAST, FIRST = PARSERS["score100_last"], PARSERS["score100_first"]
 
@@ -55,7 +55,7 @@ test_parse_texts_equals_parse_score_at_length = pytest.mark.soak(
 
 def test_parse_texts_across_blocks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("btrm.scores._BLOCK", 3)
-    scores = parse_scores([f"so <s>{n}</s>" if n % 4 else "none" for n in range(10)], LAST)
+    scores = parse_texts([f"so <s>{n}</s>" if n % 4 else "none" for n in range(10)], LAST).score_N
     np.testing.assert_array_equal(scores, [n if n % 4 else np.nan for n in range(10)])
 
 
@@ -72,8 +72,8 @@ def test_parse_texts_across_blocks(monkeypatch: pytest.MonkeyPatch):
 def test_position(text: str, first: float, last: float):
     assert parse_score(text, FIRST).value == first
     assert parse_score(text, LAST).value == last
-    assert parse_scores([text], FIRST).tolist() == [first]
-    assert parse_scores([text], LAST).tolist() == [last]
+    assert parse_texts([text], FIRST).score_N.tolist() == [first]
+    assert parse_texts([text], LAST).score_N.tolist() == [last]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,8 @@ def test_every_numeral_of_a_scale_is_read_back(parser):
     scale = SCALES[parser.scale.name]
     values = np.round(np.arange(scale.low, scale.high + 0.05, 10.0**-scale.decimals), scale.decimals)
     for text in ("{}", "because {}", "{} because"):
-        np.testing.assert_array_equal(parse_scores([text.format(score_tag(v, scale)) for v in values], parser), values)
+        read = parse_texts([text.format(score_tag(v, scale)) for v in values], parser)
+        np.testing.assert_array_equal(read.score_N, values)
 
 
 def test_values_are_python_floats():

@@ -17,19 +17,6 @@ KEYS = ("messages", "pair_id", "label_id", "side", "preferred_side")
 _MOST_PROBLEMS = 20
 
 
-def pair_rows(pair: PreferencePair, prompt: PromptSpec) -> tuple[PointwiseRow, PointwiseRow]:
-    """Return the two rows of a pair, side 0 then side 1; a tie has none (ValueError)."""
-    if pair.preferred is None:
-        raise ValueError(f"{pair.label_id}: a tie has no preferred side, so no rows")
-    preferred = pair.preferred
-    meta = row_meta(pair)
-    first, second = (
-        PointwiseRow(prompt.messages(pair.context, response), pair.pair_id, pair.label_id, side, preferred, meta)
-        for side, response in enumerate(pair.responses)
-    )
-    return first, second
-
-
 def row_meta(pair: PreferencePair) -> dict[str, Any]:
     """Return what --add-meta adds to a row: source, split and the pair's own metadata, never a row's own key."""
     return {"source": pair.source, "split": pair.split, **{k: v for k, v in pair.meta.items() if k not in KEYS}}

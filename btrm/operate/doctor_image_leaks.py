@@ -9,7 +9,6 @@ from btrm.checks import Check
 from btrm.operate.doctor_image_facts import Around
 from btrm.operate.doctor_node import Facts
 
-_LOADER = ("LD_PRELOAD", "LD_LIBRARY_PATH")
 _OWN = "/.singularity.d/libs"  # where --nv puts the driver's libraries
 _ENVIRONMENTS = ("CONDA_PREFIX", "VIRTUAL_ENV")
 # A variable that names a file or folder which is not in the image, and what that breaks.

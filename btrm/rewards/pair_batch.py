@@ -108,13 +108,11 @@ class PairBatch:
         count = self.rows_P2 - np.bincount(self.group_N[unscored], minlength=size).reshape(-1, 2)
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
-    @cached_property
-    def pair_margin_P(self) -> Floats:
-        """Mean score of the preferred side minus the other's; NaN where one of them has no score; ties exactly 0."""
-        return without_dust(self.pair_margin())
-
     def pair_margin(self) -> Floats:
-        """As `pair_margin_P`, as floats subtract: a tie may miss 0 by their dust."""
+        """Mean score of the preferred side minus the other's, shape (P,); NaN where one of them has no score.
+
+        As floats subtract: a tie may miss 0 by their dust.
+        """
         return (self.mean_P2[:, 0] - self.mean_P2[:, 1]) * (1 - 2 * self.preferred_P2.max(axis=1))
 
     @cached_property

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btrm.config import ConfigError
-from btrm.data.rows import RowEncoder, pair_rows, read_rows, validate_rows
+from btrm.data.rows import RowEncoder, read_rows, row_meta, validate_rows
 from btrm.prompts import PROMPTS, PromptSpec
-from btrm.records import PreferencePair
+from btrm.records import PointwiseRow, PreferencePair
 from btrm.scores import SCALES
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -36,7 +36,12 @@ def test_the_encoder_writes_what_the_record_says(
         context, (first, second), preferred, source="s", split="t", meta={"é": [1, None, context]}
     )
     lines = RowEncoder(spec, add_meta).lines(made).decode().split("\n")
-    expected = [row.to_json() for row in pair_rows(made, spec)]
+    expected = [
+        PointwiseRow(
+            spec.messages(context, response), made.pair_id, made.label_id, side, preferred, row_meta(made)
+        ).to_json()
+        for side, response in enumerate(made.responses)
+    ]
     if not add_meta:
         expected = [{k: v for k, v in row.items() if k not in {"source", "split", "é"}} for row in expected]
     assert [json.loads(line) for line in lines[:-1]] == expected and lines[-1] == ""
@@ -44,15 +49,14 @@ def test_the_encoder_writes_what_the_record_says(
 
 
 def test_metadata_never_stands_for_a_rows_own_key() -> None:
-    rows = pair_rows(pair(side=7, pair_id="mine", topic="t"), PROMPTS["toy_score100"])
-    assert [row.to_json()["side"] for row in rows] == [0, 1]
-    assert rows[0].to_json()["pair_id"] == rows[0].pair_id and rows[0].to_json()["topic"] == "t"
+    made = pair(side=7, pair_id="mine", topic="t")
+    rows = [json.loads(line) for line in RowEncoder(PROMPTS["toy_score100"], True).lines(made).splitlines()]
+    assert [row["side"] for row in rows] == [0, 1]
+    assert [row["pair_id"] for row in rows] == [made.pair_id] * 2 and rows[0]["topic"] == "t"
 
 
 def test_a_tie_has_no_rows() -> None:
     assert RowEncoder(PROMPTS["toy_score100"]).lines(pair(preferred=None)) == b""
-    with pytest.raises(ValueError, match="a tie has no preferred side"):
-        pair_rows(pair(preferred=None), PROMPTS["toy_score100"])
 
 
 def row(label: str = "a", side: int = 0, preferred: int = 1, **changes: Any) -> dict[str, Any]:
