@@ -6,12 +6,22 @@ from collections.abc import Iterator, Sequence
 
 from btrm.judges.cell_grid import CELLS, ENGINES, CellGrid, Subject, find_pairs, halved, make_grid
 from btrm.judges.checkpoints import find_checkpoints
+from btrm.judges.devices import check_devices
 from btrm.judges.judge_config import JudgeConfig
 from btrm.judges.packed import share_packed
 from btrm.runs import StageResult, StageRun
 from btrm.work import Pool, Unit
 
-__all__ = ["ENGINES", "JudgeConfig", "check_judge", "halve_batch", "run_judge", "share_judge", "work_judge"]
+__all__ = [
+    "ENGINES",
+    "JudgeConfig",
+    "check_devices",
+    "check_judge",
+    "halve_batch",
+    "run_judge",
+    "share_judge",
+    "work_judge",
+]
 
 
 def check_judge(config: JudgeConfig, run: StageRun) -> None:

@@ -107,6 +107,10 @@ class GridConfig(StageConfig):
             self._ask_once("greedy" if self.method == "greedy" else "temperature 0")
         if self.guided == "score" and self.engine != "vllm":
             raise ValueError(f"guided score: {self.engine} decodes freely only; take engine vllm")
+        if (gpus := self.tensor_parallel) > 1 and self.engine != "vllm":
+            raise ValueError(f"tensor_parallel {gpus}: {self.engine} takes one GPU for a model; take engine vllm")
+        if gpus > 1 and self.cells_per_gpu > 1:
+            raise ValueError(f"cells_per_gpu {self.cells_per_gpu}: a model on {gpus} GPUs shares none")
         if self.max_new_tokens >= self.max_length:
             raise ValueError(f"max_new_tokens {self.max_new_tokens} leaves no room in max_length {self.max_length}")
         return self

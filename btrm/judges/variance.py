@@ -8,6 +8,7 @@ from typing import Any
 
 from btrm.judges.cell_grid import CELLS, CellGrid, Subject, find_pairs, halved, make_grid
 from btrm.judges.checkpoints import find_checkpoints
+from btrm.judges.devices import check_devices
 from btrm.judges.packed import share_packed
 from btrm.judges.variance_config import VarianceConfig, cell_label
 from btrm.judges.variance_text import Board, variance_text, write_table
@@ -19,7 +20,15 @@ from btrm.publishing import replace
 from btrm.runs import StageResult, StageRun
 from btrm.work import Pool, Unit
 
-__all__ = ["VarianceConfig", "check_variance", "halve_batch", "run_variance", "share_variance", "work_variance"]
+__all__ = [
+    "VarianceConfig",
+    "check_devices",
+    "check_variance",
+    "halve_batch",
+    "run_variance",
+    "share_variance",
+    "work_variance",
+]
 _LABEL = "model"
 
 

@@ -16,7 +16,9 @@ from judge_stage import RuleEngine, rows, run_stage
 from btrm.config import ConfigError
 from btrm.judges import grid
 from btrm.judges.grid import JudgeConfig
-from btrm.runs import RunManifest
+from btrm.runs import Resources, RunManifest
+from btrm.stage_table import get_stage
+from btrm.stages import settings_problems
 
 
 @pytest.fixture
@@ -165,6 +167,24 @@ def test_what_is_no_checkpoint_is_refused_all_at_once(
     assert len(lines) == len(checkpoints)
     assert all(any(line.startswith(f"checkpoints: {label}: ") for line in lines) for label in checkpoints)
     assert rule_engine.opened == []
+
+
+@pytest.mark.parametrize("stage", ["judge", "variance"])
+def test_the_gpus_of_an_element_are_those_that_its_model_uses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stage: str
+) -> None:
+    def told(gpus: int, **values: Any) -> list[str]:
+        config = get_stage(stage).config.build(values)
+        return settings_problems(stage, config, Resources(gpus=gpus), tmp_path, stage)
+
+    four = {"engine": "vllm", "tensor_parallel": 4}
+    assert told(0) == told(1) == told(4, **four) == [] and not caplog.records
+    assert told(2, **four) == [f"{stage}: tensor_parallel 4: an element has --gpus 2; take --gpus 4"]
+    assert told(8) == [] and "of --gpus 8 only 1 will work" in caplog.text
+    with pytest.raises(ConfigError, match="tensor_parallel 2: transformers takes one GPU for a model; take engine vllm"):
+        told(2, tensor_parallel=2)
+    with pytest.raises(ConfigError, match="cells_per_gpu 2: a model on 4 GPUs shares none"):
+        told(4, **four, cells_per_gpu=2)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 40, -1])
