@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from btrm.config import ConfigError
-from btrm.publishing import write_json
+from btrm.publishing import read_json, write_json
 from btrm.runs import sha256_path, user_cache
 
 MARK = "btrm.json"
@@ -95,10 +95,7 @@ def check_adapter_base(adapter: Path, model: str) -> None:
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
     """Return the mark that our trainers leave in a finished checkpoint, or None."""
-    try:
-        return cast("dict[str, Any]", json.loads((folder / MARK).read_text()))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return read_json(folder / MARK)
 
 
 def write_mark(folder: Path, base: str, step: int, seen_elsewhere: Mapping[str, int] | None = None) -> None:

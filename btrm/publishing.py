@@ -64,6 +64,14 @@ def write_json(path: Path, value: Any) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds; None where there is none, also where another process removes it just now."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def _sync(path: Path) -> None:
     """Flush to disk before the rename that makes it count: a power cut must not leave a complete, empty file."""
     for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:

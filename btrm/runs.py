@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from btrm.config import Config, ConfigError
+from btrm.publishing import read_json
 
 MANIFEST = "manifest.json"
 REQUEST = "stage.json"
@@ -187,14 +188,14 @@ def sha256_path(path: Path) -> str:
 
 def read_manifest(directory: Path) -> RunManifest | None:
     """Return a stage directory's manifest, or None where the stage is not complete."""
-    path = directory / MANIFEST
-    return RunManifest.build(json.loads(path.read_text()), str(path)) if path.exists() else None
+    found = read_json(path := directory / MANIFEST)
+    return None if found is None else RunManifest.build(found, str(path))
 
 
 def read_request(directory: Path) -> StageRequest | None:
     """Return what was asked of a stage directory, or None where nothing was."""
-    path = directory / REQUEST
-    return StageRequest.build(json.loads(path.read_text()), str(path)) if path.exists() else None
+    found = read_json(path := directory / REQUEST)
+    return None if found is None else StageRequest.build(found, str(path))
 
 
 def fingerprint(stage: str, identity: Mapping[str, Any], lineage: Mapping[str, str]) -> str:

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from judged_run import begin_trainer
 
-from btrm.publishing import replace, win, write_json
+from btrm.publishing import read_json, replace, win, write_json
+from btrm.runs import read_request
 
 
 def test_a_part_is_won_once(tmp_path: Path) -> None:
@@ -83,3 +85,21 @@ def test_what_has_lost_is_gone_so_that_nobody_writes_into_the_winner(tmp_path: P
     assert not win(scratch, part) and not scratch.exists()
     scratch.write_text("third")
     assert part.read_text() == "first"
+
+
+def test_what_is_removed_under_the_look_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that is extended takes its manifest away while others look how it stands."""
+    begin_trainer(tmp_path)
+    directory = tmp_path / "run/grpo"
+    assert read_json(directory / "stage.json" / "x") is None
+    stat = Path.stat
+
+    def removed_after(looked_at: Path, **options: bool) -> os.stat_result:
+        found = stat(looked_at, **options)
+        if looked_at.name == "stage.json":
+            looked_at.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", removed_after)
+    assert read_request(directory) is not None, "it is not looked for first"
+    assert (directory / "stage.json").exists() and read_request(directory) is None

@@ -19,7 +19,7 @@ import orjson
 from pydantic import Field
 
 from btrm.config import Config, ConfigError
-from btrm.publishing import write_json
+from btrm.publishing import read_json, write_json
 from btrm.runs import Resources, now
 
 JOBS = ".jobs"
@@ -203,7 +203,7 @@ class Submission:
 
     def stopped(self) -> dict[str, str] | None:
         """Return {cause, reason, advice} where the submission goes no further."""
-        return json.loads(self.stop_file.read_text()) if self.stop_file.exists() else None
+        return read_json(self.stop_file)
 
 
 def new_submission(root: Path, plan: Plan) -> Submission:
