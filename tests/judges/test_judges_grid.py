@@ -181,7 +181,9 @@ def test_the_gpus_of_an_element_are_those_that_its_model_uses(
     assert told(0) == told(1) == told(4, **four) == [] and not caplog.records
     assert told(2, **four) == [f"{stage}: tensor_parallel 4: an element has --gpus 2; take --gpus 4"]
     assert told(8) == [] and "of --gpus 8 only 1 will work" in caplog.text
-    with pytest.raises(ConfigError, match="tensor_parallel 2: transformers takes one GPU for a model; take engine vllm"):
+    with pytest.raises(
+        ConfigError, match="tensor_parallel 2: transformers takes one GPU for a model; take engine vllm"
+    ):
         told(2, tensor_parallel=2)
     with pytest.raises(ConfigError, match="cells_per_gpu 2: a model on 4 GPUs shares none"):
         told(4, **four, cells_per_gpu=2)
