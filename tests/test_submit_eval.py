@@ -115,7 +115,7 @@ def watched(flags: list[str], *words: str) -> tuple[threading.Thread, list[int]]
 
 
 def wait_for(tmp_path: Path, labels: list[str]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         manifest = read_manifest(tmp_path / "run/judge")
         if manifest is not None and sorted(manifest.results["checkpoints"]) == sorted(labels):
@@ -142,7 +142,7 @@ def test_watch_follows_a_trainer_to_its_end(
         add_checkpoint(tmp_path, 30)
         wait_for(tmp_path, ["base", "checkpoint-10", "checkpoint-20", "checkpoint-30"])
         complete_trainer(tmp_path)
-    thread.join(30)
+    thread.join(120)
     assert status == [0]
     assert "checkpoint-5: judged, and deleted since" in caplog.text
     asked = list(SkilledEngine.asked)
@@ -161,7 +161,7 @@ def test_watch_says_when_the_trainer_has_died(
     add_checkpoint(tmp_path, 10)
     begin_trainer(tmp_path)
     thread, status = watched(run)
-    thread.join(30)
+    thread.join(120)
     assert status == [1] and "nobody is at work on it" in caplog.text
     assert judged(tmp_path) == ["base", "checkpoint-10"]
 
