@@ -45,9 +45,9 @@ def test_no_log_no_word(tmp_path: Path) -> None:
 def test_what_slurm_writes_when_it_preempts(slurm: Callable[..., OneBox], tmp_path: Path) -> None:
     box = slurm(nodes=1, cpus=2)
     log = tmp_path / "log"
-    task = f"srun --output={log} --open-mode=append sh -c 'echo 12:00:00 judge.3 on n1; sleep 30'"
+    task = f"srun --output={log} --open-mode=append sh -c 'echo 12:00:00 judge.3 on n1; sleep 300'"
     words = ("sbatch", "--parsable", "--requeue", "--open-mode=append", f"--output={log}", "-c2")
     box.run(*words, "-p", "low", f"--wrap={task}")
     box.wait_until("it runs", lambda: log.exists() and "judge.3" in log.read_text())
-    box.run("sbatch", "-c2", "-p", "high", "--output=/dev/null", "--wrap=sleep 30")
+    box.run("sbatch", "-c2", "-p", "high", "--output=/dev/null", "--wrap=sleep 300")
     box.wait_until("it was preempted", lambda: last_words(log, "judge.3 on ") == "preempted")

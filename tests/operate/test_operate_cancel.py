@@ -116,9 +116,9 @@ def test_cancel_and_retry_on_a_real_cluster(
     box = slurm(nodes=1)
     words = ["pairs", "--experiment", "toy.demo", "--run", "r", "--site", "onebox"]
     words += ["--n-pairs", "train=5,validation=5,test=5"]
-    hold = box.run("sbatch", "--parsable", "--exclusive", "--output=/dev/null", "--wrap=sleep 100")
+    hold = box.run("sbatch", "--parsable", "--exclusive", "--output=/dev/null", "--wrap=sleep 900")
     submitted = [sys.executable, "-m", "btrm.submit", *words]
-    subprocess.run(submitted, env=os.environ | box.env, check=True, timeout=60)
+    subprocess.run(submitted, env=os.environ | box.env, check=True, timeout=240)
     pairs = run_status(tmp_path / "r").steps[0]
     assert pairs.state in {"queued", "running"}
     assert main(["cancel", "r"]) == 0

@@ -107,9 +107,9 @@ def test_following_goes_on_through_the_next_attempt_until_the_step_is_complete(r
             file.write("line 4\n")
         complete(tmp_path, "grpo")
 
-    worker = threading.Thread(target=work)
+    first, worker = find_log(question), threading.Thread(target=work)
     worker.start()
-    text = "".join(follow(question, find_log(question)))
+    text = "".join(follow(question, first))
     worker.join()
     assert [line for line in text.splitlines() if not line.startswith("==>")] == [f"line {n}" for n in (1, 2, 3, 4)]
     assert text.count("==> ") == 1 and "9_0_log.out" in text

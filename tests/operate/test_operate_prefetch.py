@@ -92,7 +92,7 @@ def hub(repositories: Repositories) -> Generator[tuple[str, list[str]]]:
 
 def btrm(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *words]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=False, timeout=400)
 
 
 def site(tmp_path: Path) -> str:

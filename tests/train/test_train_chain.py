@@ -108,8 +108,10 @@ def test_killed_in_the_middle_it_resumes_and_leaves_no_orphan(tmp_path: Path, ti
         time.sleep(0.05)
     os.kill(stage.pid, signal.SIGKILL)
     stage.wait()
-    time.sleep(2)
-    assert children_of(str(request.parent / "trainer.json")) == []
+    deadline = time.monotonic() + 60
+    while children_of(str(request.parent / "trainer.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
     (newest / "optimizer.pt").write_bytes(b"")  # as if the kill had come while it was written
     before = {p.name for p in folder.glob("checkpoint-*")} - {newest.name}

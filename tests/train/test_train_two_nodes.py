@@ -32,7 +32,7 @@ GRPO: dict[str, Any] = {
     "dynamic_sample": False,
     "cpu_processes": 2,
 }
-WAIT_S = 240
+WAIT_S = 270
 
 
 class Job:
@@ -108,9 +108,10 @@ def test_sft_asked_to_stop_loses_at_most_a_step(tmp_path: Path, tiny_model: Path
     asked = job.after(3)
     for node in job.nodes:
         node.send_signal(signal.SIGURG)  # as Slurm does: all tasks of the step
+    told = job.after(3)
     assert job.wait() == [75, 0]
     (saved,) = job.checkpoints()
-    assert asked <= saved <= asked + 8, "a step or two pass while the request is read"
+    assert asked <= saved <= told + 8, "a step or two pass while the request is read"
     mark = read_mark(job.directory / "checkpoints" / f"checkpoint-{saved}")
     assert mark is not None and {f"rng_state_{rank}.pth" for rank in range(4)} <= set(mark["files"])
 
