@@ -17,7 +17,7 @@ from btrm.data.asked_files import AskedFiles
 from btrm.data.forms import FORMS, plain_prompt, unfit
 from btrm.data.items import Dropped
 from btrm.data.messages import messages_of
-from btrm.data.reading import BUFFER
+from btrm.data.reading import BUFFER, expand_files
 from btrm.data.rows import RowEncoder
 from btrm.progress import progress
 from btrm.prompts import PromptSpec
@@ -88,11 +88,11 @@ def _check(plan: Conversion) -> None:
         problems.append(f"--out {plan.out}: --to {plan.target} writes a file that ends in {ending}")
     if plan.prompt is not None and plan.target != BTRM:
         problems.append(f"--prompt: is for --to {BTRM}, whose rows ask for a score; {plan.target} has none")
-    there = [str(path) for path in plan.outputs() if path.exists()]
+    there = [path for path in plan.outputs() if path.exists()]
     if there and not plan.force:
-        problems.append(f"{', '.join(there)}: exists (--force overwrites)")
-    if any(path.exists() and path.samefile(plan.out) for path in plan.asked.files if plan.out.exists()):
-        problems.append(f"--out {plan.out}: is what is read")
+        problems.append(f"{', '.join(map(str, there))}: exists (--force overwrites)")
+    read = expand_files(plan.asked.files)  # a folder holds what an earlier call wrote there
+    problems += [f"--out {path}: is what is read" for path in there if any(map(path.samefile, read))]
     if problems:
         raise ConfigError("\n".join(problems))
 

@@ -157,6 +157,15 @@ def test_a_wrong_request_writes_nothing(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_folder_is_not_read_with_what_was_written_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "x.jsonl", data_rows.trl(0), data_rows.trl(1))
+    words = ["data", "convert", str(tmp_path), "--to", "trl", "--out", str(tmp_path / "o.jsonl"), "--force"]
+    assert main(words) == 0 and len(lines(tmp_path / "o.jsonl")) == 2
+    assert main(words) == 2
+    assert f"--out {tmp_path / 'o.jsonl'}: is what is read" in capsys.readouterr().err
+    assert len(lines(tmp_path / "o.jsonl")) == 2
+
+
 def test_a_malformed_row_stops_it_or_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = write(tmp_path / "data.jsonl", data_rows.llmbar(0), {"input": 3}, data_rows.llmbar(1)), Path("o.jsonl")
     words = ["data", "convert", str(path), "--to", "swift-rm", "--out", str(out)]
