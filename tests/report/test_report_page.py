@@ -97,6 +97,12 @@ def test_values_that_differ_by_rounding_lie_on_one_line() -> None:
     assert len({place[1] for place in re.findall(r'c[xy]="([^"]*)" cy="([^"]*)"', svg)} - {""}) == 1
 
 
+def test_a_rate_is_drawn_at_its_own_scale_whatever_few_contexts_leave_open() -> None:
+    found = [Spot(f"c-{n}", "", n, n / 1e5, 0.0, 0.31, {0: n / 1e5}) for n in (50, 100)]
+    svg = learning_curve(found, SMALL[-1], None, SIZE)
+    assert svg is not None and '"band own"' not in svg and ">0.001<" in svg
+
+
 def test_the_best_of_all_steps_is_named_clear_of_the_names_at_the_right() -> None:
     svg = learning_curve([spot(f"c-{n}", n, 0.6) for n in (50, 100)], ACCURACY, "c-100", SIZE)
     assert svg is not None and 'text-anchor="end">best<' in svg

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from btrm.report.page.spots import Spot
 from btrm.report.page.svg import Frame, Plot, Svg, nice_ticks
@@ -38,6 +38,8 @@ def learning_curve(found: Sequence[Spot], metric: Metric, best: str | None, size
 
     `size` gives the pixels; its ranges are replaced by those of the data.
     """
+    if metric.chance is None:  # what few contexts leave open of a rate of 0 would hide the curve: the tables tell it
+        found = [replace(spot, low=math.nan, high=math.nan) for spot in found]
     families = _families(found, best)
     if not families:
         return None
