@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import judge_stage
 import pytest
+from judge_stage import RuleEngine
 
 from btrm.data.toy import toy_pairs
+from btrm.judges import grid
 from btrm.records import write_pairs
 
 CHAT = (
@@ -94,6 +98,15 @@ def pairs_file(tmp_path: Path) -> Path:
     path = tmp_path / "test.pairs.parquet"
     write_pairs(path, toy_pairs("test", 12))
     return path
+
+
+@pytest.fixture
+def rule_engine() -> Generator[type[RuleEngine]]:
+    """A rule in the place of transformers' engine; what was opened and asked is noted on the class."""
+    before = dict(grid.ENGINES)
+    judge_stage.use_rule_engine()
+    yield RuleEngine
+    grid.ENGINES.update(before)
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import judge_stage
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,20 +14,13 @@ from test_judges_grid import config
 
 from btrm.config import ConfigError
 from btrm.data.toy import toy_pairs
-from btrm.judges import grid
 from btrm.judges.grid import JudgeConfig
 from btrm.records import read_pairs, write_pairs
 from btrm.runs import Resources, RunManifest, RunPaths, fingerprint
 from btrm.stage_inputs import code_digests
 from btrm.stages import prepare
 
-
-@pytest.fixture(autouse=True)
-def rule_engine() -> Generator[type[RuleEngine]]:
-    before = dict(grid.ENGINES)
-    judge_stage.use_rule_engine()
-    yield RuleEngine
-    grid.ENGINES.update(before)
+pytestmark = pytest.mark.usefixtures("rule_engine")
 
 
 @pytest.fixture

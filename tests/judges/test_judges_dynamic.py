@@ -8,31 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
 from pathlib import Path
 
-import judge_stage
 import pytest
 from judge_stage import RuleEngine, rows, run_stage, stage_run
 from test_judges_grid import config, fake_adapter, fake_model
 
 from btrm.data.toy import toy_pairs
-from btrm.judges import grid, sharing
+from btrm.judges import sharing
 from btrm.judges.chunk_claims import Claims
 from btrm.judges.grid import JudgeConfig, share_judge, work_judge
 from btrm.leases import STALE_S
 from btrm.records import write_pairs
 from btrm.work import Pool, Unit, write_units
 
+pytestmark = pytest.mark.usefixtures("rule_engine")
+
 ELEMENT = Path(__file__).parent / "slow_element.py"
-
-
-@pytest.fixture(autouse=True)
-def rule_engine() -> Generator[type[RuleEngine]]:
-    before = dict(grid.ENGINES)
-    judge_stage.use_rule_engine()
-    yield RuleEngine
-    grid.ENGINES.update(before)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,10 @@ import pytest
 from judge_stage import RuleEngine, rows, run_stage
 
 from btrm.config import ConfigError
-from btrm.judges import grid
 from btrm.judges.grid import JudgeConfig
 from btrm.runs import Resources, RunManifest
 from btrm.stage_table import get_stage
 from btrm.stages import settings_problems
-
-
-@pytest.fixture
-def rule_engine() -> Generator[type[RuleEngine]]:
-    before = dict(grid.ENGINES)
-    judge_stage.use_rule_engine()
-    yield RuleEngine
-    grid.ENGINES.update(before)
 
 
 def header(shapes: dict[str, list[int]]) -> bytes:

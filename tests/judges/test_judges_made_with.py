@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import judge_stage
 import pytest
 from conftest import CHAT, make_adapter, make_model, make_tokenizer
 from judge_stage import RuleEngine, rows, run_stage, stage_run
@@ -16,7 +14,6 @@ from test_judges_grid import config, fake_adapter, fake_model
 
 from btrm.config import ConfigError
 from btrm.data.toy import toy_pairs
-from btrm.judges import grid
 from btrm.judges.chat import Chat
 from btrm.judges.grid import JudgeConfig
 from btrm.judges.made_with import added_system, beginning, read_notes
@@ -62,14 +59,6 @@ def test_the_system_prompt_came_later() -> None:
     assert "system" not in JudgeConfig().identity()
     assert JudgeConfig(system="").identity()["system"] == ""
     assert JudgeConfig().override(["system=none"]).system is None
-
-
-@pytest.fixture
-def rule_engine() -> Generator[type[RuleEngine]]:
-    before = dict(grid.ENGINES)
-    judge_stage.use_rule_engine()
-    yield RuleEngine
-    grid.ENGINES.update(before)
 
 
 def test_a_model_its_adapter_and_another_model_are_told_apart_by_their_files(

@@ -21,7 +21,6 @@ from judge_stage import RuleEngine, do_share, rows, run_stage, stage_run
 from test_judges_grid import config, fake_adapter, fake_model
 
 from btrm.data.toy import toy_pairs
-from btrm.judges import grid
 from btrm.judges.base import JudgeAnswer, JudgeRequest, make_request
 from btrm.judges.chunk_claims import Claims
 from btrm.judges.grid import JudgeConfig, halve_batch, share_judge, work_judge
@@ -32,15 +31,14 @@ from btrm.teacher.config import TeacherConfig
 from btrm.teacher.stage import share_teacher, work_teacher
 from btrm.work import Unit, share
 
+pytestmark = pytest.mark.usefixtures("rule_engine")
+
 PAIRS, CELLS = 6, 4
 
 
 @pytest.fixture(autouse=True)
-def rule_engine() -> Generator[type[RuleEngine]]:
-    before = dict(grid.ENGINES)
-    judge_stage.use_rule_engine()
-    yield RuleEngine
-    grid.ENGINES.update(before)
+def nothing_asked_to_stop() -> Generator[None]:
+    yield
     forget()
 
 

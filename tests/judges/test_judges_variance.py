@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import judge_stage
 import pytest
 from judge_stage import RuleEngine, rows, run_stage, stage_run
 from test_judges_grid import fake_model
 
 from btrm.config import ConfigError
 from btrm.data.toy import toy_pairs
-from btrm.judges import grid
 from btrm.judges.variance import VarianceConfig, share_variance, work_variance
 from btrm.records import read_pairs, write_pairs
 from btrm.runs import Resources
 from btrm.stages import prepare
 from btrm.submit import main as submit
 from btrm.work import share
+
+pytestmark = pytest.mark.usefixtures("rule_engine")
 
 TWO = ["toy_score100", "score100_v1"]
 OWN = """
@@ -30,14 +29,6 @@ from btrm.prompts import get_prompt
 def mine():
     return replace(get_prompt("toy_score100"), name="mine", template="{context} %s {response}")
 """
-
-
-@pytest.fixture(autouse=True)
-def rule_engine() -> Generator[type[RuleEngine]]:
-    before = dict(grid.ENGINES)
-    judge_stage.use_rule_engine()
-    yield RuleEngine
-    grid.ENGINES.update(before)
 
 
 @pytest.fixture
