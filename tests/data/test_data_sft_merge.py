@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_judgements import judgement
 
 from btrm import stages
 from btrm.config import ConfigError
@@ -29,27 +30,7 @@ S = SCALES["score100"]
 
 
 def judged(pair: PreferencePair, side: int, sample: int, score: float | None, **changes: Any) -> Judgement:
-    values: dict[str, Any] = {
-        "label_id": pair.label_id,
-        "pair_id": pair.pair_id,
-        "side": side,
-        "sample": sample,
-        "preferred_side": pair.preferred,
-        "split": "train",
-        "judge": "t",
-        "model_hash": "",
-        "adapter_hash": None,
-        "prompt": "hh_score100_v1",
-        "method": "sampled",
-        "seed": 0,
-        "completion": f"reason {sample}: {score}",
-        "score": score,
-        "outcome": "unparsed" if score is None else "scored",
-        "finish_reason": "stop",
-        "prompt_tokens": 1,
-        "completion_tokens": 1,
-    }
-    return Judgement(**values | changes)
+    return judgement(pair, side, sample, score, **{"completion": f"reason {sample}: {score}", "judge": "t", **changes})
 
 
 def answers(scores: Scores, pair: PreferencePair = PAIRS[0], **changes: Any) -> list[Judgement]:

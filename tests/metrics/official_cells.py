@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from made_judgements import judgement
+
 from btrm.data.sources import iter_pairs
 from btrm.metrics.judged import JudgedCell, read_cells
 from btrm.records import Judgement, PreferencePair, write_judgements, write_pairs
@@ -42,23 +44,4 @@ def _judgements(
     for pair in pairs:
         for side in (0, 1):
             for sample, score in enumerate(samples(pair, side)):
-                yield Judgement(
-                    label_id=pair.label_id,
-                    pair_id=pair.pair_id,
-                    side=side,
-                    sample=sample,
-                    preferred_side=pair.preferred,
-                    split=pair.split,
-                    judge="judge",
-                    model_hash="m",
-                    adapter_hash=None,
-                    prompt="hh_score100_v1",
-                    method="sampled",
-                    seed=0,
-                    completion="" if score is None else f"<s>{score}</s>",
-                    score=score,
-                    outcome="unparsed" if score is None else "scored",
-                    finish_reason="stop",
-                    prompt_tokens=1,
-                    completion_tokens=1,
-                )
+                yield judgement(pair, side, sample, score)

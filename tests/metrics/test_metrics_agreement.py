@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_judgements import judgement
 
 from btrm.cli import main
 from btrm.config import ConfigError
@@ -20,27 +21,7 @@ PAIRS = [PreferencePair.make(f"c{n}", ("a", "b"), n % 2, source="s", split="trai
 
 
 def judged(pair: PreferencePair, side: int, score: float | None, judge: str, **changes: Any) -> Judgement:
-    values: dict[str, Any] = {
-        "label_id": pair.label_id,
-        "pair_id": pair.pair_id,
-        "side": side,
-        "sample": 0,
-        "preferred_side": pair.preferred,
-        "split": "train",
-        "judge": judge,
-        "model_hash": "",
-        "adapter_hash": None,
-        "prompt": "hh_score100_v1",
-        "method": "sampled",
-        "seed": 0,
-        "completion": "",
-        "score": score,
-        "outcome": "unparsed" if score is None else "scored",
-        "finish_reason": "stop",
-        "prompt_tokens": 1,
-        "completion_tokens": 1,
-    }
-    return Judgement(**values | changes)
+    return judgement(pair, side, score=score, judge=judge, **changes)
 
 
 def write(path: Path, noise: float, seed: int, pairs: list[PreferencePair] = PAIRS) -> list[tuple[float, float]]:

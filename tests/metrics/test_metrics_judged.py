@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from made_judgements import judgement
 
 from btrm.config import ConfigError
 from btrm.metrics.judged import JudgedCell, read_cells
@@ -31,27 +32,7 @@ def made_pairs() -> list[PreferencePair]:
 
 
 def answer(pair: PreferencePair, side: int, sample: int = 0, score: float | None = 50.0, **others: Any) -> Judgement:
-    row = Judgement(
-        label_id=pair.label_id,
-        pair_id=pair.pair_id,
-        side=side,
-        sample=sample,
-        preferred_side=pair.preferred,
-        split=pair.split,
-        judge="sft",
-        model_hash="m",
-        adapter_hash=None,
-        prompt="toy_score100",
-        method="sampled",
-        seed=0,
-        completion="",
-        score=score,
-        outcome="unparsed" if score is None else "scored",
-        finish_reason="stop",
-        prompt_tokens=1,
-        completion_tokens=1,
-    )
-    return dataclasses.replace(row, **others)
+    return judgement(pair, side, sample, score, **{"prompt": "toy_score100", **others})
 
 
 def read(folder: Path, rows: list[Judgement], pairs: list[PreferencePair] | None = None) -> list[JudgedCell]:
