@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from btrm.metrics.bootstrap import Interval
 from btrm.metrics.correlation import ranks
 from btrm.metrics.crossfit import Fitted
-from btrm.metrics.pairwise import Floats, PairOutcomes
+from btrm.metrics.official_score import Estimate, interval
+from btrm.metrics.pairwise import Floats, Ints, PairOutcomes
 
 _BINS = 10
 _POINTS = 100
@@ -69,14 +71,32 @@ def auc_of_margin(outcomes: PairOutcomes) -> float:
     That is the area under the ROC curve of |margin| as a sign of being right (Hanley and McNeil 1982), from the ranks'
     sum (Mann and Whitney 1947). Tied and unscored pairs are neither right nor wrong; NaN where all others are one.
     """
-    margin_N = outcomes.counted_P[outcomes.kept_P & ~outcomes.unparsed_P]
-    margin_N = margin_N[margin_N != 0]
-    right = int(np.sum(margin_N > 0))
-    wrong = len(margin_N) - right
-    if not right or not wrong:
-        return math.nan
-    rank_sum = float(ranks(np.abs(margin_N))[margin_N > 0].sum())
-    return (rank_sum - right * (right + 1) / 2) / (right * wrong)
+    found = _auc(outcomes)
+    return math.nan if found is None else found.value
+
+
+def auc_interval(outcomes: PairOutcomes, cluster_P: Ints) -> Interval:
+    """Return the 95 % interval of the AUC, pairs of one cluster together (NaN where it is undefined).
+
+    The variance is that of placements (DeLong, DeLong and Clarke-Pearson 1988) summed by cluster (Obuchowski 1997).
+    """
+    found = _auc(outcomes)
+    return Interval(math.nan, math.nan) if found is None else interval(found, cluster_P)
+
+
+def _auc(outcomes: PairOutcomes) -> Estimate | None:
+    """Return the AUC; a pair's influence is its placement (the share of the other kind that it beats) less that."""
+    decided_P = outcomes.kept_P & ~outcomes.unparsed_P & (outcomes.counted_P != 0)
+    size_P, rank_P = np.abs(outcomes.counted_P), np.zeros(len(decided_P))
+    rank_P[decided_P] = ranks(size_P[decided_P])
+    right, wrong = (np.flatnonzero(decided_P & (sign * outcomes.counted_P > 0)) for sign in (1, -1))
+    if not len(right) or not len(wrong):
+        return None
+    above_right = (rank_P[right] - ranks(size_P[right])) / len(wrong)
+    above_wrong = 1 - (rank_P[wrong] - ranks(size_P[wrong])) / len(right)
+    value, influence_P = float(above_right.mean()), np.zeros(len(decided_P))
+    influence_P[right], influence_P[wrong] = (above_right - value) / len(right), (above_wrong - value) / len(wrong)
+    return Estimate(value, decided_P, influence_P)
 
 
 def risks(outcomes: PairOutcomes) -> Floats:

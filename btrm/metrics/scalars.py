@@ -10,7 +10,7 @@ import numpy as np
 
 from btrm.metrics.bootstrap import Interval
 from btrm.metrics.coin import COINS
-from btrm.metrics.confidence import area_under_risk, auc_of_margin, calibration_error
+from btrm.metrics.confidence import area_under_risk, auc_interval, auc_of_margin, calibration_error
 from btrm.metrics.intervals import WITH_INTERVAL
 from btrm.metrics.judged import JudgedCell
 from btrm.metrics.lengths import length_correlation, longer_wins
@@ -76,11 +76,14 @@ def _by_convention(measured: Measured) -> dict[str, float]:
 
 
 def _of_chances(measured: Measured) -> dict[str, float]:
+    auc = auc_interval(measured.outcomes, measured.cell.cluster_P)
     return {
         "fitted_temp": measured.fitted.temperature,
         "log_loss_baseline": COINS["fitted_log_loss"],
         "ece": calibration_error(measured.reliability),
         "auc_margin": auc_of_margin(measured.outcomes),
+        "auc_margin_low": auc.low,
+        "auc_margin_high": auc.high,
         "aurc": area_under_risk(measured.risk_N),
     }
 

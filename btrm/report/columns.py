@@ -114,7 +114,7 @@ COLUMNS = (
     *_metric("fitted_log_loss", "log-loss at that temperature (ends: the mean of seeds' own)", wide=True, ends=True),
     *_metric("brier", "mean squared error of that chance (ends: the mean of seeds' own)", wide=True, ends=True),
     *_metric("ece", "expected calibration error of that chance", wide=True),
-    *_metric("auc_margin", "how well |margin| tells right from wrong (area under the ROC curve)", wide=True),
+    *_metric("auc_margin", "how well |margin| tells right from wrong (area under the ROC curve)", wide=True, ends=True),
     *_metric("aurc", "area under the risk-coverage curve", wide=True),
     *_metric("allpairs_accuracy", "accuracy of single answers, each of one side with each of the other", wide=True),
     *_metric("aligned_accuracy", "accuracy of single answers, sample with sample", wide=True),

@@ -10,6 +10,7 @@ from sklearn.metrics import auc, roc_auc_score
 
 from btrm.metrics.confidence import (
     area_under_risk,
+    auc_interval,
     auc_of_margin,
     calibration_error,
     reliability,
@@ -40,6 +41,24 @@ def test_auc_needs_right_and_wrong_pairs() -> None:
     assert math.isnan(auc_of_margin(outcomes(np.array([3.0, 0.0, 5.0]))))
     assert auc_of_margin(outcomes(np.array([3.0, -3.0]))) == 0.5
     assert auc_of_margin(outcomes(np.array([3.0, -2.0, 0.0]))) == 1.0
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_the_interval_of_the_auc_is_about_that_of_a_bootstrap_over_clusters(size: int) -> None:
+    rng = np.random.default_rng(size)
+    cluster = np.repeat(np.arange(300), size)
+    margin = np.rint(10 * (0.4 + rng.standard_normal(300)[cluster] + rng.standard_normal(len(cluster))))
+    values = []
+    for _ in range(400):
+        chosen = np.concatenate([np.arange(c * size, (c + 1) * size) for c in rng.integers(0, 300, 300)])
+        values.append(auc_of_margin(outcomes(margin[chosen])))
+    found = auc_interval(outcomes(margin), cluster)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.012)
+
+
+def test_an_auc_without_wrong_pairs_or_clusters_has_no_interval() -> None:
+    assert math.isnan(auc_interval(outcomes(np.array([3.0, 0.0, 5.0])), np.arange(3)).low)
+    assert math.isnan(auc_interval(outcomes(np.array([3.0, -2.0, 5.0])), np.zeros(3, dtype=np.int64)).low)
 
 
 def test_bins_are_those_of_scikit_learn_over_both_sides() -> None:
