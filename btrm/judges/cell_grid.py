@@ -73,6 +73,11 @@ class CellGrid:
         """Return what is missing of each cell, the cells of one model together."""
         return self.sets.missing_units(self.directory, self.by_model())
 
+    def left(self, units: Sequence[Unit]) -> int:
+        """Return how many rows of these units are still missing."""
+        todo = self.sets.still_missing(self.directory, self.by_model(), units)
+        return sum(last - first for _, holes in todo for first, last in holes)
+
     def share(self, units: Sequence[Unit], pool: Pool | None = None) -> Iterator[int]:
         """Judge these rows where they are still missing; yield the number of pairs after each commit.
 

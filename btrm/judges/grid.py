@@ -40,10 +40,11 @@ def share_judge(config: JudgeConfig, run: StageRun, units: Sequence[Unit], pool:
 
     Of a pool, rows of other shares that nobody has begun come after the own ones.
     """
+    grid = _grid(config, run)
     if config.cells_per_gpu > 1:
-        yield from share_packed("judge", config, run, units, pool)
+        yield from share_packed("judge", config, run, units, pool, grid.left)
     else:
-        yield from _grid(config, run).share(units, pool)
+        yield from grid.share(units, pool)
 
 
 def run_judge(config: JudgeConfig, run: StageRun) -> StageResult:

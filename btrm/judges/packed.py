@@ -1,7 +1,7 @@
 """Several processes on one device: small models leave most of a GPU idle, one at a time.
 
 Each worker is an element of the pool like any other: it has its part of the element's share, and takes what the others
-have not begun. So one that dies leaves its rows to the rest.
+have not begun. So one that dies leaves its rows to the rest, but for those that it was asking about when these ended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +49,17 @@ class _Worker:
 
 
 def share_packed(
-    stage: str, config: GridConfig, run: StageRun, units: Sequence[Unit], pool: Pool | None
+    stage: str,
+    config: GridConfig,
+    run: StageRun,
+    units: Sequence[Unit],
+    pool: Pool | None,
+    left: Callable[[Sequence[Unit]], int],
 ) -> Iterator[int]:
     """Do an element's share with `cells_per_gpu` processes; yield the rows of each of their commits.
 
-    Raises StageError where all have failed. Stops them at their next safe point where a stop is asked for.
+    `left` counts the rows of units that are still missing. Raises StageError where some have failed and a part of the
+    share is. Stops them at their next safe point where a stop is asked for.
     """
     if not units and pool is None:
         return
@@ -69,9 +75,10 @@ def share_packed(
     failed = [worker for worker in workers if worker.process.returncode not in (0, 75)]
     for worker in failed:
         _LOG.warning("worker %d ended with %d, see above", worker.number, worker.process.returncode)
-    if len(failed) == len(workers):
+    if failed and (missing := left(whole.own())):
         told = [path.read_text()[-_TOLD:] for path in sorted(order.parent.glob("failed.*"))]
-        raise StageError("\n".join([*told, f"all {len(workers)} workers of this element have failed"]))
+        count = f"{len(failed)} of {len(workers)} workers of this element have failed"
+        raise StageError("\n".join([*told, f"{count}, {missing} rows are missing"]))
 
 
 def _order(stage: str, config: GridConfig, run: StageRun, pool: Pool) -> dict[str, object]:

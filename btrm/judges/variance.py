@@ -50,10 +50,11 @@ def share_variance(
 
     Of a pool, rows of other shares that nobody has begun come after the own ones.
     """
+    grid = _grid(config, run)
     if config.cells_per_gpu > 1:
-        yield from share_packed("variance", config, run, units, pool)
+        yield from share_packed("variance", config, run, units, pool, grid.left)
     else:
-        yield from _grid(config, run).share(units, pool)
+        yield from grid.share(units, pool)
 
 
 def run_variance(config: VarianceConfig, run: StageRun) -> StageResult:

@@ -1,4 +1,5 @@
-"""A worker with a rule in the engine's place; the one named in BTRM_TEST_KILL dies in its second batch.
+"""A worker with a rule in the engine's place; the one named in BTRM_TEST_KILL dies in its second batch,
+after BTRM_TEST_DIES_LATE seconds.
 
 It answers as soon as both of two have been asked something: however late one starts, it finds work.
 """
@@ -26,7 +27,8 @@ def ask(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswe
     deadline = time.monotonic() + 60
     while len(list(folder.iterdir())) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(float(os.environ.get("BTRM_TEST_SLEEP", "0.02")))
+    late = RuleEngine.kill_after == len(RuleEngine.asked) + 1 and os.environ.get("BTRM_TEST_DIES_LATE")
+    time.sleep(float(late or os.environ.get("BTRM_TEST_SLEEP", "0.02")))
     return _ask(engine, requests)
 
 

@@ -76,10 +76,23 @@ def test_what_a_dead_worker_leaves_the_other_does(
 
 
 @pytest.mark.slow
+def test_what_nobody_is_left_to_do_is_an_error_and_the_same_command_goes_on(
+    tmp_path: Path, two: JudgeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTRM_TEST_KILL", "1")
+    monkeypatch.setenv("BTRM_TEST_DIES_LATE", "4")  # the other has done all else and ended by then
+    with pytest.raises(StageError, match=r"1 of 2 workers of this element have failed, 6 rows are missing"):
+        run_stage("judge", two, tmp_path / "run")
+    assert not (tmp_path / "run/judge/manifest.json").exists()
+    monkeypatch.delenv("BTRM_TEST_KILL")
+    assert run_stage("judge", two, tmp_path / "run").results["asked_now"] == 6
+
+
+@pytest.mark.slow
 def test_workers_that_all_fail_are_an_error(tmp_path: Path, two: JudgeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTRM_TEST_SEEN", str(tmp_path / "nowhere"))
     run = stage_run(tmp_path / "run")
-    with pytest.raises(StageError, match=r"(?s)FileNotFoundError.*all 2 workers"):
+    with pytest.raises(StageError, match=r"(?s)FileNotFoundError.*2 of 2 workers of this element have failed, 96 rows"):
         list(share_judge(two, run, work_judge(two, run)))
 
 
