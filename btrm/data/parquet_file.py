@@ -12,6 +12,7 @@ from btrm.config import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 _BATCH = 1024
 _JSON_TYPES = ("null", "boolean", "integer", "floating", "string", "large_string", "string_view")
@@ -19,21 +20,30 @@ _JSON_TYPES = ("null", "boolean", "integer", "floating", "string", "large_string
 
 def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     """Stream the rows; dates, decimals and bytes become texts. Raises ConfigError for a broken file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"{path}: not a Parquet file: {error}") from None
     number = 0
-    with file:
+    with _opened(path) as file:
         is_json = all(_is_json(column.type) for column in file.schema_arrow)
         batches = file.iter_batches(batch_size=_BATCH)
         while (batch := _next_batch(path, number, batches)) is not None:
             rows = batch.to_pylist()
             number += len(rows)
             yield from rows if is_json else (orjson.loads(orjson.dumps(row, default=str)) for row in rows)
+
+
+def count_parquet(path: Path) -> int:
+    """Return the number of rows, as the file says it; raise ConfigError for what is no Parquet file."""
+    with _opened(path) as file:
+        return file.metadata.num_rows
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{path}: not a Parquet file: {error}") from None
 
 
 def _next_batch(path: Path, number: int, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:

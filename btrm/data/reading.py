@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, cast
 import orjson
 
 from btrm.config import ConfigError
-from btrm.data.parquet_file import read_parquet
+from btrm.data.parquet_file import count_parquet, read_parquet
 from btrm.hub import HubItem, is_offline, snapshot
 
 BUFFER = 1 << 20  # bytes a system call; the default of 8 KiB is two lines
@@ -38,7 +38,9 @@ def expand_files(references: Mapping[str, Path] | tuple[Path, ...]) -> tuple[Pat
     found: list[Path] = []
     problems: list[str] = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES)) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():  # a folder in it may be called train.parquet: its parts are the files
+            inside = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
         if not path.exists():
             problems.append(f"{path}: no such file")
         elif not inside or not all(p.name.endswith(SUFFIXES) for p in inside):
@@ -67,9 +69,7 @@ def count_rows(files: tuple[Path, ...]) -> int:
 
 def _count(path: Path) -> int:
     if path.name.endswith(".parquet"):
-        import pyarrow.parquet as pq
-
-        return int(pq.read_metadata(path).num_rows)
+        return count_parquet(path)
     if _is_array(path):
         return sum(1 for _ in _array_rows(path))
     with _whole_gzip(path), _open_binary(path) as file:

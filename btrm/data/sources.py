@@ -112,7 +112,7 @@ def _user_adapter(reference: str) -> Adapter:
             where = f"{reference} item {index}"
             if not isinstance(pair, PreferencePair):
                 raise ConfigError(f"{where}: expected a PreferencePair, got {type(pair).__name__}")
-            if pair.preferred not in (0, 1, None):
+            if pair.preferred not in (0, 1, None) or isinstance(pair.preferred, float):
                 raise ConfigError(f"{where}: preferred: expected 0, 1 or None, got {pair.preferred!r}")
             if not all(_is_text(text) for text in (pair.context, *pair.responses)):
                 raise ConfigError(f"{where}: context and responses: expected valid Unicode text")

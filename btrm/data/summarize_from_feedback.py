@@ -66,7 +66,9 @@ def _pair(row: SourceRow, split: str, domain: str, seen: Occurrences) -> Item:
         context = _post(info, context)
     meta = _meta(row.value, info, kind)
     label = str(row.value.get("worker") or "")
-    return seen.pair(context, (first, second), row.value["choice"], source=SOURCE, split=split, label=label, meta=meta)
+    return seen.pair(
+        context, (first, second), int(row.value["choice"]), source=SOURCE, split=split, label=label, meta=meta
+    )
 
 
 def _post(info: Mapping[str, Any], post: str) -> str:

@@ -74,6 +74,8 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=str(path)):
             list(read_source_rows((path,)))
+        with pytest.raises(ConfigError, match=str(path)):
+            count_rows((path,))
 
 
 def test_a_gzip_file_that_is_cut_off_names_the_first_line_that_cannot_be_read(tmp_path: Path) -> None:
@@ -132,9 +134,10 @@ def test_what_json_has_no_values_for_is_text_in_a_parquet_file_too(tmp_path: Pat
 
 def test_folders_open_into_their_data_files(tmp_path: Path) -> None:
     (tmp_path / "d/b").mkdir(parents=True)
-    for name in ("d/z.jsonl", "d/b/a.jsonl.gz", "d/README.md"):
+    (tmp_path / "d/train.parquet").mkdir()
+    for name in ("d/z.jsonl", "d/b/a.jsonl.gz", "d/README.md", "d/train.parquet/0.parquet"):
         (tmp_path / name).touch()
-    assert [path.name for path in expand_files((tmp_path / "d",))] == ["a.jsonl.gz", "z.jsonl"]
+    assert [path.name for path in expand_files((tmp_path / "d",))] == ["a.jsonl.gz", "0.parquet", "z.jsonl"]
     with pytest.raises(ConfigError, match=r"nothing: no such file\n.*README.md: expected files ending in .jsonl"):
         expand_files((tmp_path / "nothing", tmp_path / "d/README.md"))
 

@@ -99,6 +99,13 @@ def test_one_worker_asked_twice_and_two_workers_all_have_their_own_label(tmp_pat
     assert [p.label_id.partition("-")[2] for p in pairs] == ["w1.0", "w1.1", "w9.0", "0"]
 
 
+def test_a_choice_that_came_as_a_float_is_a_side(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(json.dumps(comparison(0, choice=1.0)) + "\n")
+    (pair,) = sifted(path, "train")[0]
+    assert pair.preferred == 1 and isinstance(pair.preferred, int)
+
+
 def bad_rows() -> Iterator[tuple[dict[str, Any], str]]:
     yield comparison(0, info=None), "'info': expected an object"
     yield comparison(0, info={"post": None, "article": None}), "neither a post nor an article"

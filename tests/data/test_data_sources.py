@@ -34,6 +34,9 @@ def wrong_type(split, limit, data_files):
 def wrong_side(split, limit, data_files):
     yield PreferencePair.make("c", ("x", "y"), 2, source="mine", split=split)
 
+def side_as_float(split, limit, data_files):
+    yield PreferencePair.make("c", ("x", "y"), 1.0, source="mine", split=split)
+
 def wrong_text(split, limit, data_files):
     yield PreferencePair.make("c\\ud800", ("x", "y"), 0, source="mine", split=split)
 
@@ -76,6 +79,7 @@ def test_a_users_own_adapter_is_found_by_path(adapter: Path, tmp_path: Path) -> 
         ("twice", "item 1: label_id .* stands twice"),
         ("wrong_type", "item 0: expected a PreferencePair, got dict"),
         ("wrong_side", "item 0: preferred: expected 0, 1 or None, got 2"),
+        ("side_as_float", "item 0: preferred: expected 0, 1 or None, got 1.0"),
         ("wrong_text", "item 0: context and responses: expected valid Unicode text"),
         ("nothing", "adapter.py has no 'nothing'"),
         ("LABEL", "expected a function, found str"),
