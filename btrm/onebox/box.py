@@ -19,7 +19,7 @@ from btrm.config import ConfigError
 from btrm.onebox.conf import Settings, find, lay_out, load_settings, require_packages, user_name
 from btrm.onebox.processes import Process, end, end_all, record, recorded
 
-_START_S = 60.0
+_START_S = 180.0  # a daemon that dies is told at once
 
 
 class ClusterError(RuntimeError):

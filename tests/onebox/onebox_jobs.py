@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from btrm.onebox.box import ClusterError, OneBox
+from btrm.onebox.processes import Process
 
 
 def submit(box: OneBox, line: str, *options: str) -> str:
@@ -14,9 +13,9 @@ def submit(box: OneBox, line: str, *options: str) -> str:
 
 
 def submit_writer(box: OneBox, *options: str) -> str:
-    """Submit a job whose every start appends its own process number ten times a second, for two minutes."""
+    """Submit a job whose every start appends its own process number ten times a second, for ten minutes."""
     job = submit(
-        box, f"for i in $(seq 1200); do echo $$ >> {box.root}/$SLURM_JOB_ID.writers; sleep 0.1; done", *options
+        box, f"for i in $(seq 6000); do echo $$ >> {box.root}/$SLURM_JOB_ID.writers; sleep 0.1; done", *options
     )
     wait_for(box, job, "RUNNING")
     box.wait_until("a first line", lambda: (box.root / f"{job}.writers").exists())
@@ -24,18 +23,16 @@ def submit_writer(box: OneBox, *options: str) -> str:
 
 
 def writers(box: OneBox, job: str) -> set[str]:
-    """Return the numbers of the processes that write now."""
-    path = box.root / f"{job}.writers"
-    seen = len(path.read_text().split())
-    time.sleep(0.5)
-    return set(path.read_text().split()[seen:])
+    """Return the numbers of the processes that have written and live: they go on, however slow this machine is."""
+    seen = set((box.root / f"{job}.writers").read_text().split())
+    return {number for number in seen if Process.of(int(number)) is not None}
 
 
 def state(box: OneBox, job: str) -> str:
     return box.run("squeue", "-h", "-t", "all", "-j", job, "-o", "%T")
 
 
-def wait_for(box: OneBox, job: str, *states: str, timeout_s: float = 30) -> None:
+def wait_for(box: OneBox, job: str, *states: str, timeout_s: float = 120) -> None:
     try:
         box.wait_until(f"job {job} {states}", lambda: state(box, job) in states, timeout_s)
     except ClusterError:

@@ -22,7 +22,7 @@ def cluster(short_path: Path) -> Generator[Run]:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "btrm.cli", "cluster", *words]
-        return subprocess.run(command, env=env, text=True, capture_output=True, timeout=60, check=False)
+        return subprocess.run(command, env=env, text=True, capture_output=True, timeout=240, check=False)
 
     yield run
     run("down")

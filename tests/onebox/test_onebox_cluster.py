@@ -85,9 +85,8 @@ with OneBox(Path({str(root)!r}), nodes=1, gpus=1):
         job = submit_writer(box)
         assert writers(box, job)
         os.kill(holder.pid, signal.SIGKILL)
-    box.wait_until("daemons gone", lambda: not box.daemons, timeout_s=10)
-    time.sleep(0.3)
-    assert not writers(box, job)
+    box.wait_until("daemons gone", lambda: not box.daemons)
+    box.wait_until("their jobs gone", lambda: not writers(box, job))
 
 
 @pytest.mark.usefixtures("need_slurm")
