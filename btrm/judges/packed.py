@@ -23,7 +23,7 @@ from typing import IO
 from btrm.judges.grid_config import GridConfig
 from btrm.publishing import write_json
 from btrm.runs import StageError, StageRun
-from btrm.stopping import stop_asked
+from btrm.stopping import safe_point, stop_asked
 from btrm.work import Pool, Unit, write_units
 
 _LOG = logging.getLogger(__name__)
@@ -58,8 +58,8 @@ def share_packed(
 ) -> Iterator[int]:
     """Do an element's share with `cells_per_gpu` processes; yield the rows of each of their commits.
 
-    `left` counts the rows of units that are still missing. Raises StageError where some have failed and a part of the
-    share is. Stops them at their next safe point where a stop is asked for.
+    `left` counts the rows of units that are still missing. Raises StageError where rows of the share are at the end.
+    Where a stop is asked for, stops them at their next safe point and raises Stopped.
     """
     if not units and pool is None:
         return
@@ -75,7 +75,8 @@ def share_packed(
     failed = [worker for worker in workers if worker.process.returncode not in (0, 75)]
     for worker in failed:
         _LOG.warning("worker %d ended with %d, see above", worker.number, worker.process.returncode)
-    if failed and (missing := left(whole.own())):
+    safe_point()  # workers that were asked to stop have left their rows
+    if missing := left(whole.own()):
         told = [path.read_text()[-_TOLD:] for path in sorted(order.parent.glob("failed.*"))]
         count = f"{len(failed)} of {len(workers)} workers of this element have failed"
         raise StageError("\n".join([*told, f"{count}, {missing} rows are missing"]))

@@ -21,7 +21,7 @@ from btrm.judges import grid, packed
 from btrm.judges.grid import JudgeConfig, share_judge, work_judge
 from btrm.records import write_pairs
 from btrm.runs import StageError
-from btrm.stopping import ask_to_stop, forget
+from btrm.stopping import Stopped, ask_to_stop, forget
 
 SCRIPT = Path(__file__).parent / "packed_worker.py"
 
@@ -101,11 +101,27 @@ def test_a_stop_reaches_the_workers(tmp_path: Path, two: JudgeConfig, monkeypatc
     monkeypatch.setenv("BTRM_TEST_SLEEP", "0.4")
     run, done = stage_run(tmp_path / "run"), 0
     units = work_judge(two, run)
-    for pairs in share_judge(two, run, units):
-        done += pairs
-        ask_to_stop("time is up")
+    with pytest.raises(Stopped, match="time is up"):
+        for pairs in share_judge(two, run, units):
+            done += pairs
+            ask_to_stop("time is up")
     assert 0 < done < 96
     assert sum(unit.rows for unit in work_judge(two, run)) == 96 - done
+
+
+@pytest.mark.slow
+def test_a_stop_commits_nothing_and_the_same_command_goes_on(
+    tmp_path: Path, two: JudgeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTRM_TEST_SLEEP", "0.4")
+    ask_to_stop("terminated")
+    with pytest.raises(Stopped, match="terminated"):
+        run_stage("judge", two, tmp_path / "run")
+    assert not (tmp_path / "run/judge/manifest.json").exists()
+    forget()
+    monkeypatch.delenv("BTRM_TEST_SLEEP")
+    run_stage("judge", two, tmp_path / "run")
+    assert len(rows(tmp_path / "run")) == 96 * 2 * 2
 
 
 @pytest.mark.slow
