@@ -39,7 +39,7 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def index() -> None:
     """Skip, or fail where required, without the package index."""
     try:
-        urllib.request.urlopen("https://pypi.org/simple/iniconfig/", timeout=10).close()
+        urllib.request.urlopen("https://pypi.org/simple/iniconfig/", timeout=60).close()
     except OSError as error:
         missing("index", f"no package index within reach: {error}")
 

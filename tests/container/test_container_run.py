@@ -150,7 +150,7 @@ def test_the_process_becomes_the_command_and_gets_its_signals(stand_in: Path, tm
     try:
         assert process.stdout is not None and int(process.stdout.readline()) == process.pid
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 9
+        assert process.wait(timeout=120) == 9
     finally:
         process.kill()
 

@@ -44,6 +44,12 @@ def site(tiny_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     return write
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that starts slowly on a busy machine is no fault of it."""
+    monkeypatch.setattr("btrm.operate.doctor_image_start._SLOW_S", 300.0)
+
+
 def doctor(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     """Return the lines on the image: what follows what is said of this machine, or of the node."""
     main(["doctor", *words])

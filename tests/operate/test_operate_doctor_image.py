@@ -286,7 +286,7 @@ def test_little_room_is_told_with_the_room_outside(outside: Facts, inside: Facts
 def test_what_apptainer_says_at_the_start_is_explained(
     outside: Facts, command: Callable[..., str], said: str, code: int, fault: str
 ) -> None:
-    tried = attempt([command("apptainer", said, code), "exec", "i.sif", "true"], 10)
+    tried = attempt([command("apptainer", said, code), "exec", "i.sif", "true"], 60)
     found = faults(start_checks(replace(outside, trials={START: tried}), "FAIL"))
     assert [line[: len(fault)] for line in found] == ([fault] if fault else [])
     assert ("squashfuse is missing" in "".join(found)) == ("squashfuse not found" in said)
@@ -319,7 +319,7 @@ def test_a_start_that_takes_long_is_told(outside: Facts) -> None:
     ],
 )
 def test_a_runtime_that_is_too_old_is_told(outside: Facts, command: Callable[..., str], said: str, level: str) -> None:
-    tried = attempt([command("apptainer", said), "--version"], 10)
+    tried = attempt([command("apptainer", said), "--version"], 60)
     (line,) = start_checks(replace(outside, trials={VERSION: tried}), "FAIL")
     assert line.level == level and (line.fix or level == "OK")
     assert version("apptainer version 1.4.5") == ("apptainer", (1, 4))
@@ -327,7 +327,7 @@ def test_a_runtime_that_is_too_old_is_told(outside: Facts, command: Callable[...
 
 def test_a_machine_without_the_runtime_is_told_once(outside: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    tried = attempt(["apptainer", "--version"], 10)
+    tried = attempt(["apptainer", "--version"], 60)
     facts = replace(outside, trials={VERSION: tried, START: Trial(127, 0.0, "apptainer: command not found")})
     (line,) = start_checks(facts, "WARN")
     assert line.level == "WARN" and "no runtime for the image: apptainer: No such file" in line.what
@@ -344,7 +344,7 @@ def test_pyxis_is_looked_for_among_sruns_options(
     container = Container(image="nvcr.io#nvidia/pytorch", runtime="pyxis")
     path = Path(command("srun", said))
     path.write_text(path.read_text().replace(">&2", ""))
-    trials = {name: attempt(words, 10) for name, words in runtime_trials(container).items()}
+    trials = {name: attempt(words, 60) for name, words in runtime_trials(container).items()}
     (line,) = start_checks(replace(outside, trials=trials), "FAIL")
     assert [*trials] == [PYXIS] and line.level == level and "--container-image" in line.what
 

@@ -73,8 +73,10 @@ class Tab:
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Runtime", "Log", "Network", "Page"):
             self.ask(f"{domain}.enable")
+        before = len(self.events)
         self.ask("Page.navigate", url=address)
-        self.wait_for("Page.loadEventFired")
+        if not any(event.get("method") == "Page.loadEventFired" for event in self.events[before:]):
+            self.wait_for("Page.loadEventFired")
 
     def value(self, script: str) -> Any:
         """Return what an expression is worth in the page."""
@@ -105,7 +107,7 @@ class Tab:
 
 
 @contextmanager
-def browser(folder: Path, *flags: str, seconds: float = 60) -> Iterator[Tab]:
+def browser(folder: Path, *flags: str, seconds: float = 240) -> Iterator[Tab]:
     """Start a Chromium with an empty profile and end it, and it alone; skip, or fail where required, without one."""
     program = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if program is None:
@@ -134,7 +136,7 @@ def _end(process: subprocess.Popen[bytes], ours_out: int, ours_in: int) -> None:
         process.wait(10)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
-        process.wait(10)
+        process.wait(60)
     finally:
         os.close(ours_out)
         os.close(ours_in)

@@ -42,7 +42,7 @@ def test_a_server_that_is_not_there_costs_nothing(api: str, host: str, nobody: s
     prices.write_text(f'[{api}]\n"*" = {{ input = 10, output = 100 }}\n')
     url = nobody if host == "closed" else f"http://{host}/v1"
     config = TeacherConfig(
-        backend=api, model="m", base_url=url, prices=str(prices), budget_usd=1.0, max_attempts=1, timeout_s=20.0
+        backend=api, model="m", base_url=url, prices=str(prices), budget_usd=1.0, max_attempts=1, timeout_s=120.0
     )
     run = StageRun(
         RunPaths(tmp_path), "teacher", tmp_path / "teacher", Resources(), tmp_path / "teacher" / "stage.json"
