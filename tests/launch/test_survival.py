@@ -14,8 +14,8 @@ from onebox_site import write_site
 from saboteur import Saboteur
 
 from btrm.launch.control import unfinished
-from btrm.launch.slurm import live_jobs
-from btrm.launch.submission import submissions
+from btrm.launch.slurm import ask
+from btrm.launch.submission import Submission, submissions
 from btrm.onebox.box import OneBox
 from btrm.records import read_judgements
 
@@ -91,10 +91,16 @@ def _wait(run: Path, timeout_s: float = 600.0) -> None:
     plan, deadline = submission.plan(), time.monotonic() + timeout_s
     quiet = 0
     while unfinished(plan) and submission.stopped() is None:
-        quiet = 0 if live_jobs(submission) else quiet + 1
+        quiet = 0 if _queued(submission) else quiet + 1
         assert quiet < 5, "no job is left and the run is not complete"
         assert time.monotonic() < deadline
         time.sleep(1.0)
+
+
+def _queued(submission: Submission) -> bool:
+    """Say whether any job is left, a controller that begins just now and the patrol among them."""
+    names = ask(["squeue", "--me", "--noheader", "--format=%j"])
+    return names.returncode != 0 or f"btrm-{submission.name}-" in names.stdout
 
 
 def assert_equal(run: Path, undisturbed: Path) -> None:
