@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sent_jobs import wait_until
 
 from btrm.launch.control import unfinished
 from btrm.launch.snapshot import code_digest
-from btrm.launch.submission import Submission, submissions
+from btrm.launch.submission import submissions
 from btrm.onebox import faults
 from btrm.onebox.box import OneBox
 from btrm.runs import read_manifest, sha256_file
@@ -21,6 +21,7 @@ from btrm.train.rank import read_steps
 from btrm.train.swift_series import own_version
 
 EXPERIMENT = f"{Path(__file__).parent.parent / 'launch' / 'tiny_toy.py'}:tiny"
+WAIT_S = 540.0
 SITE = """
 executor = "slurm"
 partition = "low"
@@ -48,10 +49,10 @@ def test_the_pipeline_runs_in_the_image_through_a_preemption(
     assert done.returncode == 0, done.stderr
     (submission,) = submissions(run)
 
-    _wait(lambda: 4 <= (read_steps(run / "grpo") or (0, None))[0] < 12, submission)
+    wait_until(lambda: 4 <= (read_steps(run / "grpo") or (0, None))[0] < 12, submission, WAIT_S)
     faults.preempt(box)
     plan = submission.plan()
-    _wait(lambda: not unfinished(plan), submission)
+    wait_until(lambda: not unfinished(plan), submission, WAIT_S)
 
     attempts = submission.read_state("grpo", 0).attempts
     assert [a.outcome for a in attempts] == ["stopped", "done"], attempts
@@ -65,12 +66,3 @@ def test_the_pipeline_runs_in_the_image_through_a_preemption(
         assert (manifest.image, manifest.image_sha256) == (str(cpu_image), sha256_file(cpu_image))
         assert manifest.code == code_digest()
         assert manifest.packages["ms-swift"] == own_version("4.6.0"), "the patched one"
-
-
-def _wait(ready: Callable[[], bool], submission: Submission, timeout_s: float = 540.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        stopped = submission.stopped()
-        assert stopped is None, stopped
-        assert time.monotonic() < deadline
-        time.sleep(0.5)

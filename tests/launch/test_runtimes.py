@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sent_jobs import newest, progressed
 
 from btrm.cli import main as btrm
 from btrm.images import image_digest
@@ -23,7 +24,7 @@ from btrm.launch.last_words import refusal
 from btrm.launch.runtime import exec_words
 from btrm.launch.sbatch import Request, script
 from btrm.launch.site import Container, Site, load_site
-from btrm.launch.submission import Plan, PlannedStep, Submission, new_submission, submissions
+from btrm.launch.submission import Plan, PlannedStep, Submission, new_submission
 from btrm.onebox.box import OneBox
 from btrm.records import read_judgements
 from btrm.runs import Resources, RunManifest, read_manifest
@@ -92,10 +93,6 @@ def site(faults: Path, runtime: str, image: Path | None) -> str:
     return str(path)
 
 
-def newest(run: Path) -> Submission:
-    return submissions(run)[-1]
-
-
 def drained(box: OneBox) -> None:
     box.wait_until("an empty queue", lambda: not box.run("squeue", "--noheader"), 60)
 
@@ -124,7 +121,7 @@ def test_jobs_that_are_stopped_come_back_and_end_alike(
     assert main(["teacher", *study, site(faults, runtime, image), *words]) == 0
     sent = newest(run)
     array = next(job.job_id for job in sent.sent() if job.kind == "array")
-    box.wait_until("progress", lambda: all(progress(sent, element) for element in (0, 1)))
+    box.wait_until("progress", lambda: all(progressed(sent, element) for element in (0, 1)))
     box.run("scancel", "--signal=URG", f"{array}_0")
     first = box.run("sbatch", *FIRST, f"--nodelist={sent.read_state('teacher', 1).attempts[0].host}", "--wrap=sleep 1")
     box.wait_until("the end of the first attempts", lambda: all(ended(box, sent, f"{array}_{n}") for n in (0, 1)), 30)
@@ -138,11 +135,6 @@ def test_jobs_that_are_stopped_come_back_and_end_alike(
     assert verify_run(run) == [] and len(read_judgements(run / "teacher/judgements.parquet")) == 240
     assert_recorded(read_manifest(run / "teacher"), sent, image)
     assert_environment(faults, runtime)
-
-
-def progress(sent: Submission, element: int) -> bool:
-    last = sent.read_state("teacher", element).last
-    return last is not None and last.done > 0
 
 
 def ended(box: OneBox, sent: Submission, job: str) -> bool:

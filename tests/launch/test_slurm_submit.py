@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 from leaks import holding
+from sent_jobs import newest, progressed
 
 from btrm.launch.cluster import Options, cluster_plan, describe
 from btrm.launch.control import resend
 from btrm.launch.plan import get_experiment
 from btrm.launch.site import load_site
 from btrm.launch.slurm import live_jobs
-from btrm.launch.submission import Submission, submissions
+from btrm.launch.submission import submissions
 from btrm.onebox.box import OneBox
 from btrm.records import read_judgements
 from btrm.runs import read_manifest
@@ -66,10 +67,6 @@ def teacher(run: Path, *words: str) -> int:
     """Submit the teacher alone, its pairs being there already."""
     assert main(["pairs", "--experiment", STUDY, "--run", str(run), "--site", "local"]) == 0
     return main(["teacher", "--experiment", STUDY, "--run", str(run), *words])
-
-
-def newest(run: Path) -> Submission:
-    return submissions(run)[-1]
 
 
 def queue(box: OneBox, *words: str) -> list[str]:
@@ -224,11 +221,7 @@ def test_killed_tasks_and_cancelled_elements_come_back(slurm: Callable[..., OneB
     sent = newest(run)
     array = next(job.job_id for job in sent.sent() if job.kind == "array")
 
-    def progressed(element: int) -> bool:
-        last = sent.read_state("teacher", element).last
-        return last is not None and last.done > 0
-
-    box.wait_until("progress", lambda: progressed(0) and progressed(1))
+    box.wait_until("progress", lambda: progressed(sent, 0) and progressed(sent, 1))
     assert live_jobs(sent)[f"btrm-{sent.name}-teacher.0"] == array  # what a commit sent by hand has to wait for
     box.run("scancel", f"{array}_3")
     task_kill(box, f"{array}_0")
@@ -260,7 +253,7 @@ def test_a_job_on_a_node_that_is_cut_off_gives_way_to_the_one_sent_in_its_place(
     def attempts() -> list[tuple[str, str]]:
         return [(attempt.outcome, attempt.cause) for attempt in sent.read_state("teacher", 0).attempts]
 
-    box.wait_until("progress", lambda: (last := sent.read_state("teacher", 0).last) is not None and last.done > 0)
+    box.wait_until("progress", lambda: progressed(sent, 0))
     # Else the old job's batch script, which lives on too, may put the job back after scancel has ended it.
     sent.requeue_mark(f"{job}.0").unlink()
     node_down(box, sent.read_state("teacher", 0).attempts[0].host)

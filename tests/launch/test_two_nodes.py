@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from onebox_site import write_site
+from sent_jobs import wait_until
 
 from btrm.checkpoints import checkpoints, is_whole, step_of
 from btrm.launch.control import unfinished
-from btrm.launch.submission import Submission, submissions
+from btrm.launch.submission import submissions
 from btrm.onebox import faults
 from btrm.onebox.box import OneBox
 from btrm.train.options import read_order
 from btrm.train.rank import read_steps
 
 EXPERIMENT = f"{Path(__file__).parent / 'tiny_toy.py'}:two_nodes"
+WAIT_S = 420.0
 
 
 @pytest.mark.slow
@@ -38,11 +39,11 @@ def test_two_nodes_train_and_survive_a_kill(
     done = subprocess.run([*command, "--run", str(run)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (submission,) = submissions(run)
-    _wait(lambda: (read_steps(run / "grpo") or (0, None))[0] >= 5, submission)
+    wait_until(lambda: (read_steps(run / "grpo") or (0, None))[0] >= 5, submission, WAIT_S)
     job = next(sent.job_id for sent in submission.sent() if sent.key == "grpo")
     faults.task_kill(box, job)
     plan = submission.plan()
-    _wait(lambda: not unfinished(plan), submission)
+    wait_until(lambda: not unfinished(plan), submission, WAIT_S)
     attempts = submission.read_state("grpo", 0).attempts
     assert [a.outcome for a in attempts] == ["lost", "done"]
     assert attempts[0].cause == "killed"
@@ -50,12 +51,3 @@ def test_two_nodes_train_and_survive_a_kill(
     assert read_order(run / "grpo" / "trainer.json").world_size == 4
     assert [step_of(c) for c in checkpoints(run / "grpo" / "checkpoints") if is_whole(c)] == [2, 4, 6, 8, 10, 12]
     assert submission.read_state("sft", 0).last is not None
-
-
-def _wait(ready: Callable[[], bool], submission: Submission, timeout_s: float = 420.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not ready():
-        stopped = submission.stopped()
-        assert stopped is None, stopped
-        assert time.monotonic() < deadline
-        time.sleep(0.5)

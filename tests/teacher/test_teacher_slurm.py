@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from api_server import Server, serve
 from api_world import KEY, MODEL, World
+from sent_jobs import progressed
 
 from btrm.cli import main as btrm
 from btrm.launch.submission import Submission, submissions
@@ -84,11 +85,7 @@ def test_a_killed_and_a_preempted_shard_lose_and_double_nothing(
     sent = submit(run, server, key)
     array = next(job.job_id for job in sent.sent() if job.kind == "array")
 
-    def progressed(element: int) -> bool:
-        last = sent.read_state("teacher", element).last
-        return last is not None and last.done > 0
-
-    box.wait_until("progress", lambda: progressed(0) and progressed(1))
+    box.wait_until("progress", lambda: progressed(sent, 0) and progressed(sent, 1))
     task_kill(box, f"{array}_0")
     box.run("scancel", "--signal=URG", f"{array}_1")
     drained(box)
