@@ -169,14 +169,21 @@ def parse_value(text: str, info: FieldInfo) -> Any:
 
 
 def _mapping(text: str) -> dict[str, str]:
-    """Read a=1,b=x,y as {a: 1, b: "x,y"}: a part without = belongs to the value before it."""
+    """Read a=1,b=x,y as {a: 1, b: "x,y"}: a part without = belongs to the value before it.
+
+    ConfigError for two of a name: one of them would be lost.
+    """
     entries: list[str] = []
     for part in text.split(","):
         if "=" in part or not entries:
             entries.append(part)
         else:
             entries[-1] += f",{part}"
-    return {key.strip(): value for key, _, value in (entry.partition("=") for entry in entries)}
+    found: dict[str, str] = {}
+    for key, _, value in (entry.partition("=") for entry in entries):
+        if found.setdefault(key.strip(), value) != value:
+            raise ConfigError(f"{text}: two are called {key.strip()!r}")
+    return found
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -29,6 +29,11 @@ def test_all_bad_fields_stand_in_one_message() -> None:
     assert "inner.temperature" in message and "(got -1)" in message
 
 
+def test_two_of_a_name_in_a_mapping_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a=1,b=2,a=3: two are called 'a'"):
+        Outer().override(["extra=a=1,b=2,a=3"])
+
+
 def test_override_takes_dots_published_names_lists_and_mappings() -> None:
     changed = Outer().override(
         ["BT_DELTA_TEMP=5", "MAX_STEPS=20", "seeds=3,4", "extra.lr_scheduler_type=cosine", "batch=none"]
