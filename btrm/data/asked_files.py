@@ -14,6 +14,8 @@ from btrm.data.sources import check_query, get_source
 from btrm.data.summarize_from_feedback import SOURCE as SFF
 from btrm.data.summarize_from_feedback import UNKNOWN_SPLIT
 
+_USUAL_SPLITS = ("train", "validation", "test")  # of sets whose files say theirs by name alone
+
 
 @dataclass(frozen=True, slots=True)
 class AskedFiles:
@@ -73,5 +75,5 @@ def _splits(dataset: str, files: tuple[Path, ...]) -> tuple[str, ...]:
     splits = get_source(dataset).splits
     if dataset == SFF:
         return splits
-    named = [split for split in splits if any(split in path.name for path in files)]
+    named = [split for split in splits or _USUAL_SPLITS if any(split in path.name for path in files)]
     return tuple(named[:1] or splits[-1:] or ("test",))

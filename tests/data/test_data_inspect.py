@@ -177,3 +177,13 @@ def test_wilsons_interval_is_the_published_one() -> None:
     """Newcombe 1998, table I: 81 of 263 is 0.2553 to 0.3662, 15 of 148 is 0.0624 to 0.1605, 0 of 20 is 0 to 0.1611."""
     for count, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
         assert wilson(count / n, n) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("train-00000-of-00001.jsonl", "train"), ("validation.jsonl", "validation"), ("x.jsonl", "test")],
+)
+def test_a_files_name_says_the_split_of_sets_that_have_no_splits_of_their_own(
+    tmp_path: Path, name: str, split: str
+) -> None:
+    assert facts_of(trl(tmp_path / name, ("p", "a", "b")))["splits"] == [split]
