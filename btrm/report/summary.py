@@ -12,6 +12,7 @@ from btrm.config import ConfigError, extent, nearest, setting, source
 from btrm.metrics.judged import read_cells
 from btrm.publishing import replace as publish
 from btrm.records import read_jsonl
+from btrm.report.best import Best, as_json, best, sentence
 from btrm.report.boards import Board, board_rows, read_boards
 from btrm.report.columns import as_records, check_columns, sort_records
 from btrm.report.comparisons import Compared, Told, compare_boards, comparisons_text
@@ -19,7 +20,7 @@ from btrm.report.curve import draw_curve
 from btrm.report.html import write_report
 from btrm.report.report_input import ReportInput, WorstPair
 from btrm.report.rows import SummaryRow, absent_data_set, judge_names
-from btrm.report.selection import Best, as_json, best, choose_data_set, choose_judge, mark, sentence
+from btrm.report.selection import choose_data_set, choose_judge, mark
 from btrm.report.tables import COMPARED, summary_text, write_long, write_records
 from btrm.report.wandb_log import Logged, log_summary
 from btrm.report.worst import worst_pairs

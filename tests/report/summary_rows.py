@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from btrm.metrics.bootstrap import Interval
 from btrm.records import Judgement, PreferencePair, write_judgements, write_pairs
+from btrm.report.rows import SummaryRow, key_of
 
 
 def eval_row(checkpoint: str, accuracy: float, dataset: str = "test", seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -58,3 +60,9 @@ def write_judged(folder: Path, judgements: Sequence[Judgement], datasets: Sequen
     write_judgements(folder / "judgements.parquet", judgements)
     write_pairs(folder / "pairs.parquet", [pair for dataset in datasets for pair in pairs_of(dataset, 60)])
     return folder / "judgements.parquet", folder / "pairs.parquet"
+
+
+def summary_row(checkpoint: str, accuracy: float, dataset: str) -> SummaryRow:
+    """A row of one seed, 0.06 wide."""
+    told = eval_row(checkpoint, accuracy, dataset)
+    return SummaryRow(key_of(told), dataset, (told,), Interval(accuracy - 0.03, accuracy + 0.03))
