@@ -21,7 +21,7 @@ from btrm.train.rank import read_steps
 from btrm.train.swift_series import own_version
 
 EXPERIMENT = f"{Path(__file__).parent.parent / 'launch' / 'tiny_toy.py'}:tiny"
-WAIT_S = 540.0
+STEPS, WAIT_S = 30, 540.0
 SITE = """
 executor = "slurm"
 partition = "low"
@@ -45,11 +45,13 @@ def test_the_pipeline_runs_in_the_image_through_a_preemption(
     run, site = tmp_path / "run", tmp_path / "image.toml"
     site.write_text(SITE.format(image=cpu_image))
     command = [sys.executable, "-m", "btrm.submit", "pipeline", "--experiment", EXPERIMENT, "--site", str(site)]
-    done = subprocess.run([*command, "--run", str(run)], capture_output=True, text=True, check=False)
+    # As many checkpoints, but so many steps that it cannot be done before it is preempted.
+    longer = ["--set", f"grpo.max_steps={STEPS}", "--set", f"grpo.save_steps={STEPS // 6}"]
+    done = subprocess.run([*command, *longer, "--run", str(run)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (submission,) = submissions(run)
 
-    wait_until(lambda: 4 <= (read_steps(run / "grpo") or (0, None))[0] < 12, submission, WAIT_S)
+    wait_until(lambda: 4 <= (read_steps(run / "grpo") or (0, None))[0] < STEPS, submission, WAIT_S)
     faults.preempt(box)
     plan = submission.plan()
     wait_until(lambda: not unfinished(plan), submission, WAIT_S)
@@ -59,7 +61,7 @@ def test_the_pipeline_runs_in_the_image_through_a_preemption(
     assert (attempts[1].job, attempts[1].restarts) == (attempts[0].job, 1), "put back by the batch script outside"
     assert attempts[1].at_start >= 4, "went on from the checkpoint of its last breath"
     assert not verify_run(run)
-    assert "checkpoint-12" in (run / "summarize" / "summary.md").read_text()
+    assert f"checkpoint-{STEPS}" in (run / "summarize" / "summary.md").read_text()
     for step in plan.steps:
         manifest = read_manifest(run / step.name)
         assert manifest is not None

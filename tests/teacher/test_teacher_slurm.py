@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -66,7 +65,7 @@ def submit(run: Path, server: Server, key: Path, *words: str) -> Submission:
     return submissions(run)[-1]
 
 
-def drained(box: OneBox, timeout_s: float = 60) -> None:
+def drained(box: OneBox, timeout_s: float = 240) -> None:
     box.wait_until("an empty queue", lambda: not box.run("squeue", "--noheader"), timeout_s)
 
 
@@ -82,12 +81,15 @@ def test_a_killed_and_a_preempted_shard_lose_and_double_nothing(
     from btrm.onebox.faults import task_kill
 
     box = slurm(nodes=SHARDS, cpus=1)
+    server.world.latency_s = 2.0  # 40 s of work for each shard: none may be done before it is hurt
     sent = submit(run, server, key)
     array = next(job.job_id for job in sent.sent() if job.kind == "array")
 
     box.wait_until("progress", lambda: progressed(sent, 0) and progressed(sent, 1))
     task_kill(box, f"{array}_0")
     box.run("scancel", "--signal=URG", f"{array}_1")
+    box.wait_until("the stop", lambda: sent.read_state("teacher", 1).attempts[0].outcome == "stopped")
+    server.world.latency_s = 0.2
     drained(box)
     killed, warned = sent.read_state("teacher", 0).attempts, sent.read_state("teacher", 1).attempts
     assert [(a.outcome, a.cause) for a in killed] == [("lost", "killed"), ("done", "")]
@@ -108,10 +110,8 @@ def test_a_wrong_key_stops_the_array_with_one_message_until_it_is_mended(
     key.write_text(wrong)
     sent = submit(run, server, key)
     box.wait_until("the first request", lambda: bool(server.world.log))
-    began = time.monotonic()
-    box.wait_until("the word to stop", lambda: sent.stopped() is not None, 30)
-    drained(box, 30)
-    assert time.monotonic() - began < 20
+    box.wait_until("the word to stop", lambda: sent.stopped() is not None)
+    drained(box)
     assert len(server.world.log) <= SHARDS * AT_ONCE  # nobody tries again what is refused for good
     stopped = sent.stopped()
     assert stopped is not None and stopped["cause"] == "teacher_halted"
