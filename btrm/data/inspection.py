@@ -71,7 +71,8 @@ def page(facts: Mapping[str, Any], width: int) -> str:
 
 
 def _fit(text: str, width: int) -> str:
-    """Break lines that are too long, but never a word or a path."""
+    """Break lines that are too long, but never a word or a path; show what a terminal would obey as a sign."""
+    text = "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
     wrap = textwrap.TextWrapper(width, subsequent_indent=" " * _LABEL, break_long_words=False, break_on_hyphens=False)
     return "\n".join("\n".join(wrap.wrap(line)) if len(line) > width else line for line in text.split("\n"))
 

@@ -187,3 +187,10 @@ def test_a_files_name_says_the_split_of_sets_that_have_no_splits_of_their_own(
     tmp_path: Path, name: str, split: str
 ) -> None:
     assert facts_of(trl(tmp_path / name, ("p", "a", "b")))["splits"] == [split]
+
+
+def test_a_text_gives_the_terminal_no_orders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = trl(tmp_path / "x.jsonl", ("p \x1b[2J", "\x07 a \u202e", "b"))
+    assert main(["data", "inspect", str(path)]) == 0
+    page_text = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\u202e"} & set(page_text) and "\N{REPLACEMENT CHARACTER}[2J" in page_text
