@@ -34,7 +34,9 @@ def _pair(row: SourceRow, split: str, seen: Occurrences) -> Item:
     chosen, rejected = row.value.get("chosen"), row.value.get("rejected")
     for key, text in (("chosen", chosen), ("rejected", rejected)):
         if not isinstance(text, str):
-            return malformed(row, f"{key!r}: expected text, got {text!r}; keys are {', '.join(map(str, row.value))}")
+            return malformed(
+                row, f"{key!r}: expected text, got {text!r:.80}; keys are {', '.join(map(str, row.value))}"
+            )
         if _ASSISTANT not in text:
             return malformed(row, f"{key!r} holds no assistant turn ({_ASSISTANT!r})")
     assert isinstance(chosen, str) and isinstance(rejected, str)

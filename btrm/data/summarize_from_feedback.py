@@ -39,7 +39,7 @@ def summarize_from_feedback(query: Query) -> Iterator[Item]:
     for row in rows:
         said = row.value.get("split") if row.value is not None else _ROW_SPLITS[query.split]
         if said not in _ROW_SPLITS.values():
-            detail = f"'split': expected {', '.join(_ROW_SPLITS.values())}, got {said!r}"
+            detail = f"'split': expected {', '.join(_ROW_SPLITS.values())}, got {said!r:.80}"
             yield Dropped(row.where, UNKNOWN_SPLIT, detail, row.value)
         elif said == _ROW_SPLITS[query.split]:  # the others belong to another split of ours
             yield _pair(row, query.split, domain, seen)
@@ -97,7 +97,7 @@ def _problem(value: Mapping[str, Any]) -> str:
     """Return what is wrong with a comparison row, '' for nothing."""
     info, summaries, choice = value.get("info"), value.get("summaries"), value.get("choice")
     if not isinstance(info, dict):
-        return f"'info': expected an object, got {info!r}"
+        return f"'info': expected an object, got {info!r:.80}"
     texts = [info.get("post"), info.get("article")]
     if not any(isinstance(text, str) for text in texts) or not all(isinstance(t, str | None) for t in texts):
         return "'info' holds neither a post nor an article"

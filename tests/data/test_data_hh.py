@@ -118,3 +118,11 @@ def test_a_limit_takes_a_stable_prefix(shared_data: Path) -> None:
     hundred = list(iter_pairs("anthropic_hh", "test", limit=100, data_files=files))
     assert len(hundred) == 100
     assert hundred[:60] == list(iter_pairs("anthropic_hh", "test", limit=60, data_files=files))
+
+
+def test_a_long_wrong_value_is_shown_by_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "hh.jsonl"
+    path.write_text(json.dumps({"chosen": [{"role": "user", "content": "x" * 10_000}], "rejected": "b"}) + "\n")
+    with pytest.raises(ConfigError, match=r"hh\.jsonl:1: 'chosen': expected text, got \[\{'role'.*keys are") as caught:
+        sifted(path)
+    assert len(str(caught.value)) < 500
