@@ -1,8 +1,8 @@
 """How far two judges agree about the same pairs, and which of them is right more often.
 
 A pair counts where both judges judged it. Scores are means over samples; a preference is the side with the higher mean,
-a tie where both are equal. Intervals are percentile bootstraps over
-pair_ids (95 %), and the difference of the accuracies is paired: both judges see the same resamples.
+a tie where both are equal. Intervals (95 %) resample pair_ids, as those of `evaluate` resample contexts, and the
+difference of the accuracies is paired: both judges see the same resamples.
 
 - kappa (Cohen 1960) over side 0, side 1 and tie: (p_o - p_e) / (1 - p_e), p_e from the judges' own frequencies;
 - correlations of scores: Pearson's r, and Spearman's rho, which is r of the ranks, mean ranks for equal scores.
@@ -21,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btrm.config import ConfigError
-from btrm.metrics.bootstrap import Interval, percentile_interval, resampled_sums
+from btrm.metrics.bootstrap import Interval
 from btrm.metrics.correlation import pearson, spearman
+from btrm.metrics.decisions import comparison
 from btrm.metrics.judged import clusters
 from btrm.metrics.pairwise import Floats, side_scores
+from btrm.metrics.panel import Panel
 from btrm.metrics.position import PositionBias, position_bias
 from btrm.prompts import get_prompt
 from btrm.records import read_judgements
@@ -166,14 +168,13 @@ def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
     cluster_P = clusters(pair_ids)
     margin_a, margin_b = scores_a[:, 0] - scores_a[:, 1], scores_b[:, 0] - scores_b[:, 1]
     both_P = ~np.isnan(margin_a) & ~np.isnan(margin_b)
-    same_P = np.where(both_P, np.sign(margin_a) == np.sign(margin_b), False).astype(np.float64)
+    same_P = np.where(both_P, np.sign(margin_a) == np.sign(margin_b), np.nan)
     told_P = ~np.isnan(a.preferred_P[mine])
     label_P = a.preferred_P[mine]
     credit_a, credit_b = (_credit(margin, label_P) for margin in (margin_a, margin_b))
-    columns = [same_P, both_P, np.where(told_P, credit_a - credit_b, 0.0), told_P]
-    sums_BM = resampled_sums(np.stack(columns, 1).astype(np.float64), _RESAMPLES, seed, cluster_P)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        agreed_B, lead_B = sums_BM[:, 0] / sums_BM[:, 1], sums_BM[:, 2] / sums_BM[:, 3]
+    columns = [same_P, *(np.where(told_P, credit_P, np.nan) for credit_P in (credit_a, credit_b))]
+    panel = Panel([column_P[:, None] for column_P in columns], [(1, 2)], cluster_P, _RESAMPLES, seed)
+    lead = comparison(panel, 1, 2)
     one, other = scores_a.ravel(), scores_b.ravel()
     scored = ~np.isnan(one) & ~np.isnan(other)
     accuracies = _mean(credit_a[told_P]), _mean(credit_b[told_P])
@@ -185,7 +186,7 @@ def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
         coverage=(_mean((~np.isnan(margin_a)).astype(np.float64)), _mean((~np.isnan(margin_b)).astype(np.float64))),
         compared=int(both_P.sum()),
         agreement=_mean(same_P[both_P]),
-        agreement_interval=percentile_interval(agreed_B),
+        agreement_interval=panel.accuracy_interval(0),
         kappa=cohens_kappa(np.sign(margin_a[both_P]), np.sign(margin_b[both_P])),
         pearson=pearson(one[scored], other[scored]),
         spearman=spearman(one[scored], other[scored]),
@@ -193,7 +194,7 @@ def agreement(a: Scores, b: Scores, most: int = 10, seed: int = 0) -> Agreement:
         labelled=int(told_P.sum()),
         accuracy=accuracies,
         accuracy_lead=accuracies[0] - accuracies[1],
-        accuracy_lead_interval=percentile_interval(lead_B),
+        accuracy_lead_interval=Interval(lead.low, lead.high),
         position=(_position(a, labels, pair_ids, seed), _position(b, labels, pair_ids, seed)),
         differing=_differing(labels, margin_a, margin_b, most),
     )

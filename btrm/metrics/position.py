@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from btrm.metrics.bootstrap import Interval, percentile_interval, resampled_sums
+from btrm.metrics.bootstrap import Interval
 from btrm.metrics.judged import clusters
+from btrm.metrics.panel import Panel
 
 _RESAMPLES = 2000
 
@@ -31,7 +32,5 @@ def position_bias(leads: Sequence[float], pair_ids: Sequence[str], seed: int = 0
     if not leads:
         return PositionBias(0, math.nan, Interval(math.nan, math.nan))
     credit_P = 0.5 + 0.5 * np.sign(np.array(leads, dtype=np.float64))
-    columns_PM = np.stack([credit_P, np.ones(len(credit_P))], 1)
-    sums_BM = resampled_sums(columns_PM, _RESAMPLES, seed, clusters(list(pair_ids)))
-    interval = percentile_interval(sums_BM[:, 0] / sums_BM[:, 1])
-    return PositionBias(len(leads), float(credit_P.mean()), interval)
+    panel = Panel([credit_P[:, None]], [], clusters(list(pair_ids)), _RESAMPLES, seed)
+    return PositionBias(len(leads), float(credit_P.mean()), panel.accuracy_interval(0))

@@ -15,6 +15,7 @@ from btrm.cli import main
 from btrm.config import ConfigError
 from btrm.metrics.agreement import agreement, cohens_kappa, read_scores
 from btrm.metrics.correlation import pearson, ranks
+from btrm.metrics.position import position_bias
 from btrm.records import Judgement, PreferencePair, write_judgements, write_pairs
 
 PAIRS = [PreferencePair.make(f"c{n}", ("a", "b"), n % 2, source="s", split="train") for n in range(120)]
@@ -78,12 +79,17 @@ def test_what_is_not_defined_is_nan() -> None:
     assert cohens_kappa(np.array([1.0, -1.0]), np.array([-1.0, 1.0])) == -1
 
 
-def test_a_judge_agrees_with_itself_and_the_interval_has_no_width(tmp_path: Path) -> None:
+def test_a_judge_agrees_with_itself_as_far_as_so_many_pairs_can_tell(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", 8, 1)
     mine = read_scores(tmp_path / "a.parquet")
     found = agreement(mine, mine)
     assert (found.agreement, found.kappa, found.spearman) == pytest.approx((1, 1, 1)) and not found.differing
-    assert (found.accuracy_lead_interval.low, found.accuracy_lead_interval.high) == (0, 0)
+    left_open = 1 - 0.025 ** (1 / found.common)  # what none of so many pairs shows
+    assert (found.agreement_interval.low, found.agreement_interval.high) == pytest.approx((1 - left_open, 1))
+    lead = found.accuracy_lead_interval
+    assert (lead.low, lead.high) == pytest.approx((-left_open, left_open))
+    one = position_bias([3.0] * 10, [str(n) for n in range(10)]).interval
+    assert (one.low, one.high) == pytest.approx((0.025**0.1, 1))
 
 
 def test_pairs_that_only_one_scored_are_told_and_not_compared(tmp_path: Path) -> None:
