@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,6 +44,10 @@ def check_adapter(folder: Path, base: str) -> int:
     config = cast("dict[str, Any]", json.loads((folder / "adapter_config.json").read_text()))
     if config.get("peft_type", "LORA") != "LORA":
         raise ConfigError(f"{folder}: peft_type {config['peft_type']!r}: only LORA can be judged; merge it first")
+    if beside := _beside_lora(config):
+        raise ConfigError(
+            f"{folder}: beside its LoRA it changes {beside}, which stays in the base that others share: merge it first"
+        )
     weights = folder / "adapter_model.safetensors"
     if weights.exists():
         misfits = _misfits(read_shapes(weights), model_shapes(Path(base)), base)
@@ -50,6 +55,14 @@ def check_adapter(folder: Path, base: str) -> int:
             raise ConfigError(f"{folder}: an adapter for another base: {'; '.join(misfits)}")
     ranks = [config.get("r", 0), *config.get("rank_pattern", {}).values()]
     return max(int(rank) for rank in ranks)
+
+
+def _beside_lora(config: Mapping[str, Any]) -> str:
+    """Return what of the base's own weights an adapter has: taken off, peft leaves them there, and vLLM takes none."""
+    modules = [*(config.get("modules_to_save") or ())]
+    tokens = ["single tokens"] if config.get("trainable_token_indices") else []
+    biases = ["biases"] if config.get("bias", "none") != "none" else []
+    return ", ".join([*modules, *tokens, *biases])
 
 
 def _misfits(adapter: Shapes, model: Shapes, base: str) -> list[str]:

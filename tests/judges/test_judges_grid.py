@@ -13,6 +13,7 @@ import pytest
 from judge_stage import RuleEngine, rows, run_stage
 
 from btrm.config import ConfigError
+from btrm.judges.adapter import check_adapter
 from btrm.judges.grid import JudgeConfig
 from btrm.runs import Resources, RunManifest
 from btrm.stage_table import get_stage
@@ -177,6 +178,24 @@ def test_the_gpus_of_an_element_are_those_that_its_model_uses(
         told(2, tensor_parallel=2)
     with pytest.raises(ConfigError, match="cells_per_gpu 2: a model on 4 GPUs shares none"):
         told(4, **four, cells_per_gpu=2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"modules_to_save": ["lm_head", "embed_tokens"]}, "lm_head, embed_tokens"),
+        ({"trainable_token_indices": [3]}, "single tokens"),
+        ({"bias": "all"}, "biases"),
+    ],
+)
+def test_an_adapter_that_would_change_the_base_for_others_is_refused(
+    tmp_path: Path, changed: dict[str, Any], told: str
+) -> None:
+    base = fake_model(tmp_path / "model")
+    usual = {"modules_to_save": [], "bias": "none", "trainable_token_indices": None}
+    assert check_adapter(fake_adapter(tmp_path / "usual", base, **usual), str(base)) == 4
+    with pytest.raises(ConfigError, match=f"beside its LoRA it changes {told}, .*merge it first"):
+        check_adapter(fake_adapter(tmp_path / "other", base, **{**usual, **changed}), str(base))
 
 
 @pytest.mark.parametrize("kept", [0, 4, 40, -1])
