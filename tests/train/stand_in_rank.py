@@ -22,8 +22,10 @@ NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "M
 def main(request: Path) -> None:
     told = json.loads(request.read_text())
     number = os.environ.get("RANK", "0")
-    (request.parent / f"env-{number}.json").write_text(json.dumps({name: os.environ.get(name) for name in NAMES}))
+    say(request.parent / f"env-{number}.json", {name: os.environ.get(name) for name in NAMES})
     time.sleep(told.get("start_s", 0.0))
+    while len(list(request.parent.glob("env-*.json"))) < int(os.environ.get("WORLD_SIZE", "1")):
+        time.sleep(0.02)  # no rank begins before all have met
     mine = told.get("at", {}).get(number, {"step": -1, "do": ""})
     for step in range(1, told["steps"] + 1):
         time.sleep(0.05)
@@ -34,6 +36,13 @@ def main(request: Path) -> None:
         if stop_asked() or (STOP_FILE in os.environ and Path(os.environ[STOP_FILE]).exists()):
             (request.parent / f"stopped-{number}").write_text(str(step))
             raise Stopped
+
+
+def say(path: Path, what: dict[str, str | None]) -> None:
+    """Write a file that is whole as soon as it is there."""
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(what))
+    scratch.rename(path)
 
 
 def act(what: str, folder: Path, after: str | None) -> None:
