@@ -40,7 +40,8 @@ def test_two_prompts_keep_apart_and_the_best_is_one_of_them(tmp_path: Path, monk
     accuracy = f"{float(rows[-1]['accuracy']):.3f}"
     assert (parts["tiles"][0].value, parts["tiles"][0].under.endswith("optimistic: selected on it")) == (accuracy, True)
     titles = [cell.title for cell in parts["cells"]]
-    assert titles[0] == "checkpoint-50 (hh_score100_v3) · test (best)" and len(set(titles)) == len(titles) == 4
+    assert titles[0] == "checkpoint-50 (hh_score100_v3) · test (best, optimistic: selected on these data)"
+    assert len(set(titles)) == len(titles) == 4
     assert {pair.checkpoint for pair in page.worst} == {"checkpoint-50 (hh_score100_v3)"}
     of_v3 = {a.label_id for a in answers if a.judge == "checkpoint-50" and a.prompt.endswith("v3")}
     for pair in page.worst:
