@@ -22,7 +22,6 @@ from test_judges_grid import config, fake_adapter, fake_model
 
 from btrm.data.toy import toy_pairs
 from btrm.judges.base import JudgeAnswer, JudgeRequest, make_request
-from btrm.judges.chunk_claims import Claims
 from btrm.judges.grid import JudgeConfig, halve_batch, share_judge, work_judge
 from btrm.prompts import get_prompt
 from btrm.records import PreferencePair, read_judgements, write_pairs
@@ -149,20 +148,12 @@ def do_split(root: Path, units: list[Unit]) -> None:
     judge_stage.write_units(root / "split.json", units)
 
 
-class ClaimsOfTheDead(Claims):
-    """Claims that each takes for stale, as where a file system tells no times."""
-
-    def take(self, name: str) -> bool:
-        (self.folder / name).unlink(missing_ok=True)
-        return super().take(name)
-
-
 def test_two_writers_of_one_share_at_once(
     tmp_path: Path, judge_config: JudgeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both have asked about the same pairs before either writes, each time."""
     both, asked = threading.Barrier(2), RuleEngine.ask
-    monkeypatch.setattr("btrm.judges.cell_grid.Claims", ClaimsOfTheDead)
+    monkeypatch.setattr("btrm.judges.chunk_claims.STALE_S", -60)  # as where a file system tells wrong times
 
     def together(engine: RuleEngine, requests: Sequence[JudgeRequest]) -> list[JudgeAnswer]:
         answers = asked(engine, requests)
