@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
 _asked: list[str] = []
@@ -39,6 +40,27 @@ def safe_point() -> None:
 @contextmanager
 def listening(signals: dict[signal.Signals, str]) -> Generator[None]:
     """Take the first of each signal as a request to stop; the next one ends the process as ever."""
+    try:
+        with _hearing(signals):
+            yield
+    finally:
+        forget()
+
+
+def listening_to_interrupts() -> AbstractContextManager[None]:
+    """Take the first ^C as a request to stop, where it would raise KeyboardInterrupt; the request outlives this.
+
+    For event loops: asyncio cancels its main task instead, which `wait_for` forgets where what it waited for came in
+    that moment (Python 3.11), and raises in the midst of another task where the main one has just ended.
+    """
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if raises and threading.current_thread() is threading.main_thread():
+        return _hearing({signal.SIGINT: "interrupted"})
+    return nullcontext()
+
+
+@contextmanager
+def _hearing(signals: dict[signal.Signals, str]) -> Generator[None]:
     before = {number: signal.getsignal(number) for number in signals}
 
     def asked(number: int, _frame: FrameType | None) -> None:
@@ -52,7 +74,6 @@ def listening(signals: dict[signal.Signals, str]) -> Generator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        forget()
 
 
 def listen(signals: dict[signal.Signals, str]) -> None:

@@ -6,7 +6,16 @@ from collections.abc import Generator
 
 import pytest
 
-from btrm.stopping import Stopped, ask_to_stop, forget, listen, listening, safe_point, stop_asked
+from btrm.stopping import (
+    Stopped,
+    ask_to_stop,
+    forget,
+    listen,
+    listening,
+    listening_to_interrupts,
+    safe_point,
+    stop_asked,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +56,20 @@ def test_the_first_signal_asks_and_the_next_is_as_ever() -> None:
         os.kill(os.getpid(), signal.SIGURG)
         assert sum(range(1000)) == 499500 and seen == [signal.SIGURG]
     assert stop_asked() is None
+
+
+def test_an_interrupt_asks_only_where_it_would_raise() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+        with listening_to_interrupts():
+            signal.raise_signal(signal.SIGINT)
+        assert stop_asked() is None
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with listening_to_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert stop_asked() == "interrupted" and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

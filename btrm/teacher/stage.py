@@ -20,7 +20,7 @@ from btrm.progress import progress
 from btrm.prompts import get_prompt
 from btrm.records import read_judgements
 from btrm.runs import StageError, StageResult, StageRun
-from btrm.stopping import safe_point
+from btrm.stopping import listening_to_interrupts, safe_point
 from btrm.teacher.asking import check_calls, open_asker
 from btrm.teacher.base import HaltedError, HaltError, RowKey
 from btrm.teacher.batch import MakeCalls, ask_in_batches
@@ -90,7 +90,7 @@ def _ask(
     if config.mode == "direct":
         _refuse_in_batches(files, keys)
     check_calls(config, make(keys))
-    with asyncio.Runner() as runner:
+    with listening_to_interrupts(), asyncio.Runner() as runner:
         asker = runner.run(open_asker(config, run, journal))
         if config.mode == "batch":
             answers = ask_in_batches(config, run, asker, files, make, keys)

@@ -5,6 +5,7 @@ import errno
 import math
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,10 +13,13 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from batch_stage import do_share, entries, rows, write_toy
 
 from btrm.leases import Fenced, Lease, holding
+from btrm.stopping import Stopped, forget
 from btrm.teacher import drive
 from btrm.teacher.base import Call, HaltError, Item, Reply, RequestError, TransientError, Usage
+from btrm.teacher.config import TeacherConfig
 from btrm.teacher.drive import Asker
 from btrm.teacher.gate import Cost, OpenGate, Turn
 from btrm.teacher.journal import Entry, Journal, read_journal
@@ -193,8 +197,8 @@ def test_who_may_not_go_on_stops_all_and_keeps_what_was_under_way(tmp_path: Path
     got: list[Entry] = []
 
     async def all_of_them() -> None:
-        async for entries in ours.run(calls(1000)):
-            got.extend(entries)
+        async for some in ours.run(calls(1000)):
+            got.extend(some)
 
     with pytest.raises(HaltError, match="no such key"):
         asyncio.run(all_of_them())
@@ -369,3 +373,31 @@ def test_an_outage_is_no_calls_own_fault(tmp_path: Path, monkeypatch: pytest.Mon
     entries = ask(asker(backend, tmp_path / "0-1.1.jsonl"), calls(400))
     assert {entry.finish_reason for entry in entries} == {"stop"} and len(entries) == 400
     assert max(entry.attempts for entry in entries) > 3, "more than a call has by itself"
+
+
+@pytest.mark.parametrize("answer", [1, 2, 3, 7, 8, 15, 16])
+def test_an_interrupt_stops_the_stage_wherever_the_event_loop_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int
+) -> None:
+    write, seen = Journal.write, [0]
+
+    async def interrupting(journal: Journal, entry: Entry) -> None:
+        await write(journal, entry)
+        seen[0] += 1
+        if seen[0] == answer:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Journal, "write", interrupting)
+    monkeypatch.setattr(drive, "_GATHER_S", 0.0)
+    write_toy(tmp_path, 8)
+    config = TeacherConfig(pairs=str(tmp_path / "pairs.parquet"), n_pairs=8, concurrency=2)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Stopped, match="interrupted"):
+            do_share(config, tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        forget()
+    assert len(entries(tmp_path)) >= answer
+    do_share(config, tmp_path)
+    assert len(entries(tmp_path)) == len(rows(config, tmp_path)) == 16  # each asked once
