@@ -185,7 +185,7 @@ def _cell(record: Record, column: Column) -> str:
         return ""
     if column.decimals is None:
         return str(value)
-    number = float(value)
+    number = float(f"{float(value):.6g}")  # as summary.csv has it: 0.0175 is not 0.017 here and 0.018 there
     if column.name.endswith("_needed"):
         return rough(number)
     if column.name.startswith("p_") and 0 <= number < 10**-column.decimals:
